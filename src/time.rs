@@ -1,0 +1,103 @@
+//! Points in time and the clock that tells them.
+//!
+//! The core takes `now: Time` as an argument; only the shells hold a [`Clock`]. `Instant::now` and
+//! `SystemTime::now` stand nowhere else (`clippy.toml`), so a simulation can own time altogether.
+
+use std::ops::{Add, Sub};
+use std::time::{Duration, Instant, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+/// A point in time, in whole milliseconds since 1970-01-01 UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Time(i64);
+
+impl Time {
+    pub const fn from_millis(millis: i64) -> Self {
+        Self(millis)
+    }
+
+    pub const fn millis(self) -> i64 {
+        self.0
+    }
+
+    /// How long from `earlier` to this; zero when `earlier` is the later one.
+    pub fn since(self, earlier: Time) -> Duration {
+        Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+    }
+
+    /// RFC 3339 in UTC with milliseconds, as every time in the API is written.
+    pub fn rfc3339(self) -> String {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(stamp) => format!("{stamp:.3}"),
+            Err(_) => String::from("9999-12-31T23:59:59.999Z"),
+        }
+    }
+}
+
+impl Add<Duration> for Time {
+    type Output = Time;
+    fn add(self, duration: Duration) -> Time {
+        Time(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Time {
+    type Output = Time;
+    fn sub(self, duration: Duration) -> Time {
+        Time(self.0.saturating_sub(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+    }
+}
+
+/// Tells the time. Cheap to copy.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Clock;
+
+impl Clock {
+    /// The wall clock: for what is stored and shown.
+    #[allow(clippy::disallowed_methods)]
+    pub fn now(self) -> Time {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Time(i64::try_from(since_1970.unwrap_or_default().as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The monotonic clock: for leases and time-outs, which a stepped wall clock must not stretch.
+    #[allow(clippy::disallowed_methods)]
+    pub fn monotonic(self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// Serializes as RFC 3339; for what clients see. Inside, times stay integers.
+pub mod rfc3339 {
+    use super::Time;
+    use serde::Serializer;
+
+    pub fn serialize<S: Serializer>(time: &Time, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&time.rfc3339())
+    }
+
+    pub mod option {
+        use super::Time;
+        use serde::Serializer;
+
+        pub fn serialize<S: Serializer>(time: &Option<Time>, to: S) -> Result<S::Ok, S::Error> {
+            match time {
+                Some(time) => super::serialize(time, to),
+                None => to.serialize_none(),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_with_three_decimals_in_utc() {
+        assert_eq!(Time::from_millis(1_766_286_000_120).rfc3339(), "2025-12-21T03:00:00.120Z");
+        assert_eq!(Time::from_millis(0).rfc3339(), "1970-01-01T00:00:00.000Z");
+    }
+}
