@@ -80,6 +80,8 @@ pub struct Clip {
     pub audio_url: Option<String>,
     pub image_url: Option<String>,
     pub video_url: Option<String>,
+    /// Where the audio will be once it is finished, built from the clip id; tried at the deadline (PROV-7).
+    pub fallback_url: Option<String>,
     /// The provider says that this clip failed while others may live.
     pub failed: bool,
 }

@@ -1,0 +1,69 @@
+//! Money: exact amounts and what things cost (CRED-1). Pure.
+//!
+//! Not here: the ledger's rows and who may spend (`store::journal`, the SQL functions).
+
+use serde::{Deserialize, Serialize, Serializer};
+
+/// An amount in whole thousandths of a credit, so that sums are exact (CRED-1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(transparent)]
+pub struct Credits(i64);
+
+impl Credits {
+    pub const ZERO: Credits = Credits(0);
+
+    pub const fn from_thousandths(thousandths: i64) -> Self {
+        Self(thousandths)
+    }
+
+    pub const fn thousandths(self) -> i64 {
+        self.0
+    }
+
+    /// As the API writes amounts: a JSON number with at most three decimals.
+    #[allow(clippy::cast_precision_loss)]
+    pub fn as_json(self) -> serde_json::Value {
+        serde_json::json!(self.0 as f64 / 1000.0)
+    }
+}
+
+/// Stored as the integer it is; [`Credits::as_json`] is for clients.
+impl Serialize for Credits {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_i64(self.0)
+    }
+}
+
+impl std::ops::Add for Credits {
+    type Output = Credits;
+    fn add(self, other: Credits) -> Credits {
+        Credits(self.0 + other.0)
+    }
+}
+
+impl std::ops::Neg for Credits {
+    type Output = Credits;
+    fn neg(self) -> Credits {
+        Credits(-self.0)
+    }
+}
+
+impl std::fmt::Display for Credits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.as_json())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_written_with_at_most_three_decimals() {
+        let written = |thousandths| Credits::from_thousandths(thousandths).as_json().to_string();
+        assert_eq!(written(1100), "1.1");
+        assert_eq!(written(100), "0.1");
+        assert_eq!(written(-1), "-0.001");
+        assert_eq!(written(123_456_789_001), "123456789.001");
+    }
+}

@@ -1,0 +1,376 @@
+//! The song as a value: where it is in its life, what it is waiting for, what came of it.
+//!
+//! Not here: what an event does to it (`song::step`), what is to be done next (`song::due`), how
+//! clients see it (`song::view`), how it is stored (`store`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::parts::{LyricsText, Stage, TaskKind};
+use super::wish::Wish;
+use crate::credit::Credits;
+use crate::id::{CallKey, ShareToken, SongId, TaskId, UserId};
+use crate::provider::failure::{Failure, RetryRules};
+use crate::time::Time;
+
+/// Variants a song may have (SONG-9).
+pub const VARIANTS_MAX: u8 = 5;
+
+/// A song, whole: everything that [`step`](super::step::step) needs and nothing else.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Song {
+    pub id: SongId,
+    pub user: UserId,
+    pub wish: Arc<Wish>,
+    /// Opaque to us (SONG-8).
+    pub metadata: Arc<serde_json::Value>,
+    pub phase: Phase,
+    /// The newest task. Its row carries the song's version.
+    pub head: Head,
+    /// How far each kind of task got, newest task of the kind.
+    pub lyrics_progress: Option<Progress>,
+    pub music_progress: Option<Progress>,
+    /// Number of the newest event; the creation is 1.
+    pub seq: i64,
+    pub title: Option<String>,
+    /// The words that are or will be sung.
+    pub lyrics: Option<String>,
+    pub lyrics_variants: Vec<LyricsVariant>,
+    pub variants: Vec<Variant>,
+    pub cost: Credits,
+    pub refunded: Credits,
+    /// When the owner asked again by hand, oldest first (PROV-10).
+    pub retries: Vec<Time>,
+    /// What was decided to be pushed so far: each kind at most once (PUSH-2).
+    pub pushes: Vec<Push>,
+    pub last_viewed_at: Option<Time>,
+    pub created_at: Time,
+    pub updated_at: Time,
+}
+
+/// Where a song is. A phase carries exactly what exists in it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Phase {
+    /// Lyrics are being written.
+    Lyrics(Run),
+    /// The owner is to pick, and may take for ever (SONG-3).
+    LyricsReady,
+    /// The music is being made.
+    Music(Run),
+    /// Playable, not yet opened by its owner.
+    Ready,
+    Complete,
+    Failed(Failure),
+    Cancelled,
+    /// Only its tombstone is left (SONG-12).
+    Deleted,
+}
+
+impl Phase {
+    pub const fn run(&self) -> Option<&Run> {
+        match self {
+            Phase::Lyrics(run) | Phase::Music(run) => Some(run),
+            Phase::LyricsReady
+            | Phase::Ready
+            | Phase::Complete
+            | Phase::Failed(_)
+            | Phase::Cancelled
+            | Phase::Deleted => None,
+        }
+    }
+}
+
+/// What clients and the library know of a [`Phase`] (SONG-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    Pending,
+    GeneratingLyrics,
+    LyricsReady,
+    GeneratingMusic,
+    Ready,
+    Complete,
+    Failed,
+    Cancelled,
+}
+
+impl Status {
+    pub const ALL: [Status; 8] = [
+        Status::Pending,
+        Status::GeneratingLyrics,
+        Status::LyricsReady,
+        Status::GeneratingMusic,
+        Status::Ready,
+        Status::Complete,
+        Status::Failed,
+        Status::Cancelled,
+    ];
+
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Status::Pending => "pending",
+            Status::GeneratingLyrics => "generating_lyrics",
+            Status::LyricsReady => "lyrics_ready",
+            Status::GeneratingMusic => "generating_music",
+            Status::Ready => "ready",
+            Status::Complete => "complete",
+            Status::Failed => "failed",
+            Status::Cancelled => "cancelled",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Status> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
+    }
+}
+
+impl Song {
+    /// After the first start a song is never `pending` again (`design.md` section 10).
+    pub fn status(&self) -> Status {
+        let started = |progress: &Option<Progress>| progress.as_ref().is_some_and(|p| p.started_at.is_some());
+        match &self.phase {
+            Phase::Lyrics(_) | Phase::Music(_) if !self.ever_started() => Status::Pending,
+            Phase::Lyrics(_) => Status::GeneratingLyrics,
+            Phase::Music(_) => Status::GeneratingMusic,
+            Phase::LyricsReady => Status::LyricsReady,
+            Phase::Ready => Status::Ready,
+            Phase::Complete => Status::Complete,
+            Phase::Failed(_) => Status::Failed,
+            Phase::Cancelled => Status::Cancelled,
+            // Nobody sees it; its row keeps the nearest thing.
+            Phase::Deleted if started(&self.music_progress) => Status::Complete,
+            Phase::Deleted => Status::Cancelled,
+        }
+    }
+
+    fn ever_started(&self) -> bool {
+        !self.retries.is_empty()
+            || [&self.lyrics_progress, &self.music_progress]
+                .into_iter()
+                .flatten()
+                .any(|progress| progress.started_at.is_some())
+    }
+
+    pub fn progress_mut(&mut self, kind: TaskKind) -> &mut Option<Progress> {
+        match kind {
+            TaskKind::Lyrics => &mut self.lyrics_progress,
+            TaskKind::Generate => &mut self.music_progress,
+        }
+    }
+
+    pub fn progress(&self, kind: TaskKind) -> Option<&Progress> {
+        match kind {
+            TaskKind::Lyrics => self.lyrics_progress.as_ref(),
+            TaskKind::Generate => self.music_progress.as_ref(),
+        }
+    }
+}
+
+/// The newest task's row, as far as it never changes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub task: TaskId,
+    /// Counts a song's tasks from 1.
+    pub number: i16,
+    pub kind: TaskKind,
+    pub provider: String,
+    /// Reserved when the task began; captured or released when it ends.
+    pub price: Credits,
+}
+
+/// How a phase went so far, as its owner sees it (SONG-4).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Progress {
+    pub provider_task: Option<String>,
+    pub started_at: Option<Time>,
+    pub completed_at: Option<Time>,
+    pub error: Option<Failure>,
+    /// Automatic and manual attempts after the first.
+    pub retry_count: u16,
+}
+
+/// A task under way: its calls to the provider.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    pub calls: Vec<Call>,
+    /// Failures that used up an automatic attempt (PROV-9).
+    #[serde(default)]
+    pub failures: u16,
+    /// Since when a limit has kept it from starting; it gives up after [`Rules::max_wait`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limited_since: Option<Time>,
+    /// What it is waiting for, as its owner sees it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<Waiting>,
+    /// How far the music is; reports of less change nothing (CB-4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+    /// Submissions made although an earlier one may have arrived (PROV-5); a metric.
+    #[serde(default)]
+    pub possible_duplicates: u16,
+}
+
+impl Run {
+    /// A run of `calls` calls that may start at once.
+    pub fn new(calls: u8, now: Time) -> Self {
+        Self {
+            calls: (0..calls.max(1)).map(|_| Call::new(now)).collect(),
+            failures: 0,
+            limited_since: None,
+            waiting: None,
+            stage: None,
+            possible_duplicates: 0,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Waiting {
+    Concurrency,
+    ProviderLimit,
+    Retry,
+}
+
+/// One call to the provider, in its present attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    pub attempt: u16,
+    /// The number of the next new attempt; above every one that was ever submitted.
+    pub next_attempt: u16,
+    pub state: CallState,
+    /// The lyrics it brought, once done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<LyricsText>,
+}
+
+impl Call {
+    pub fn new(now: Time) -> Self {
+        Self { attempt: 0, next_attempt: 1, state: CallState::Accepted { from: now }, texts: Vec::new() }
+    }
+}
+
+/// The life of one submission (`durability.md` section 5).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CallState {
+    /// To be submitted, not before `from`.
+    Accepted { from: Time },
+    /// Being submitted. The call starts before `not_after` or never; from `settled_by` on none can be
+    /// under way, and if nothing was heard by then it is [`CallState::Unknown`].
+    Intent { not_after: Time, settled_by: Time },
+    /// The provider works on it.
+    Submitted { provider_task: String, since: Time },
+    /// Nobody knows whether the order arrived. A callback may still adopt it, until `until`.
+    Unknown { until: Time },
+    Done,
+    Failed { failure: Failure },
+}
+
+impl CallState {
+    pub const fn ended(&self) -> bool {
+        matches!(self, CallState::Done | CallState::Failed { .. })
+    }
+}
+
+/// A lyrics text to pick (SONG-5). Never empty.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LyricsVariant {
+    pub variant_index: i16,
+    pub title: Option<String>,
+    pub text: String,
+    pub selected: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum VariantStatus {
+    Pending,
+    Generating,
+    Complete,
+    Failed,
+}
+
+/// One of a song's clips, or the place kept for it (SONG-9).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    pub variant_number: i16,
+    pub status: VariantStatus,
+    pub clip_id: Option<String>,
+    pub title: Option<String>,
+    pub duration_ms: Option<i64>,
+    pub stream_url: Option<String>,
+    pub audio_url: Option<String>,
+    pub fallback_url: Option<String>,
+    pub asset_url: Option<String>,
+    pub image_url: Option<String>,
+    pub video_url: Option<String>,
+    pub share_token: ShareToken,
+    pub selected: bool,
+}
+
+impl Variant {
+    pub const fn playable(&self) -> bool {
+        self.audio_url.is_some() || self.stream_url.is_some()
+    }
+}
+
+/// What a user's devices are told (PUSH-2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Push {
+    LyricsReady,
+    MusicReady,
+}
+
+impl Push {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Push::LyricsReady => "lyrics_ready",
+            Push::MusicReady => "music_ready",
+        }
+    }
+
+    pub fn parse(text: &str) -> Option<Push> {
+        [Push::LyricsReady, Push::MusicReady].into_iter().find(|push| push.as_str() == text)
+    }
+}
+
+/// The delays and limits that `step` and `due` go by; from the configuration, fixed while running.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// From a call's submission to its end (PROV-7).
+    pub deadline: Duration,
+    /// How long a callback may still adopt an order of unknown fate (PROV-5).
+    pub grace: Duration,
+    /// The longest that limits may keep a song from starting.
+    pub max_wait: Duration,
+    /// The longest that one submit call lasts.
+    pub call_timeout: Duration,
+    pub poll: PollRules,
+    pub retry: RetryRules,
+    pub manual_retries: ManualRetries,
+}
+
+/// When to ask the provider (PROV-6).
+#[derive(Clone, Copy, Debug)]
+pub struct PollRules {
+    pub initial: Duration,
+    pub max: Duration,
+    pub multiplier: f64,
+}
+
+/// How often an owner may ask again, per song (PROV-10).
+#[derive(Clone, Copy, Debug)]
+pub struct ManualRetries {
+    pub max: u16,
+    pub per_hour: u16,
+}
+
+/// Names a call of a song's newest task.
+pub fn call_key(song: &Song, index: usize, call: &Call) -> CallKey {
+    CallKey { task: song.head.task, call: u8::try_from(index).unwrap_or(u8::MAX), attempt: call.attempt }
+}

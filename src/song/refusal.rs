@@ -1,0 +1,115 @@
+//! Whether a song's owner may do a thing now; what to say if not. Pure.
+//!
+//! Not here: who the owner is (the query that loads the song), or whether the money suffices (the
+//! commit itself decides that, with the row locked).
+
+use std::time::Duration;
+
+use super::event::{Choice, Event};
+use super::phase::{Phase, Rules, Song, Status};
+use crate::provider::failure::Class;
+use crate::time::Time;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The song was deleted.
+    Gone,
+    WrongState(Status),
+    NoSuchVariant,
+    /// After moderation or bad input the same words would fail again (`design.md` section 10).
+    NeedsOtherWords,
+    /// Too many retries in the last hour; again after this long.
+    RetryLater(Duration),
+    /// No retries left: contact support (PROV-10).
+    NoRetriesLeft,
+}
+
+/// # Errors
+/// Why the owner's wish is refused; [`step`](super::step::step) would do nothing with it.
+pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(), Refusal> {
+    match event {
+        // Deleting again is fine (SONG-12).
+        Event::Deleted => return Ok(()),
+        _ if song.phase == Phase::Deleted => return Err(Refusal::Gone),
+        _ => {}
+    }
+    match event {
+        Event::Chosen { choice, .. } => can_choose(song, choice),
+        Event::Retried { prompt, lyrics, .. } => can_retry(song, prompt.as_deref(), lyrics.as_deref(), now, rules),
+        Event::Cancelled => match song.phase {
+            Phase::Lyrics(_) | Phase::Music(_) | Phase::LyricsReady | Phase::Cancelled => Ok(()),
+            Phase::Ready | Phase::Complete | Phase::Failed(_) | Phase::Deleted => {
+                Err(Refusal::WrongState(song.status()))
+            }
+        },
+        Event::Selected { variant_number, .. } => {
+            let there = song.variants.iter().any(|variant| variant.variant_number == *variant_number);
+            if there { Ok(()) } else { Err(Refusal::NoSuchVariant) }
+        }
+        Event::Limited
+        | Event::Submitting { .. }
+        | Event::NotSent { .. }
+        | Event::Submitted { .. }
+        | Event::SubmitFailed { .. }
+        | Event::News { .. }
+        | Event::Wake
+        | Event::Viewed
+        | Event::Deleted => Ok(()),
+    }
+}
+
+fn can_choose(song: &Song, choice: &Choice) -> Result<(), Refusal> {
+    if song.phase != Phase::LyricsReady {
+        return Err(Refusal::WrongState(song.status()));
+    }
+    match choice {
+        Choice::Variant(index) if !song.lyrics_variants.iter().any(|v| v.variant_index == *index) => {
+            Err(Refusal::NoSuchVariant)
+        }
+        Choice::Variant(_) | Choice::Text { .. } => Ok(()),
+    }
+}
+
+fn can_retry(
+    song: &Song,
+    prompt: Option<&str>,
+    lyrics: Option<&str>,
+    now: Time,
+    rules: &Rules,
+) -> Result<(), Refusal> {
+    let Phase::Failed(failure) = &song.phase else { return Err(Refusal::WrongState(song.status())) };
+    let changed = prompt.is_some_and(|prompt| song.wish.prompt.as_deref() != Some(prompt))
+        || lyrics.is_some_and(|lyrics| song.lyrics.as_deref() != Some(lyrics));
+    if matches!(failure.class, Class::Moderation | Class::InvalidInput) && !changed {
+        return Err(Refusal::NeedsOtherWords);
+    }
+    match next_retry(song, now, rules) {
+        NextRetry::Now => Ok(()),
+        NextRetry::At(at) => Err(Refusal::RetryLater(at.since(now))),
+        NextRetry::Never => Err(Refusal::NoRetriesLeft),
+    }
+}
+
+/// When the owner may ask again (PROV-10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NextRetry {
+    Now,
+    At(Time),
+    Never,
+}
+
+/// As far as the two limits go; whether there is anything to retry is another question.
+pub fn next_retry(song: &Song, now: Time, rules: &Rules) -> NextRetry {
+    let limits = rules.manual_retries;
+    if song.retries.len() >= usize::from(limits.max) {
+        return NextRetry::Never;
+    }
+    // The oldest of the last `per_hour` retries must be an hour ago.
+    let nth = song.retries.len().checked_sub(usize::from(limits.per_hour));
+    match nth.and_then(|index| song.retries.get(index)) {
+        Some(at) if *at + HOUR > now => NextRetry::At(*at + HOUR),
+        _ => NextRetry::Now,
+    }
+}

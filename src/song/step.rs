@@ -1,0 +1,658 @@
+//! What an event means for a song. The only place that knows (`design.md` section 1).
+//!
+//! Pure and total: no clock, no chance, no I/O, and no event that is an error. What comes late, twice
+//! or out of order is a [`Step::nothing`] (CB-4). Not here: what is due next (`song::due`), whether an
+//! owner's wish is to be refused (`song::refusal`), how clips are matched (`song::clips`).
+
+use super::event::{Choice, Event, EventKind};
+use super::parts::{LyricsText, News, Stage, TaskKind};
+use super::phase::{
+    Call, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song, Waiting,
+};
+use super::{chance, clips};
+use crate::credit::Credits;
+use crate::id::{CallKey, TaskId};
+use crate::provider::failure::{Class, Failure};
+use crate::time::Time;
+
+/// One step of a song: how it is afterwards, what is written with it, what is done once all of that is
+/// durable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub song: Song,
+    /// The event its watchers see; `None` when nothing public changed.
+    pub kind: Option<EventKind>,
+    pub writes: Vec<Write>,
+    pub acts: Vec<Act>,
+}
+
+/// A row to write beside the song's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Money for the new head task; the step is refused where it is lacking (CRED-2).
+    Reserve { task: TaskId, kind: TaskKind, amount: Credits },
+    /// The one settling entry of a task: `Capture` gives back what was not delivered, `Release` all.
+    Settle { task: TaskId, kind: TaskKind, settlement: Settlement, amount: Credits },
+    Notify(Push),
+    /// The provider's name for one of our calls (PROV-5).
+    Ref { call: CallKey, provider_task: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    Capture,
+    Release,
+}
+
+/// What to do once the step is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Make the call whose intent was just recorded.
+    Submit(CallKey),
+}
+
+impl Step {
+    /// The event changes nothing.
+    pub fn nothing(song: &Song) -> Self {
+        Self { song: song.clone(), kind: None, writes: Vec::new(), acts: Vec::new() }
+    }
+
+    /// Whether there is nothing to commit.
+    pub fn is_nothing(&self, before: &Song) -> bool {
+        self.writes.is_empty() && self.acts.is_empty() && self.song == *before
+    }
+}
+
+/// Takes a song one event further.
+pub fn step(song: &Song, event: &Event, now: Time, rules: &Rules) -> Step {
+    let mut next = Draft::new(song, now, rules);
+    match &song.phase {
+        Phase::Lyrics(run) | Phase::Music(run) => running(&mut next, run.clone(), event),
+        Phase::LyricsReady => lyrics_ready(&mut next, event),
+        Phase::Ready => ready(&mut next, event),
+        Phase::Failed(_) => failed(&mut next, event),
+        Phase::Complete | Phase::Cancelled => ended(&mut next, event),
+        Phase::Deleted => gone(&mut next, event),
+    }
+    next.finish(song)
+}
+
+/// A step being worked out.
+struct Draft<'a> {
+    song: Song,
+    kind: Option<EventKind>,
+    writes: Vec<Write>,
+    acts: Vec<Act>,
+    now: Time,
+    rules: &'a Rules,
+}
+
+impl<'a> Draft<'a> {
+    fn new(song: &Song, now: Time, rules: &'a Rules) -> Self {
+        Self { song: song.clone(), kind: None, writes: Vec::new(), acts: Vec::new(), now, rules }
+    }
+
+    /// Gives the step its number if anybody can see a difference.
+    fn finish(mut self, before: &Song) -> Step {
+        let kind = shows_a_difference(before, &self.song).then(|| self.kind.unwrap_or(EventKind::Updated));
+        if kind.is_some() {
+            self.song.seq = before.seq + 1;
+            self.song.updated_at = self.now;
+        }
+        Step { song: self.song, kind, writes: self.writes, acts: self.acts }
+    }
+
+    /// Stays in the running phase, with this run.
+    fn keep(&mut self, run: Run) {
+        self.song.phase = match self.song.head.kind {
+            TaskKind::Lyrics => Phase::Lyrics(run),
+            TaskKind::Generate => Phase::Music(run),
+        };
+    }
+
+    fn progress(&mut self) -> &mut Progress {
+        let kind = self.song.head.kind;
+        self.song.progress_mut(kind).get_or_insert_with(Progress::default)
+    }
+
+    fn settle(&mut self, settlement: Settlement) {
+        let head = &self.song.head;
+        if head.price == Credits::ZERO {
+            return;
+        }
+        let amount = match settlement {
+            Settlement::Capture => Credits::ZERO,
+            Settlement::Release => head.price,
+        };
+        self.song.refunded = self.song.refunded + amount;
+        self.writes.push(Write::Settle { task: head.task, kind: head.kind, settlement, amount });
+    }
+
+    fn notify(&mut self, push: Push) {
+        if !self.song.pushes.contains(&push) {
+            self.song.pushes.push(push);
+            self.writes.push(Write::Notify(push));
+        }
+    }
+
+    fn begin(&mut self, task: TaskId, kind: TaskKind) {
+        let price = self.song.wish.price(kind);
+        self.song.head = Head {
+            task,
+            number: self.song.head.number + 1,
+            kind,
+            provider: self.song.wish.provider.clone(),
+            price,
+        };
+        self.song.cost = self.song.cost + price;
+        if price != Credits::ZERO {
+            self.writes.push(Write::Reserve { task, kind, amount: price });
+        }
+        self.keep(Run::new(self.song.wish.calls(kind), self.now));
+    }
+}
+
+/// What watchers can see is all of a song but the inside of its run.
+fn shows_a_difference(before: &Song, after: &Song) -> bool {
+    let waiting = |song: &Song| song.phase.run().and_then(|run| run.waiting);
+    before.status() != after.status()
+        || waiting(before) != waiting(after)
+        || matches!(after.phase, Phase::Deleted) != matches!(before.phase, Phase::Deleted)
+        || before.head != after.head
+        || before.lyrics_progress != after.lyrics_progress
+        || before.music_progress != after.music_progress
+        || before.title != after.title
+        || before.lyrics != after.lyrics
+        || before.lyrics_variants != after.lyrics_variants
+        || before.variants != after.variants
+        || before.cost != after.cost
+        || before.refunded != after.refunded
+        || before.last_viewed_at != after.last_viewed_at
+        || before.wish != after.wish
+}
+
+fn running(next: &mut Draft, run: Run, event: &Event) {
+    match event {
+        Event::Limited => limited(next, run),
+        Event::Submitting { call, not_after } => submitting(next, run, *call, *not_after),
+        Event::NotSent { call } => not_sent(next, run, *call),
+        Event::Submitted { call, provider_task } => submitted(next, run, *call, provider_task),
+        Event::SubmitFailed { call, failure } => submit_failed(next, run, *call, failure),
+        Event::News { call, provider_task, news } => {
+            reported(next, run, *call, provider_task.as_deref(), news);
+        }
+        Event::Wake => wake(next, run),
+        Event::Cancelled => cancel(next),
+        Event::Viewed => next.song.last_viewed_at = Some(next.now),
+        Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
+        Event::Deleted => {
+            cancel(next);
+            delete(next);
+        }
+        Event::Chosen { .. } | Event::Retried { .. } => {}
+    }
+}
+
+// --- submitting -------------------------------------------------------------------------------
+
+fn limited(next: &mut Draft, mut run: Run) {
+    let to_be_submitted = run.calls.iter().any(|call| matches!(call.state, CallState::Accepted { .. }));
+    if to_be_submitted && run.waiting.is_none() {
+        run.waiting = Some(Waiting::ProviderLimit);
+        run.limited_since.get_or_insert(next.now);
+        next.kind = Some(EventKind::Waiting);
+        next.keep(run);
+    }
+}
+
+/// The call of this key in its present attempt, if it is of the task that runs.
+fn present(song: &Song, run: &mut Run, key: CallKey) -> Option<usize> {
+    let index = usize::from(key.call);
+    let call = run.calls.get(index)?;
+    (key.task == song.head.task && key.attempt == call.attempt).then_some(index)
+}
+
+fn submitting(next: &mut Draft, mut run: Run, key: CallKey, not_after: Time) {
+    let Some(index) = present(&next.song, &mut run, key) else { return };
+    if !matches!(run.calls[index].state, CallState::Accepted { from } if from <= next.now) {
+        return;
+    }
+    let settled_by = not_after + next.rules.call_timeout;
+    run.calls[index].state = CallState::Intent { not_after, settled_by };
+    run.waiting = None;
+    next.acts.push(Act::Submit(key));
+    next.keep(run);
+}
+
+fn not_sent(next: &mut Draft, mut run: Run, key: CallKey) {
+    let Some(index) = present(&next.song, &mut run, key) else { return };
+    if matches!(run.calls[index].state, CallState::Intent { .. }) {
+        run.calls[index].state = CallState::Accepted { from: next.now };
+        next.keep(run);
+    }
+}
+
+fn submitted(next: &mut Draft, mut run: Run, key: CallKey, provider_task: &str) {
+    // Also of a superseded attempt: what it is called must be known when it reports (PROV-5).
+    next.writes.push(Write::Ref { call: key, provider_task: provider_task.to_owned() });
+    let Some(index) = present(&next.song, &mut run, key) else { return };
+    match run.calls[index].state {
+        CallState::Intent { .. } | CallState::Unknown { .. } => {
+            start(next, &mut run, index, provider_task);
+            next.keep(run);
+        }
+        CallState::Accepted { .. }
+        | CallState::Submitted { .. }
+        | CallState::Done
+        | CallState::Failed { .. } => {}
+    }
+}
+
+/// The provider has the order: the phase is visibly under way.
+fn start(next: &mut Draft, run: &mut Run, index: usize, provider_task: &str) {
+    run.calls[index].state =
+        CallState::Submitted { provider_task: provider_task.to_owned(), since: next.now };
+    run.waiting = None;
+    run.limited_since = None;
+    let now = next.now;
+    let progress = next.progress();
+    progress.started_at.get_or_insert(now);
+    progress.provider_task = Some(provider_task.to_owned()).filter(|id| !id.is_empty());
+    if next.song.head.kind == TaskKind::Generate {
+        clips::keep_places(&mut next.song);
+    }
+    next.kind = Some(EventKind::PhaseStarted);
+}
+
+fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failure: &Failure) {
+    let Some(index) = present(&next.song, &mut run, key) else { return };
+    if !matches!(run.calls[index].state, CallState::Intent { .. }) {
+        return;
+    }
+    if failure.arrived == crate::provider::failure::Arrived::Maybe {
+        run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
+        next.keep(run);
+    } else {
+        go_wrong(next, run, index, failure.clone());
+    }
+}
+
+// --- hearing ----------------------------------------------------------------------------------
+
+fn reported(next: &mut Draft, mut run: Run, key: CallKey, provider_task: Option<&str>, news: &News) {
+    let Some(index) = adopted(next, &mut run, key, provider_task, news) else { return };
+    match (next.song.head.kind, news) {
+        (_, News::Working) => next.keep(run),
+        (TaskKind::Lyrics, News::Lyrics(texts)) => {
+            run.calls[index].texts = texts.iter().filter(|text| !text.text.trim().is_empty()).cloned().collect();
+            run.calls[index].state = CallState::Done;
+            conclude(next, run);
+        }
+        (TaskKind::Generate, News::Clips(stage, found)) => {
+            heard_clips(next, run, index, *stage, found);
+        }
+        (_, News::Failed(failure)) => go_wrong(next, run, index, failure.clone()),
+        // The other kind's results: not ours, whatever the provider thinks.
+        (TaskKind::Lyrics, News::Clips(..)) | (TaskKind::Generate, News::Lyrics(_)) => next.keep(run),
+    }
+}
+
+/// Which call the news is for. An order whose fate was unknown, or an earlier attempt that turns out to
+/// be alive before a later one was paid for, is taken on here (PROV-5).
+fn adopted(
+    next: &mut Draft,
+    run: &mut Run,
+    key: CallKey,
+    provider_task: Option<&str>,
+    news: &News,
+) -> Option<usize> {
+    let index = usize::from(key.call);
+    let call = run.calls.get_mut(index).filter(|_| key.task == next.song.head.task)?;
+    let bad = matches!(news, News::Failed(_));
+    let open = match &call.state {
+        CallState::Accepted { .. } => !bad,
+        CallState::Unknown { .. } => !bad || key.attempt == call.attempt,
+        CallState::Intent { .. } | CallState::Submitted { .. } => key.attempt == call.attempt,
+        CallState::Done | CallState::Failed { .. } => false,
+    };
+    if !open || key.attempt >= call.next_attempt {
+        return None;
+    }
+    if !matches!(call.state, CallState::Submitted { .. }) {
+        call.attempt = key.attempt;
+        let provider_task = provider_task.unwrap_or_default();
+        if !provider_task.is_empty() {
+            next.writes.push(Write::Ref { call: key, provider_task: provider_task.to_owned() });
+        }
+        start(next, run, index, provider_task);
+    }
+    Some(index)
+}
+
+fn heard_clips(next: &mut Draft, mut run: Run, index: usize, stage: Stage, found: &[super::parts::Clip]) {
+    let was_playable = next.song.variants.iter().any(super::phase::Variant::playable);
+    let newer = run.stage.is_none_or(|known| stage >= known);
+    clips::merge(&mut next.song, found, newer);
+    run.stage = run.stage.max(Some(stage));
+    if stage == Stage::Complete {
+        if !next.song.variants.iter().any(super::phase::Variant::playable) {
+            let failure = Failure::new(Class::ProviderError, "finished without a playable clip");
+            return go_wrong(next, run, index, failure);
+        }
+        run.calls[index].state = CallState::Done;
+        return conclude(next, run);
+    }
+    if !was_playable && next.song.variants.iter().any(super::phase::Variant::playable) {
+        next.kind = Some(EventKind::ClipReady);
+    }
+    next.keep(run);
+}
+
+/// A call failed: again later, or for good.
+fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Failure) {
+    let limited = failure.class == Class::RateLimited;
+    let waited = run.limited_since.map_or(std::time::Duration::ZERO, |since| next.now.since(since));
+    let patience_left = !limited || waited < next.rules.max_wait;
+    let chance = chance::of(next.song.head.task.0, u64::from(run.calls[index].next_attempt));
+    let again = failure.retry_in(run.failures, &next.rules.retry, chance).filter(|_| patience_left);
+    let Some(delay) = again else {
+        run.calls[index].state = CallState::Failed { failure };
+        return conclude(next, run);
+    };
+    if limited {
+        run.limited_since.get_or_insert(next.now);
+        run.waiting = Some(Waiting::ProviderLimit);
+        next.kind = Some(EventKind::Waiting);
+    } else {
+        run.failures += 1;
+        run.waiting = Some(Waiting::Retry);
+        next.progress().error = Some(failure);
+        next.kind = Some(EventKind::RetryScheduled);
+    }
+    try_again(next, &mut run, index, next.now + delay);
+    next.keep(run);
+}
+
+/// A new attempt at a call, under a number that was never used before.
+fn try_again(next: &mut Draft, run: &mut Run, index: usize, from: Time) {
+    let call = &mut run.calls[index];
+    call.attempt = call.next_attempt;
+    call.next_attempt = call.next_attempt.saturating_add(1);
+    call.state = CallState::Accepted { from };
+    run.stage = None;
+    let progress = next.progress();
+    progress.retry_count = progress.retry_count.saturating_add(1);
+    if next.song.head.kind == TaskKind::Generate {
+        clips::forget(&mut next.song);
+    }
+}
+
+// --- time -------------------------------------------------------------------------------------
+
+fn wake(next: &mut Draft, mut run: Run) {
+    for index in 0..run.calls.len() {
+        let state = run.calls[index].state.clone();
+        match state {
+            CallState::Intent { settled_by, .. } if settled_by <= next.now => {
+                run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
+            }
+            CallState::Unknown { until } if until <= next.now => {
+                if run.possible_duplicates > 0 {
+                    let failure = Failure::new(Class::Network, "two submissions went without an answer");
+                    run.calls[index].state = CallState::Failed { failure };
+                    return conclude(next, run);
+                }
+                run.possible_duplicates += 1;
+                run.waiting = Some(Waiting::Retry);
+                next.kind = Some(EventKind::RetryScheduled);
+                try_again(next, &mut run, index, next.now);
+            }
+            CallState::Submitted { since, .. } if since + next.rules.deadline <= next.now => {
+                return deadline(next, run, index);
+            }
+            CallState::Accepted { .. }
+                if run.limited_since.is_some_and(|at| at + next.rules.max_wait <= next.now) =>
+            {
+                let failure = Failure::new(Class::RateLimited, "waited too long for the provider's limit");
+                run.calls[index].state = CallState::Failed { failure };
+                return conclude(next, run);
+            }
+            CallState::Accepted { .. }
+            | CallState::Intent { .. }
+            | CallState::Unknown { .. }
+            | CallState::Submitted { .. }
+            | CallState::Done
+            | CallState::Failed { .. } => {}
+        }
+    }
+    next.keep(run);
+}
+
+/// Ten minutes are over: what is playable, or can be had by its clip id, is the song (PROV-7).
+fn deadline(next: &mut Draft, mut run: Run, index: usize) {
+    clips::fall_back(&mut next.song);
+    run.calls[index].state = if next.song.variants.iter().any(super::phase::Variant::playable) {
+        CallState::Done
+    } else {
+        CallState::Failed { failure: Failure::new(Class::Timeout, "no result before the deadline") }
+    };
+    conclude(next, run);
+}
+
+// --- ending -----------------------------------------------------------------------------------
+
+/// Ends the phase once all of its calls have ended.
+fn conclude(next: &mut Draft, run: Run) {
+    if !run.calls.iter().all(|call| call.state.ended()) {
+        return next.keep(run);
+    }
+    match next.song.head.kind {
+        TaskKind::Lyrics => conclude_lyrics(next, &run.calls),
+        TaskKind::Generate => conclude_music(next, &run.calls),
+    }
+}
+
+fn conclude_lyrics(next: &mut Draft, calls: &[Call]) {
+    let texts: Vec<&LyricsText> = calls.iter().flat_map(|call| &call.texts).collect();
+    if texts.len() < 2 {
+        let failure = first_failure(calls).unwrap_or_else(|| {
+            let message = format!("{} of at least 2 lyrics came back with words", texts.len());
+            Failure::new(Class::ProviderError, message).with_code("too_few_lyrics")
+        });
+        return fail(next, failure);
+    }
+    next.song.lyrics_variants = (0..)
+        .zip(texts)
+        .map(|(variant_index, text)| LyricsVariant {
+            variant_index,
+            title: text.title.clone(),
+            text: text.text.clone(),
+            selected: false,
+        })
+        .collect();
+    deliver(next);
+    next.song.phase = Phase::LyricsReady;
+    next.notify(Push::LyricsReady);
+    next.kind = Some(EventKind::LyricsReady);
+}
+
+fn conclude_music(next: &mut Draft, calls: &[Call]) {
+    if !next.song.variants.iter().any(super::phase::Variant::playable) {
+        let failure = first_failure(calls)
+            .unwrap_or_else(|| Failure::new(Class::ProviderError, "finished without a playable clip"));
+        return fail(next, failure);
+    }
+    clips::close(&mut next.song);
+    deliver(next);
+    next.song.phase = Phase::Ready;
+    next.notify(Push::MusicReady);
+    next.kind = Some(EventKind::Ready);
+}
+
+fn first_failure(calls: &[Call]) -> Option<Failure> {
+    calls.iter().find_map(|call| match &call.state {
+        CallState::Failed { failure } => Some(failure.clone()),
+        CallState::Accepted { .. }
+        | CallState::Intent { .. }
+        | CallState::Submitted { .. }
+        | CallState::Unknown { .. }
+        | CallState::Done => None,
+    })
+}
+
+fn deliver(next: &mut Draft) {
+    let now = next.now;
+    let progress = next.progress();
+    progress.completed_at = Some(now);
+    progress.error = None;
+    next.settle(Settlement::Capture);
+}
+
+fn fail(next: &mut Draft, failure: Failure) {
+    let now = next.now;
+    let progress = next.progress();
+    progress.completed_at = Some(now);
+    progress.error = Some(failure.clone());
+    clips::abandon(&mut next.song);
+    next.settle(Settlement::Release);
+    next.song.phase = Phase::Failed(failure);
+    next.kind = Some(EventKind::Failed);
+}
+
+fn cancel(next: &mut Draft) {
+    if next.song.phase.run().is_some() {
+        next.settle(Settlement::Release);
+        clips::abandon(&mut next.song);
+    }
+    next.song.phase = Phase::Cancelled;
+    next.kind = Some(EventKind::Cancelled);
+}
+
+fn delete(next: &mut Draft) {
+    next.song.phase = Phase::Deleted;
+    next.kind = Some(EventKind::Gone);
+}
+
+// --- between and after ------------------------------------------------------------------------
+
+fn lyrics_ready(next: &mut Draft, event: &Event) {
+    match event {
+        Event::Chosen { choice, task } => choose(next, choice, *task),
+        Event::Cancelled => cancel(next),
+        Event::Limited
+        | Event::Submitting { .. }
+        | Event::NotSent { .. }
+        | Event::Submitted { .. }
+        | Event::SubmitFailed { .. }
+        | Event::News { .. }
+        | Event::Wake
+        | Event::Retried { .. }
+        | Event::Viewed
+        | Event::Selected { .. }
+        | Event::Deleted => ended(next, event),
+    }
+}
+
+fn choose(next: &mut Draft, choice: &Choice, task: TaskId) {
+    let song = &mut next.song;
+    let chosen = match choice {
+        Choice::Variant(index) => *index,
+        Choice::Text { text, title } => {
+            let variant_index = i16::try_from(song.lyrics_variants.len()).unwrap_or(i16::MAX);
+            let (text, title) = (text.clone(), title.clone());
+            song.lyrics_variants.push(LyricsVariant { variant_index, title, text, selected: false });
+            variant_index
+        }
+    };
+    let Some(position) = song.lyrics_variants.iter().position(|v| v.variant_index == chosen) else { return };
+    for variant in &mut song.lyrics_variants {
+        variant.selected = variant.variant_index == chosen;
+    }
+    let variant = &song.lyrics_variants[position];
+    song.lyrics = Some(variant.text.clone());
+    let title = variant.title.clone().filter(|title| !title.is_empty());
+    if song.wish.title.is_none() && title.is_some() {
+        song.title = title;
+    }
+    song.music_progress = Some(Progress::default());
+    next.begin(task, TaskKind::Generate);
+    next.kind = Some(EventKind::LyricsChosen);
+}
+
+fn ready(next: &mut Draft, event: &Event) {
+    ended(next, event);
+    if matches!(event, Event::Viewed) {
+        next.song.phase = Phase::Complete;
+        next.kind = Some(EventKind::Complete);
+    }
+}
+
+fn failed(next: &mut Draft, event: &Event) {
+    let Event::Retried { task, prompt, lyrics } = event else { return ended(next, event) };
+    let now = next.now;
+    let kind = next.song.head.kind;
+    change_words(&mut next.song, prompt.as_deref(), lyrics.as_deref());
+    next.song.retries.push(now);
+    clips::forget(&mut next.song);
+    let retry_count = next.progress().retry_count.saturating_add(1);
+    *next.progress() = Progress { retry_count, ..Progress::default() };
+    next.begin(*task, kind);
+    next.kind = Some(EventKind::RetryScheduled);
+}
+
+fn change_words(song: &mut Song, prompt: Option<&str>, lyrics: Option<&str>) {
+    let mut wish = (*song.wish).clone();
+    if let Some(prompt) = prompt {
+        wish.prompt = Some(prompt.to_owned());
+    }
+    if let Some(lyrics) = lyrics {
+        song.lyrics = Some(lyrics.to_owned());
+        if wish.lyrics.is_some() {
+            wish.lyrics = Some(lyrics.to_owned());
+        }
+    }
+    if wish != *song.wish {
+        song.wish = std::sync::Arc::new(wish);
+    }
+}
+
+/// What may still happen to any song that is not at work.
+fn ended(next: &mut Draft, event: &Event) {
+    match event {
+        Event::Viewed => next.song.last_viewed_at = Some(next.now),
+        Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
+        Event::Deleted => delete(next),
+        Event::Submitted { call, provider_task } => {
+            next.writes.push(Write::Ref { call: *call, provider_task: provider_task.clone() });
+        }
+        Event::Limited
+        | Event::Submitting { .. }
+        | Event::NotSent { .. }
+        | Event::SubmitFailed { .. }
+        | Event::News { .. }
+        | Event::Wake
+        | Event::Chosen { .. }
+        | Event::Retried { .. }
+        | Event::Cancelled => {}
+    }
+}
+
+fn gone(next: &mut Draft, event: &Event) {
+    if let Event::Submitted { call, provider_task } = event {
+        next.writes.push(Write::Ref { call: *call, provider_task: provider_task.clone() });
+    }
+}
+
+/// At most one favourite (SONG-9).
+fn select(next: &mut Draft, variant_number: i16, selected: bool) {
+    if !next.song.variants.iter().any(|variant| variant.variant_number == variant_number) {
+        return;
+    }
+    for variant in &mut next.song.variants {
+        if variant.variant_number == variant_number {
+            variant.selected = selected;
+        } else if selected {
+            variant.selected = false;
+        }
+    }
+}
