@@ -206,10 +206,9 @@ impl Failure {
             Class::Timeout if self.code.is_some() => Strategy::Delays(&rules.timeout, Jitter::Fifth),
             Class::Storage => Strategy::Delays(&rules.storage, Jitter::Fifth),
             Class::Unknown => Strategy::Delays(&rules.unknown, Jitter::Fifth),
-            Class::Timeout
-            | Class::InsufficientProviderCredits
-            | Class::InvalidInput
-            | Class::Moderation => Strategy::Never,
+            Class::Timeout | Class::InsufficientProviderCredits | Class::InvalidInput | Class::Moderation => {
+                Strategy::Never
+            }
         }
     }
 
@@ -342,10 +341,7 @@ const MESSAGES: &[(&str, Class, Option<ModerationReason>)] = {
 /// The class that a provider's words tell, where they tell one. Codes that leave no doubt go before it.
 pub fn class_of_message(text: &str) -> Option<(Class, Option<ModerationReason>)> {
     let text = text.to_lowercase();
-    MESSAGES
-        .iter()
-        .find(|(fragment, ..)| text.contains(fragment))
-        .map(|&(_, class, reason)| (class, reason))
+    MESSAGES.iter().find(|(fragment, ..)| text.contains(fragment)).map(|&(_, class, reason)| (class, reason))
 }
 
 /// The first [`MESSAGE_CHARS_MAX`] characters, without the NUL that Postgres cannot store.
@@ -395,9 +391,9 @@ mod tests {
         for class in
             [Class::Moderation, Class::InvalidInput, Class::InsufficientProviderCredits, Class::Timeout]
         {
-            assert_eq!(delays(&failed(class), 0.5), [], "{class:?}");
+            assert_eq!(delays(&failed(class), 0.5).len(), 0, "{class:?}");
         }
-        assert_eq!(delays(&failed(Class::ProviderError).operator(), 0.5), []);
+        assert_eq!(delays(&failed(Class::ProviderError).operator(), 0.5).len(), 0);
         assert_eq!(delays(&failed(Class::Timeout).code(408), 0.5), [30]);
     }
 
