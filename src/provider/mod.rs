@@ -4,6 +4,8 @@
 //! (`provider::gate`, which wraps all providers from outside).
 
 pub mod failure;
+pub mod gate;
+pub mod http;
 
 use async_trait::async_trait;
 

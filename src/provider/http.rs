@@ -1,0 +1,216 @@
+//! The HTTP that all adapters share: clients that send each submission exactly once, bodies with a
+//! bound, and what a broken connection means (`durability.md` section 5).
+//!
+//! Not here: what an answer says (`provider/<name>`), when to try again (`provider::failure`).
+
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::redirect::Policy;
+use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode, Url};
+
+use super::failure::{Class, Failure};
+use crate::time::{Clock, Time};
+
+/// The largest body that is read from a provider.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// A longer wait than a day is taken for a mistake of the sender.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// How long one call may take, from the first packet to the last byte of the answer.
+#[derive(Clone, Copy, Debug)]
+pub struct Timeouts {
+    pub connect: Duration,
+    pub submit: Duration,
+    pub ask: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            submit: Duration::from_secs(30),
+            ask: Duration::from_secs(15),
+        }
+    }
+}
+
+/// What a call is for, which decides what its failure means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// May cost money: a failure after connecting is ambiguous.
+    Submit,
+    /// Free and repeatable.
+    Ask,
+}
+
+/// The clients of one provider.
+///
+/// Submissions have a client of their own that keeps no connection: hyper sends a request again, unasked,
+/// when a reused connection turns out to be closed, and reqwest (0.13) has no switch for that. A fresh
+/// connection for each submission costs a handshake and cannot be stale.
+#[derive(Clone, Debug)]
+pub struct Http {
+    submit: Client,
+    ask: Client,
+}
+
+impl Http {
+    /// Clients for the provider at `base_url`.
+    ///
+    /// # Errors
+    /// The url or the machine's TLS setup cannot be used; the text says why.
+    pub fn new(base_url: &str, timeouts: Timeouts) -> Result<Self, String> {
+        // reqwest is built without a default for cryptography; whoever comes first sets it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let base = Url::parse(base_url).map_err(|error| format!("{base_url}: {error}"))?;
+        let build =
+            |builder: ClientBuilder| builder.build().map_err(|error| format!("{base_url}: {error:?}"));
+        Ok(Self {
+            submit: build(client(&base, timeouts).timeout(timeouts.submit).pool_max_idle_per_host(0))?,
+            ask: build(client(&base, timeouts).timeout(timeouts.ask))?,
+        })
+    }
+
+    pub fn post(&self, url: &str) -> RequestBuilder {
+        self.submit.post(url)
+    }
+
+    pub fn get(&self, url: &str) -> RequestBuilder {
+        self.ask.get(url)
+    }
+}
+
+/// Follows no redirect: one after a POST could order twice, and no other host is to see our key.
+fn client(base: &Url, timeouts: Timeouts) -> ClientBuilder {
+    let builder = Client::builder()
+        .redirect(Policy::none())
+        .retry(reqwest::retry::never())
+        .connect_timeout(timeouts.connect)
+        .user_agent(concat!("songflight/", env!("CARGO_PKG_VERSION")));
+    let builder = if is_loopback(base) { builder.no_proxy() } else { builder };
+    // Without TLS no certificates are needed, so a machine that has none can still run the simulator.
+    if base.scheme() == "http" { builder.tls_certs_only([]) } else { builder }
+}
+
+fn is_loopback(base: &Url) -> bool {
+    let host = base.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// An answer with whatever status, read to its end.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub retry_after: Option<Duration>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The start of the body as text, for a failure's message.
+    pub fn excerpt(&self) -> String {
+        let start = &self.body[..self.body.len().min(4 * super::failure::MESSAGE_CHARS_MAX)];
+        format!("HTTP {}: {}", self.status.as_u16(), String::from_utf8_lossy(start).trim())
+    }
+}
+
+/// Sends once and reads the answer, whatever its status.
+///
+/// # Errors
+/// No whole answer came back. Of a submission `arrived` tells whether it may have been taken all the same.
+pub async fn send(request: RequestBuilder, purpose: Purpose) -> Result<Answer, Failure> {
+    let mut response = request.send().await.map_err(|error| broken(error, purpose))?;
+    let mut answer = Answer {
+        status: response.status(),
+        retry_after: retry_after(response.headers(), Clock.now()),
+        body: Vec::new(),
+    };
+    while let Some(chunk) = response.chunk().await.map_err(|error| broken(error, purpose))? {
+        if answer.body.len() + chunk.len() > BODY_BYTES_MAX {
+            return Err(doubtful(too_long(), purpose));
+        }
+        answer.body.extend_from_slice(&chunk);
+    }
+    Ok(answer)
+}
+
+fn too_long() -> Failure {
+    Failure::new(Class::ProviderError, format!("the answer is longer than {BODY_BYTES_MAX} bytes"))
+}
+
+/// Only what failed before the connection stood has surely not arrived.
+fn broken(error: reqwest::Error, purpose: Purpose) -> Failure {
+    let (connect, builder) = (error.is_connect(), error.is_builder());
+    let text = with_sources(&error.without_url());
+    if builder {
+        return Failure::new(Class::ProviderError, text).operator();
+    }
+    let failure = Failure::new(Class::Network, text);
+    if connect { failure } else { doubtful(failure, purpose) }
+}
+
+/// Marks what may have arrived, which only matters for a submission.
+pub fn doubtful(failure: Failure, purpose: Purpose) -> Failure {
+    match purpose {
+        Purpose::Submit => failure.maybe_arrived(),
+        Purpose::Ask => failure,
+    }
+}
+
+/// reqwest's own text says "error sending request"; the cause stands in its sources.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3).
+fn retry_after(headers: &HeaderMap, now: Time) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse::<u64>() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = jiff::fmt::rfc2822::parse(text).ok()?;
+            Time::from_millis(date.timestamp().as_millisecond()).since(now)
+        }
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(value: &str) -> Option<Duration> {
+        let headers = HeaderMap::from_iter([(RETRY_AFTER, value.parse().unwrap())]);
+        retry_after(&headers, Time::from_millis(1_766_286_000_000))
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_or_as_a_date() {
+        assert_eq!(told("17"), Some(Duration::from_secs(17)));
+        assert_eq!(told("Sun, 21 Dec 2025 03:00:30 GMT"), Some(Duration::from_secs(30)));
+        assert_eq!(told("Sun, 21 Dec 2025 02:00:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(told("99999999999"), Some(RETRY_AFTER_MAX));
+        assert_eq!(told("soon"), None);
+        assert_eq!(told("-5"), None);
+    }
+
+    #[test]
+    fn only_this_machine_is_reached_without_a_proxy() {
+        for (url, own) in [
+            ("http://127.0.0.1:9090/suno", true),
+            ("http://[::1]:9090", true),
+            ("http://localhost", true),
+            ("https://api.sunoapi.org", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), own, "{url}");
+        }
+    }
+}
