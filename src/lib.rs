@@ -5,4 +5,5 @@ pub mod credit;
 pub mod id;
 pub mod provider;
 pub mod song;
+pub mod store;
 pub mod time;

@@ -22,7 +22,8 @@ pub(super) fn keep_places(song: &mut Song) {
 /// Forgets the clips of an attempt that failed; the places stay, and with them the share links.
 pub(super) fn forget(song: &mut Song) {
     for variant in &mut song.variants {
-        *variant = Variant { selected: variant.selected, ..place(variant.variant_number, variant.share_token) };
+        *variant =
+            Variant { selected: variant.selected, ..place(variant.variant_number, variant.share_token) };
     }
 }
 
@@ -63,9 +64,10 @@ pub(super) fn abandon(song: &mut Song) {
 
 /// The variant with this clip's id; else the first that has none yet; else a further one.
 fn place_for(song: &mut Song, clip: &Clip) -> Option<usize> {
-    let known = clip.clip_id.as_ref().and_then(|id| {
-        song.variants.iter().position(|variant| variant.clip_id.as_ref() == Some(id))
-    });
+    let known = clip
+        .clip_id
+        .as_ref()
+        .and_then(|id| song.variants.iter().position(|variant| variant.clip_id.as_ref() == Some(id)));
     let same_audio = || {
         let url = clip.audio_url.as_ref()?;
         song.variants.iter().position(|variant| variant.audio_url.as_ref() == Some(url))
@@ -82,7 +84,8 @@ fn place_for(song: &mut Song, clip: &Clip) -> Option<usize> {
 
 fn add_place(song: &mut Song) -> bool {
     let number = song.variants.len();
-    let Some(token) = song.wish.share_tokens.get(number).filter(|_| number < usize::from(VARIANTS_MAX)) else {
+    let Some(token) = song.wish.share_tokens.get(number).filter(|_| number < usize::from(VARIANTS_MAX))
+    else {
         return false;
     };
     let number = i16::try_from(number + 1).expect("at most 5 variants");

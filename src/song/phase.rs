@@ -258,16 +258,28 @@ impl Call {
 #[serde(rename_all = "snake_case")]
 pub enum CallState {
     /// To be submitted, not before `from`.
-    Accepted { from: Time },
+    Accepted {
+        from: Time,
+    },
     /// Being submitted. The call starts before `not_after` or never; from `settled_by` on none can be
     /// under way, and if nothing was heard by then it is [`CallState::Unknown`].
-    Intent { not_after: Time, settled_by: Time },
+    Intent {
+        not_after: Time,
+        settled_by: Time,
+    },
     /// The provider works on it.
-    Submitted { provider_task: String, since: Time },
+    Submitted {
+        provider_task: String,
+        since: Time,
+    },
     /// Nobody knows whether the order arrived. A callback may still adopt it, until `until`.
-    Unknown { until: Time },
+    Unknown {
+        until: Time,
+    },
     Done,
-    Failed { failure: Failure },
+    Failed {
+        failure: Failure,
+    },
 }
 
 impl CallState {

@@ -37,7 +37,9 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
     }
     match event {
         Event::Chosen { choice, .. } => can_choose(song, choice),
-        Event::Retried { prompt, lyrics, .. } => can_retry(song, prompt.as_deref(), lyrics.as_deref(), now, rules),
+        Event::Retried { prompt, lyrics, .. } => {
+            can_retry(song, prompt.as_deref(), lyrics.as_deref(), now, rules)
+        }
         Event::Cancelled => match song.phase {
             Phase::Lyrics(_) | Phase::Music(_) | Phase::LyricsReady | Phase::Cancelled => Ok(()),
             Phase::Ready | Phase::Complete | Phase::Failed(_) | Phase::Deleted => {

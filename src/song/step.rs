@@ -6,9 +6,7 @@
 
 use super::event::{Choice, Event, EventKind};
 use super::parts::{LyricsText, News, Stage, TaskKind};
-use super::phase::{
-    Call, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song, Waiting,
-};
+use super::phase::{Call, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song, Waiting};
 use super::{chance, clips};
 use crate::credit::Credits;
 use crate::id::{CallKey, TaskId};
@@ -30,12 +28,24 @@ pub struct Step {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Write {
     /// Money for the new head task; the step is refused where it is lacking (CRED-2).
-    Reserve { task: TaskId, kind: TaskKind, amount: Credits },
+    Reserve {
+        task: TaskId,
+        kind: TaskKind,
+        amount: Credits,
+    },
     /// The one settling entry of a task: `Capture` gives back what was not delivered, `Release` all.
-    Settle { task: TaskId, kind: TaskKind, settlement: Settlement, amount: Credits },
+    Settle {
+        task: TaskId,
+        kind: TaskKind,
+        settlement: Settlement,
+        amount: Credits,
+    },
     Notify(Push),
     /// The provider's name for one of our calls (PROV-5).
-    Ref { call: CallKey, provider_task: String },
+    Ref {
+        call: CallKey,
+        provider_task: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -284,7 +294,8 @@ fn reported(next: &mut Draft, mut run: Run, key: CallKey, provider_task: Option<
     match (next.song.head.kind, news) {
         (_, News::Working) => next.keep(run),
         (TaskKind::Lyrics, News::Lyrics(texts)) => {
-            run.calls[index].texts = texts.iter().filter(|text| !text.text.trim().is_empty()).cloned().collect();
+            run.calls[index].texts =
+                texts.iter().filter(|text| !text.text.trim().is_empty()).cloned().collect();
             run.calls[index].state = CallState::Done;
             conclude(next, run);
         }
@@ -457,7 +468,7 @@ fn conclude_lyrics(next: &mut Draft, calls: &[Call]) {
     if texts.len() < 2 {
         let failure = first_failure(calls).unwrap_or_else(|| {
             let message = format!("{} of at least 2 lyrics came back with words", texts.len());
-            Failure::new(Class::ProviderError, message).with_code("too_few_lyrics")
+            Failure::new(Class::ProviderError, message).code("too_few_lyrics")
         });
         return fail(next, failure);
     }
