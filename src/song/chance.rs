@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 /// A number in `0.0..1.0` for this id and purpose.
 #[allow(clippy::cast_precision_loss)]
-pub fn of(id: Uuid, purpose: u64) -> f64 {
+pub(super) fn of(id: Uuid, purpose: u64) -> f64 {
     let (high, low) = id.as_u64_pair();
     let mut x = high ^ low.rotate_left(32) ^ purpose.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // The finaliser of SplitMix64.
