@@ -98,6 +98,7 @@ create table tasks (
     run jsonb,
     progress jsonb not null,
     created_at timestamptz not null default now(),
+    updated_at timestamptz not null default now(),
     ended_at timestamptz,
     check ((run is null) = (ended_at is not null))
 ) with (fillfactor = 70);

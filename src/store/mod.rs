@@ -2,6 +2,11 @@
 //!
 //! Not here: what a change means (`song::step`), who may ask for it (`api`).
 
+pub mod journal;
+pub mod nodes;
+pub mod row;
+pub mod songs;
+
 use std::sync::Arc;
 
 use actix::Message;
@@ -77,4 +82,74 @@ fn describe(error: &tokio_postgres::Error) -> String {
             .collect::<Vec<_>>()
             .join(": "),
     }
+}
+
+fn time(stamp: jiff::Timestamp) -> Time {
+    Time::from_millis(stamp.as_millisecond())
+}
+
+/// As Postgres takes it; times beyond its range are the farthest it has.
+fn timestamp(millis: i64) -> jiff::Timestamp {
+    jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX)
+}
+
+/// A connection of its own, for whoever keeps one: the journal, the lease. The name shows in
+/// `pg_stat_activity`.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] when none can be had.
+pub async fn connect(
+    postgres: &tokio_postgres::Config,
+    name: &str,
+) -> Result<tokio_postgres::Client, StoreError> {
+    let mut postgres = postgres.clone();
+    postgres.application_name(name);
+    let (client, connection) = postgres.connect(tokio_postgres::NoTls).await?;
+    actix::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::warn!(%error, "a database connection ended");
+        }
+    });
+    Ok(client)
+}
+
+/// The pool for reads.
+///
+/// # Errors
+/// A text, when the pool's settings contradict each other.
+pub fn pool(postgres: &tokio_postgres::Config, size: usize) -> Result<deadpool_postgres::Pool, String> {
+    let mut postgres = postgres.clone();
+    postgres.application_name("songflight reads");
+    let manager = deadpool_postgres::Manager::from_config(
+        postgres,
+        tokio_postgres::NoTls,
+        deadpool_postgres::ManagerConfig { recycling_method: deadpool_postgres::RecyclingMethod::Fast },
+    );
+    deadpool_postgres::Pool::builder(manager)
+        .max_size(size)
+        .wait_timeout(Some(std::time::Duration::from_secs(5)))
+        .create_timeout(Some(std::time::Duration::from_secs(5)))
+        .recycle_timeout(Some(std::time::Duration::from_secs(5)))
+        .runtime(deadpool_postgres::Runtime::Tokio1)
+        .build()
+        .map_err(|error| error.to_string())
+}
+
+mod embedded {
+    refinery::embed_migrations!("migrations");
+}
+
+/// Brings the schema up to date, one process at a time.
+///
+/// # Errors
+/// What stood in the way, in words for an operator.
+pub async fn migrate(postgres: &tokio_postgres::Config) -> Result<usize, String> {
+    let mut client = connect(postgres, "songflight migrate").await.map_err(|error| error.to_string())?;
+    client.batch_execute("select pg_advisory_lock(5470600)").await.map_err(|error| error.to_string())?;
+    let report = embedded::migrations::runner()
+        .run_async(&mut client)
+        .await
+        .map_err(|error| format!("a migration failed: {error}"))?;
+    client.batch_execute("select make_days()").await.map_err(|error| error.to_string())?;
+    Ok(report.applied_migrations().len())
 }

@@ -1,0 +1,665 @@
+//! The one writer of songs: **group commit**. It takes all steps that wait, writes them in one
+//! transaction, and answers each; while one commit is on its way, the next batch fills. No timer.
+//!
+//! After a commit it tells the watchers, in the order of the commits. It keeps nothing: whoever waits
+//! for an answer that never comes (the database is away too long) looks again and decides again.
+//! Not here: what a step is (`song::step`), which columns it touches (`store::row`), the SQL's text
+//! (`journal.sql`, beside this file).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use metrics::{counter, gauge, histogram};
+use serde_json::value::RawValue;
+use tokio::sync::{mpsc, oneshot};
+use tokio_postgres::types::Json;
+use tokio_postgres::{Client, Row};
+use uuid::Uuid;
+
+use super::row::{InboxRow, NewSong, StepRow};
+use super::{SongChanged, StoreError, timestamp};
+use crate::credit::Credits;
+use crate::id::SongId;
+use crate::song::event::EventKind;
+use crate::time::{Clock, Time};
+
+const MOVE: &str = include_str!("journal.sql");
+
+const CREATE: &str = "
+with fence as materialized (select 1 from nodes where id = $1 and epoch = $2 for key share)
+select b.ord, r.*, (extract(epoch from now()) * 1000)::bigint as at
+  from (select * from unnest(
+            $4::text[], $5::uuid[], $6::text[], $7::bytea[], $8::text[], $9::jsonb[], $10::jsonb[], $11::text[],
+            $12::text[], $13::timestamptz[], $14::uuid[], $15::text[], $16::text[], $17::bigint[], $18::jsonb[],
+            $19::jsonb[], $20::jsonb[]) with ordinality as b (
+            user_id, song, key, hash, mode, wish, metadata, title, lyrics, now, task, kind, provider, price, run,
+            progress, set, ord)
+         order by user_id, ord) b
+ cross join fence
+ cross join lateral create_song($1, $2, $3, b.user_id, b.song, b.key, b.hash, b.mode, b.wish, b.metadata, b.title,
+        b.lyrics, b.now, b.task, b.kind, b.provider, b.price, b.run, b.progress, b.set) r";
+
+const RESERVE: &str = "
+with fence as materialized (select 1 from nodes where id = $1 and epoch = $2 for key share)
+select b.ord, r.*
+  from (select * from unnest($3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[],
+            $10::bigint[]) as b (user_id, song, head, version, task, kind, amount, ord)
+         order by user_id, ord) b
+ cross join fence
+ cross join lateral reserve_credits($1, $2, b.user_id, b.song, b.head, b.version, b.task, b.kind, b.amount) r";
+
+const INBOX: &str = "
+insert into callback_inbox (day, provider, task_id, call, attempt, body_hash, body, outcome)
+select (now() at time zone 'utc')::date, b.provider, b.task, b.call, b.attempt, sha256(b.body), b.body, b.outcome
+  from unnest($1::text[], $2::uuid[], $3::smallint[], $4::smallint[], $5::bytea[], $6::text[])
+    as b (provider, task, call, attempt, body, outcome)
+on conflict do nothing";
+
+/// Something to be made durable.
+#[derive(Debug)]
+pub enum Entry {
+    Create(Box<NewSong>),
+    /// A step, and the callback that caused it, if one did.
+    Step(Box<StepRow>, Option<InboxRow>),
+    /// A callback that changed nothing: kept all the same (CB-2).
+    Callback(InboxRow),
+}
+
+/// What became of an [`Entry`]; durable when this is seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Committed {
+    Moved,
+    Created { song: SongId },
+    /// The key was used before, for this song (CRED-5).
+    Replay { song: SongId },
+    /// The key was used before, for something else.
+    KeyMismatch,
+    /// The key's song was deleted.
+    KeyGone,
+    /// Nothing was written: the user cannot pay for it.
+    Short { required: Credits, available: Credits },
+    /// Nothing was written: the song moved on since the step was decided, or is not ours. Load it again.
+    Stale,
+    Kept,
+}
+
+/// Why nothing is known to be durable.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CommitError {
+    /// The queue is full; nothing was accepted.
+    #[error("too much is waiting to be written")]
+    Busy,
+    /// Postgres did not answer in time. The entry may have been written: load and decide again.
+    #[error("the database is away")]
+    Away,
+    /// Another node took this node's songs.
+    #[error("this node lost its songs")]
+    Fenced,
+    /// The row does not go in; it stands in `failed_jobs`.
+    #[error("the database refused: {0}")]
+    Refused(String),
+}
+
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Most entries in one transaction.
+    pub batch_max: usize,
+    /// Most entries waiting; beyond it creates and callbacks are refused before anything is accepted.
+    pub queue_max: usize,
+    /// How long one transaction may take before the connection is given up.
+    pub patience: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { batch_max: 1024, queue_max: 4096, patience: super::songs::PATIENCE }
+    }
+}
+
+/// This node, as its commits name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NodeKey {
+    pub id: Uuid,
+    pub epoch: i64,
+}
+
+type Waiter = oneshot::Sender<Result<Committed, CommitError>>;
+
+struct Waiting {
+    entry: Entry,
+    answer: Waiter,
+}
+
+/// Where steps are handed in. Cheap to clone; from any thread.
+#[derive(Clone)]
+pub struct Journal {
+    queue: mpsc::Sender<Waiting>,
+    node: NodeKey,
+}
+
+impl Journal {
+    /// The handle and the task to be spawned, which ends when all handles are gone. `changed` is told of
+    /// every public change in commit order; it must not block.
+    pub fn new(
+        postgres: tokio_postgres::Config,
+        node: NodeKey,
+        settings: Settings,
+        changed: impl Fn(SongChanged) + 'static,
+    ) -> (Self, impl Future<Output = ()>) {
+        let (queue, waiting) = mpsc::channel(settings.queue_max);
+        let writer = Writer {
+            postgres,
+            node,
+            settings,
+            changed: Box::new(changed),
+            session: None,
+            away: false,
+            clock: Clock,
+        };
+        (Self { queue, node }, writer.run(waiting))
+    }
+
+    pub fn node(&self) -> NodeKey {
+        self.node
+    }
+
+    /// Makes an entry durable.
+    ///
+    /// # Errors
+    /// See [`CommitError`]: only after [`CommitError::Busy`] and [`CommitError::Refused`] is it certain
+    /// that nothing was written.
+    pub async fn commit(&self, entry: Entry) -> Result<Committed, CommitError> {
+        let (answer, heard) = oneshot::channel();
+        self.queue.try_send(Waiting { entry, answer }).map_err(|_| CommitError::Busy)?;
+        heard.await.unwrap_or(Err(CommitError::Away))
+    }
+}
+
+struct Writer {
+    postgres: tokio_postgres::Config,
+    node: NodeKey,
+    settings: Settings,
+    changed: Box<dyn Fn(SongChanged)>,
+    session: Option<Session>,
+    /// The last batch was given up: try the next ones once, not with all the patience.
+    away: bool,
+    clock: Clock,
+}
+
+/// A connection with its statements prepared.
+struct Session {
+    client: Client,
+    create: tokio_postgres::Statement,
+    reserve: tokio_postgres::Statement,
+    step: tokio_postgres::Statement,
+    inbox: tokio_postgres::Statement,
+}
+
+/// Postgres away: again after these, then everybody who waits is told (`design.md` section 2).
+const RETRIES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
+
+/// What the database said of one entry, before it is known to whom.
+struct Verdict {
+    committed: Committed,
+    told: Option<(i64, Time)>,
+}
+
+impl Writer {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Waiting>) {
+        let mut batch = Vec::with_capacity(self.settings.batch_max);
+        while waiting.recv_many(&mut batch, self.settings.batch_max).await > 0 {
+            gauge!("songflight_journal_queue").set(count(waiting.len()));
+            histogram!("songflight_journal_batch").record(count(batch.len()));
+            self.persist(std::mem::take(&mut batch)).await;
+        }
+    }
+
+    /// Brings a batch to an end: written, refused, or given up.
+    async fn persist(&mut self, batch: Vec<Waiting>) {
+        let tries = if self.away { &RETRIES[..1] } else { &RETRIES[..] };
+        let mut again = false;
+        for delay in tries.iter().copied().map(Some).chain([None]) {
+            let started = self.clock.monotonic();
+            match self.attempt(&batch, again).await {
+                Ok(verdicts) => {
+                    self.away = false;
+                    histogram!("songflight_journal_commit_seconds")
+                        .record(self.clock.monotonic().duration_since(started).as_secs_f64());
+                    return self.answer(batch, verdicts);
+                }
+                Err(StoreError::Refused(error)) if error == FENCED => {
+                    tracing::error!(node.id = %self.node.id, "another node took this node's songs");
+                    return refuse(batch, &CommitError::Fenced);
+                }
+                Err(StoreError::Refused(error)) => return Box::pin(self.bisect(batch, error)).await,
+                Err(error @ (StoreError::Unavailable(_) | StoreError::Unknown(_))) => {
+                    self.session = None;
+                    again = true;
+                    counter!("songflight_journal_outages_total").increment(1);
+                    tracing::warn!(%error, entries = batch.len(), "a commit did not go through");
+                }
+            }
+            if let Some(delay) = delay {
+                tokio::time::sleep(delay).await;
+            }
+        }
+        self.away = true;
+        refuse(batch, &CommitError::Away);
+    }
+
+    /// One row spoils its whole batch: halves it until the row stands alone, and puts that aside (OPS-1).
+    async fn bisect(&mut self, mut batch: Vec<Waiting>, error: String) {
+        if batch.len() > 1 {
+            let other = batch.split_off(batch.len() / 2);
+            self.persist(batch).await;
+            return self.persist(other).await;
+        }
+        for Waiting { entry, answer } in batch {
+            tracing::error!(%error, "a row was refused and put aside");
+            counter!("songflight_journal_refused_total").increment(1);
+            if let Err(error) = self.put_aside(&entry, &error).await {
+                tracing::error!(%error, ?entry, "and could not even be put aside");
+            }
+            drop(answer.send(Err(CommitError::Refused(error.clone()))));
+        }
+    }
+
+    async fn put_aside(&mut self, entry: &Entry, error: &str) -> Result<(), StoreError> {
+        let (kind, song) = match entry {
+            Entry::Create(new) => ("create", Some(new.song.id.0)),
+            Entry::Step(row, _) => ("step", Some(row.song.0)),
+            Entry::Callback(_) => ("callback", None),
+        };
+        let context = serde_json::json!({ "entry": format!("{entry:?}") });
+        let session = self.session().await?;
+        session
+            .client
+            .execute(
+                "insert into failed_jobs (kind, song_id, context, error) values ($1, $2, $3, $4)",
+                &[&kind, &song, &context, &error],
+            )
+            .await?;
+        Ok(())
+    }
+
+    fn answer(&self, batch: Vec<Waiting>, verdicts: Vec<Verdict>) {
+        let mut told: Vec<SongChanged> = Vec::with_capacity(batch.len());
+        let mut answers = Vec::with_capacity(batch.len());
+        for (Waiting { entry, answer }, verdict) in batch.into_iter().zip(verdicts) {
+            if let Some((u, at)) = verdict.told {
+                told.extend(change(entry, u, at));
+            }
+            answers.push((answer, verdict.committed));
+        }
+        // Creates were numbered before steps, whatever their order in the batch.
+        told.sort_by_key(|change| change.u);
+        counter!("songflight_events_total").increment(u64::try_from(told.len()).unwrap_or(0));
+        for change in told {
+            (self.changed)(change);
+        }
+        for (answer, committed) in answers {
+            drop(answer.send(Ok(committed)));
+        }
+    }
+
+    async fn session(&mut self) -> Result<&Session, StoreError> {
+        if self.session.as_ref().is_some_and(|session| session.client.is_closed()) {
+            self.session = None;
+        }
+        if self.session.is_none() {
+            let open = tokio::time::timeout(self.settings.patience, Session::open(&self.postgres));
+            let session = open.await.map_err(|_| StoreError::Unavailable("no connection in time".into()))?;
+            self.session = Some(session?);
+        }
+        self.session.as_ref().ok_or_else(|| StoreError::Unavailable("no connection".into()))
+    }
+
+    /// Writes the batch in one transaction. `again` after an attempt of unknown outcome: then what is found
+    /// one version further under our own epoch was us.
+    async fn attempt(&mut self, batch: &[Waiting], again: bool) -> Result<Vec<Verdict>, StoreError> {
+        let patience = self.settings.patience;
+        let node = self.node;
+        let session = self.session().await?;
+        let write = async {
+            let mut verdicts = session.write(batch, node).await?;
+            if again {
+                session.read_back(batch, &mut verdicts, node).await?;
+            }
+            Ok(verdicts)
+        };
+        tokio::time::timeout(patience, write)
+            .await
+            .unwrap_or_else(|_| Err(StoreError::Unknown("no answer in time".into())))
+    }
+}
+
+const FENCED: &str = "fenced";
+
+impl Session {
+    async fn open(postgres: &tokio_postgres::Config) -> Result<Self, StoreError> {
+        let client = super::connect(postgres, "songflight journal").await?;
+        // A plan made while the tables were small would be kept for ever (durability.md section 2).
+        client.batch_execute("set plan_cache_mode = force_custom_plan; set jit = off").await?;
+        let (create, reserve, step, inbox) = tokio::try_join!(
+            client.prepare(CREATE),
+            client.prepare(RESERVE),
+            client.prepare(MOVE),
+            client.prepare(INBOX)
+        )?;
+        Ok(Self { client, create, reserve, step, inbox })
+    }
+
+    /// All statements are sent without waiting for one another's answers: one round trip.
+    async fn write(&self, batch: &[Waiting], node: NodeKey) -> Result<Vec<Verdict>, StoreError> {
+        let creates: Vec<(usize, &NewSong)> = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(at, waiting)| match &waiting.entry {
+                Entry::Create(new) => Some((at, &**new)),
+                Entry::Step(..) | Entry::Callback(_) => None,
+            })
+            .collect();
+        let steps: Vec<(usize, &StepRow)> = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(at, waiting)| match &waiting.entry {
+                Entry::Step(row, _) => Some((at, &**row)),
+                Entry::Create(_) | Entry::Callback(_) => None,
+            })
+            .collect();
+        let reserving: Vec<(usize, &StepRow)> =
+            steps.iter().filter(|(_, row)| row.reserve.is_some()).copied().collect();
+        let inbox: Vec<&InboxRow> = batch
+            .iter()
+            .filter_map(|waiting| match &waiting.entry {
+                Entry::Step(_, row) => row.as_ref(),
+                Entry::Callback(row) => Some(row),
+                Entry::Create(_) => None,
+            })
+            .collect();
+        let statements = [!creates.is_empty(), !reserving.is_empty(), !steps.is_empty(), !inbox.is_empty()];
+        let one = statements.iter().filter(|needed| **needed).count() == 1;
+
+        let begin = async { if one { Ok(()) } else { self.client.batch_execute("begin").await } };
+        let commit = async { if one { Ok(()) } else { self.client.batch_execute("commit").await } };
+        // `join` polls in this order, and the client writes requests in the order they are polled.
+        let (began, created, reserved, moved, kept, committed) = tokio::join!(
+            biased;
+            begin,
+            self.create(&creates, node),
+            self.reserve(&reserving, node),
+            self.step(&steps, node),
+            self.keep(&inbox),
+            commit
+        );
+        let all = async { began.map_err(StoreError::from).and(Ok((created?, reserved?, moved?, kept?))) };
+        let (created, reserved, moved, ()) = match all.await {
+            Ok(all) => all,
+            Err(error) => {
+                // The transaction is aborted; its `commit` was a rollback. Leave the session clean.
+                if !one && !self.client.is_closed() {
+                    self.client.batch_execute("rollback").await?;
+                }
+                return Err(error);
+            }
+        };
+        committed.map_err(|error| StoreError::Unknown(error.to_string()))?;
+        let fenced = (!creates.is_empty() && created.is_empty())
+            || (!steps.is_empty() && moved.is_empty() && !self.owns(node).await?);
+        if fenced {
+            return Err(StoreError::Refused(FENCED.to_owned()));
+        }
+        Ok(verdicts(batch, &steps, &created, &reserved, &moved))
+    }
+
+    async fn create(&self, new: &[(usize, &NewSong)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
+        if new.is_empty() {
+            return Ok(Vec::new());
+        }
+        let col = |f: &dyn Fn(&NewSong) -> Option<String>| new.iter().map(|(_, n)| f(n)).collect::<Vec<_>>();
+        let users = col(&|n| Some(n.song.user.as_str().to_owned()));
+        let songs: Vec<Uuid> = new.iter().map(|(_, n)| n.song.id.0).collect();
+        let keys = col(&|n| n.idempotency_key.clone());
+        let hashes: Vec<&[u8]> = new.iter().map(|(_, n)| &n.content_hash[..]).collect();
+        let modes: Vec<&str> = new.iter().map(|(_, n)| n.song.wish.mode.as_str()).collect();
+        let wishes: Vec<_> = new.iter().map(|(_, n)| Json(&*n.song.wish)).collect();
+        let metadata: Vec<_> = new.iter().map(|(_, n)| Json(&*n.song.metadata)).collect();
+        let titles = col(&|n| n.song.title.clone());
+        let lyrics = col(&|n| n.song.lyrics.clone());
+        let times: Vec<_> = new.iter().map(|(_, n)| timestamp(n.song.created_at.millis())).collect();
+        let tasks: Vec<Uuid> = new.iter().map(|(_, n)| n.song.head.task.0).collect();
+        let kinds: Vec<&str> = new.iter().map(|(_, n)| n.song.head.kind.as_str()).collect();
+        let providers: Vec<&str> = new.iter().map(|(_, n)| n.song.head.provider.as_str()).collect();
+        let prices: Vec<i64> = new.iter().map(|(_, n)| n.song.head.price.thousandths()).collect();
+        let runs: Vec<_> = new.iter().map(|(_, n)| n.song.phase.run().map(Json)).collect();
+        let progress: Vec<_> = new
+            .iter()
+            .map(|(_, n)| Json(n.song.progress(n.song.head.kind).cloned().unwrap_or_default()))
+            .collect();
+        let sets: Vec<_> = new.iter().map(|(_, n)| Json(&n.set)).collect();
+        let grant = new[0].1.grant.thousandths();
+        Ok(self
+            .client
+            .query(
+                &self.create,
+                &[
+                    &node.id, &node.epoch, &grant, &users, &songs, &keys, &hashes, &modes, &wishes, &metadata,
+                    &titles, &lyrics, &times, &tasks, &kinds, &providers, &prices, &runs, &progress, &sets,
+                ],
+            )
+            .await?)
+    }
+
+    async fn reserve(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        let users: Vec<&str> = steps.iter().map(|(_, row)| row.user.as_str()).collect();
+        let songs: Vec<Uuid> = steps.iter().map(|(_, row)| row.song.0).collect();
+        let heads: Vec<Uuid> = steps.iter().map(|(_, row)| row.head.0).collect();
+        let versions: Vec<i64> = steps.iter().map(|(_, row)| row.version).collect();
+        let reserves = steps.iter().filter_map(|(_, row)| row.reserve.as_ref());
+        let tasks: Vec<Uuid> = reserves.clone().map(|reserve| reserve.task.0).collect();
+        let kinds: Vec<&str> = reserves.clone().map(|reserve| reserve.kind).collect();
+        let amounts: Vec<i64> = reserves.map(|reserve| reserve.amount.thousandths()).collect();
+        let places: Vec<i64> = steps.iter().map(|(at, _)| i64::try_from(*at).unwrap_or(i64::MAX)).collect();
+        Ok(self
+            .client
+            .query(
+                &self.reserve,
+                &[
+                    &node.id, &node.epoch, &users, &songs, &heads, &versions, &tasks, &kinds, &amounts, &places,
+                ],
+            )
+            .await?)
+    }
+
+    async fn step(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = || steps.iter().map(|(_, row)| *row);
+        let heads: Vec<Uuid> = rows().map(|row| row.head.0).collect();
+        let versions: Vec<i64> = rows().map(|row| row.version).collect();
+        let songs: Vec<Uuid> = rows().map(|row| row.song.0).collect();
+        let users: Vec<&str> = rows().map(|row| row.user.as_str()).collect();
+        let seqs: Vec<i64> = rows().map(|row| row.seq).collect();
+        let runs: Vec<_> = rows().map(|row| row.run.as_ref()).collect();
+        let progress: Vec<_> = rows().map(|row| &row.progress).collect();
+        let times: Vec<_> = rows().map(|row| timestamp(row.at.millis())).collect();
+        let kinds: Vec<_> = rows().map(|row| row.event.as_ref().map(|(kind, _)| kind.as_str())).collect();
+        let sets: Vec<_> = rows().map(|row| row.event.as_ref().map(|(_, set)| Json(set))).collect();
+        let library: Vec<_> = rows().map(|row| row.library.as_ref()).collect();
+        let lyrics: Vec<_> = rows().map(|row| row.lyrics.as_ref()).collect();
+        let variants: Vec<_> = rows().map(|row| row.variants.as_ref()).collect();
+        let further: Vec<_> = rows().map(|row| row.further_task.as_ref()).collect();
+        let settles: Vec<_> = rows().map(|row| row.settle.as_ref()).collect();
+        let notify: Vec<_> = rows().map(|row| row.notify).collect();
+        let refs: Vec<_> = rows().map(|row| row.refs.as_ref()).collect();
+        let reserved: Vec<_> = rows().map(|row| row.reserve.as_ref().map(|reserve| reserve.task.0)).collect();
+        Ok(self
+            .client
+            .query(
+                &self.step,
+                &[
+                    &node.id, &node.epoch, &heads, &versions, &songs, &users, &seqs, &runs, &progress, &times,
+                    &kinds, &sets, &library, &lyrics, &variants, &further, &settles, &notify, &refs, &reserved,
+                ],
+            )
+            .await?)
+    }
+
+    async fn keep(&self, inbox: &[&InboxRow]) -> Result<(), StoreError> {
+        if inbox.is_empty() {
+            return Ok(());
+        }
+        let providers: Vec<&str> = inbox.iter().map(|row| row.provider).collect();
+        let tasks: Vec<Uuid> = inbox.iter().map(|row| row.task).collect();
+        let calls: Vec<i16> = inbox.iter().map(|row| i16::from(row.call)).collect();
+        let attempts: Vec<i16> =
+            inbox.iter().map(|row| i16::try_from(row.attempt).unwrap_or(i16::MAX)).collect();
+        let bodies: Vec<&[u8]> = inbox.iter().map(|row| &row.body[..]).collect();
+        let outcomes: Vec<&str> = inbox.iter().map(|row| row.outcome).collect();
+        self.client
+            .execute(&self.inbox, &[&providers, &tasks, &calls, &attempts, &bodies, &outcomes])
+            .await?;
+        Ok(())
+    }
+
+    async fn owns(&self, node: NodeKey) -> Result<bool, StoreError> {
+        let sql = "select 1 from nodes where id = $1 and epoch = $2";
+        Ok(self.client.query_opt(sql, &[&node.id, &node.epoch]).await?.is_some())
+    }
+
+    /// After a commit of unknown outcome: what is already there one version further, under our epoch, was
+    /// our own earlier attempt.
+    async fn read_back(
+        &self,
+        batch: &[Waiting],
+        verdicts: &mut [Verdict],
+        node: NodeKey,
+    ) -> Result<(), StoreError> {
+        let sql = "select e.u, (extract(epoch from e.at) * 1000)::bigint as at
+                     from tasks t left join song_events e on e.song_id = t.song_id and e.seq = $5
+                    where t.id = $1 and t.version = $2 + 1 and t.owner = $3 and t.epoch = $4";
+        for (waiting, verdict) in batch.iter().zip(verdicts) {
+            match &waiting.entry {
+                Entry::Step(row, _) if verdict.committed == Committed::Stale => {
+                    let found = self
+                        .client
+                        .query_opt(sql, &[&row.head.0, &row.version, &node.id, &node.epoch, &row.seq])
+                        .await?;
+                    if let Some(found) = found {
+                        verdict.committed = Committed::Moved;
+                        verdict.told = told(&found).filter(|_| row.event.is_some());
+                    }
+                }
+                Entry::Create(new) => {
+                    if verdict.committed == (Committed::Replay { song: new.song.id }) {
+                        verdict.committed = Committed::Created { song: new.song.id };
+                        let sql = "select u, (extract(epoch from at) * 1000)::bigint as at
+                                     from song_events where song_id = $1 and seq = 1";
+                        let found = self.client.query_opt(sql, &[&new.song.id.0]).await?;
+                        verdict.told = found.as_ref().and_then(told);
+                    }
+                }
+                Entry::Step(..) | Entry::Callback(_) => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+fn told(row: &Row) -> Option<(i64, Time)> {
+    let u: Option<i64> = row.get("u");
+    let at: Option<i64> = row.get("at");
+    u.zip(at.map(Time::from_millis))
+}
+
+/// Puts the answers of the statements to the entries they are about.
+fn verdicts(
+    batch: &[Waiting],
+    steps: &[(usize, &StepRow)],
+    created: &[Row],
+    reserved: &[Row],
+    moved: &[Row],
+) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> = batch
+        .iter()
+        .map(|waiting| match &waiting.entry {
+            Entry::Callback(_) => Verdict { committed: Committed::Kept, told: None },
+            Entry::Create(_) | Entry::Step(..) => Verdict { committed: Committed::Stale, told: None },
+        })
+        .collect();
+    let creates: Vec<usize> = batch
+        .iter()
+        .enumerate()
+        .filter(|(_, waiting)| matches!(waiting.entry, Entry::Create(_)))
+        .map(|(at, _)| at)
+        .collect();
+    for row in created {
+        let Some(at) = creates.get(place(row, 1)).copied() else { continue };
+        verdicts[at] = creation(row, &batch[at].entry);
+    }
+    for row in moved {
+        let Some((at, _)) = steps.get(place(row, 1)) else { continue };
+        verdicts[*at] = Verdict { committed: Committed::Moved, told: told(row) };
+    }
+    for row in reserved {
+        let Some(verdict) = verdicts.get_mut(place(row, 0)) else { continue };
+        if row.get::<_, &str>("outcome") == "short"
+            && let Entry::Step(step, _) = &batch[place(row, 0)].entry
+        {
+            verdict.committed = Committed::Short {
+                required: step.reserve.as_ref().map_or(Credits::ZERO, |reserve| reserve.amount),
+                available: Credits::from_thousandths(row.get("available")),
+            };
+        }
+    }
+    verdicts
+}
+
+fn creation(row: &Row, entry: &Entry) -> Verdict {
+    let song = || SongId(row.get("song_id"));
+    let required = match entry {
+        Entry::Create(new) => new.song.head.price,
+        Entry::Step(..) | Entry::Callback(_) => Credits::ZERO,
+    };
+    let committed = match row.get::<_, &str>("outcome") {
+        "created" => Committed::Created { song: song() },
+        "replay" => Committed::Replay { song: song() },
+        "mismatch" => Committed::KeyMismatch,
+        "gone" => Committed::KeyGone,
+        _ => Committed::Short { required, available: Credits::from_thousandths(row.get("available")) },
+    };
+    let told = matches!(committed, Committed::Created { .. }).then(|| told(row)).flatten();
+    Verdict { committed, told }
+}
+
+fn place(row: &Row, from: i64) -> usize {
+    usize::try_from(row.get::<_, i64>("ord") - from).unwrap_or(usize::MAX)
+}
+
+fn change(entry: Entry, u: i64, at: Time) -> Option<SongChanged> {
+    let (user, song, seq, kind, set) = match entry {
+        Entry::Create(new) => (new.song.user, new.song.id, 1, EventKind::Created, new.set),
+        Entry::Step(row, _) => {
+            let (kind, set) = row.event?;
+            (row.user, row.song, row.seq, kind, set)
+        }
+        Entry::Callback(_) => return None,
+    };
+    let set: Arc<RawValue> = serde_json::value::to_raw_value(&set).ok()?.into();
+    Some(SongChanged { user, song, seq, u, at, kind, set })
+}
+
+fn refuse(batch: Vec<Waiting>, error: &CommitError) {
+    for waiting in batch {
+        drop(waiting.answer.send(Err(error.clone())));
+    }
+}
+
+#[allow(clippy::cast_precision_loss)]
+fn count(n: usize) -> f64 {
+    n as f64
+}

@@ -1,0 +1,129 @@
+-- The journal's one statement for steps: many songs, each moved only if this node still owns it and it is
+-- still at the version that the step was decided on. Everything else that a step writes hangs on `moved`.
+-- Clips before statuses is kept by all being one statement (CB-5).
+with
+-- A take-over of this node's songs waits here for the commit that is under way, and stops every later one.
+fence as materialized (
+    select 1 from nodes where id = $1 and epoch = $2 for key share
+),
+b as materialized (
+    select * from unnest(
+        $3::uuid[], $4::bigint[], $5::uuid[], $6::text[], $7::bigint[], $8::jsonb[], $9::jsonb[], $10::timestamptz[],
+        $11::text[], $12::jsonb[], $13::jsonb[], $14::jsonb[], $15::jsonb[], $16::jsonb[], $17::jsonb[], $18::text[],
+        $19::jsonb[], $20::uuid[]
+    ) with ordinality as b (
+        head, version, song_id, user_id, seq, run, progress, at,
+        kind, set, song, lyrics, variants, task, settle, notify,
+        refs, reserved, ord)
+),
+moved as (
+    update tasks t
+       set version = t.version + 1, seq = b.seq, run = b.run, progress = b.progress, updated_at = b.at,
+           ended_at = case when b.run is null then coalesce(t.ended_at, b.at) end
+      from b, fence
+     where t.id = b.head and t.version = b.version and t.owner = $1 and t.epoch = $2
+       and (b.reserved is null or exists (
+            select from credit_entries c where c.task_id = b.reserved and c.reason = 'reserve'))
+    returning t.id as head
+),
+m as materialized (
+    select b.* from b join moved using (head)
+),
+settled as materialized (
+    select m.user_id, m.song_id, m.ord, s.*
+      from m cross join lateral jsonb_to_record(m.settle) as s(task uuid, kind text, reason text, amount bigint)
+     where m.settle is not null
+),
+totals as (
+    select user_id, count(kind) as events, coalesce(sum(money), 0)::bigint as money
+      from (select user_id, kind, null::bigint as money from m
+            union all select user_id, null, amount from settled) as each_one
+     group by user_id
+    having count(kind) > 0 or count(money) > 0
+),
+-- In one order for everybody, or two nodes' commits could wait for each other.
+locked as materialized (
+    select p.user_id from profiles p join totals using (user_id) order by p.user_id for no key update of p
+),
+people as (
+    update profiles p set u = p.u + t.events, credits = p.credits + t.money
+      from totals t
+     where p.user_id = t.user_id and (select count(*) from locked) >= 0
+    returning p.user_id, p.u - t.events as u_before, p.credits - t.money as credits_before
+),
+events as (
+    insert into song_events (at, song_id, seq, user_id, u, kind, set)
+    select now(), m.song_id, m.seq, m.user_id,
+           people.u_before + row_number() over (partition by m.user_id order by m.ord), m.kind, m.set
+      from m join people using (user_id)
+     where m.kind is not null
+    returning song_id, seq, u, at
+),
+ledger as (
+    insert into credit_entries (user_id, song_id, task_id, task_kind, amount, reason, balance)
+    select s.user_id, s.song_id, s.task, s.kind, s.amount, s.reason,
+           people.credits_before + sum(s.amount) over (partition by s.user_id order by s.ord)
+      from settled s join people using (user_id)
+),
+library as (
+    update songs s
+       set status = coalesce(c.status, s.status), wish = coalesce(c.wish, s.wish), title = c.title, lyrics = c.lyrics,
+           error = c.error, cost = c.cost, refunded = c.refunded,
+           retries = array(select to_timestamp(ms / 1000.0) from unnest(c.retries) ms),
+           last_viewed_at = to_timestamp(c.viewed / 1000.0), deleted_at = to_timestamp(c.deleted / 1000.0),
+           seq = m.seq, updated_at = m.at
+      from m cross join lateral jsonb_to_record(m.song) as c(
+           status song_status, wish jsonb, title text, lyrics text, error jsonb, cost bigint, refunded bigint,
+           retries bigint[], viewed bigint, deleted bigint)
+     where m.song is not null and s.id = m.song_id
+),
+texts as (
+    insert into lyrics_variants (song_id, variant_index, title, text, selected)
+    select m.song_id, l.variant_index, l.title, l.text, l.selected
+      from m cross join lateral jsonb_to_recordset(m.lyrics) as l(
+           variant_index smallint, title text, text text, selected boolean)
+     where m.lyrics is not null
+    on conflict (song_id, variant_index) do update
+       set title = excluded.title, text = excluded.text, selected = excluded.selected
+),
+clips as (
+    insert into song_variants (song_id, variant_number, status, clip_id, title, duration_ms, stream_url, audio_url,
+                               fallback_url, asset_url, image_url, video_url, share_token, selected)
+    select m.song_id, v.variant_number, v.status, v.clip_id, v.title, v.duration_ms, v.stream_url, v.audio_url,
+           v.fallback_url, v.asset_url, v.image_url, v.video_url, v.share_token, v.selected
+      from m cross join lateral jsonb_to_recordset(m.variants) as v(
+           variant_number smallint, status variant_status, clip_id text, title text, duration_ms bigint,
+           stream_url text, audio_url text, fallback_url text, asset_url text, image_url text, video_url text,
+           share_token uuid, selected boolean)
+     where m.variants is not null
+    on conflict (song_id, variant_number) do update
+       set status = excluded.status, clip_id = excluded.clip_id, title = excluded.title,
+           duration_ms = excluded.duration_ms, stream_url = excluded.stream_url, audio_url = excluded.audio_url,
+           fallback_url = excluded.fallback_url, asset_url = excluded.asset_url, image_url = excluded.image_url,
+           video_url = excluded.video_url, selected = excluded.selected
+),
+further as (
+    insert into tasks (id, song_id, number, kind, provider, price, owner, epoch, version, seq, run, progress,
+                       created_at, updated_at)
+    select t.id, m.song_id, t.number, t.kind, t.provider, t.price, $1, $2, m.version + 1, m.seq, t.run, t.progress,
+           m.at, m.at
+      from m cross join lateral jsonb_to_record(m.task) as t(
+           id uuid, number smallint, kind text, provider text, price bigint, run jsonb, progress jsonb)
+     where m.task is not null
+),
+told as (
+    insert into notifications (song_id, kind, user_id)
+    select song_id, notify, user_id from m where notify is not null
+    on conflict do nothing
+),
+names as (
+    insert into provider_refs (provider, provider_task, task_id, call, attempt)
+    select r.provider, r.provider_task, r.task, r.call, r.attempt
+      from m cross join lateral jsonb_to_recordset(m.refs) as r(
+           provider text, provider_task text, task uuid, call smallint, attempt smallint)
+     where m.refs is not null
+    on conflict do nothing
+)
+select m.ord, events.u, (extract(epoch from now()) * 1000)::bigint as at
+  from m left join events on events.song_id = m.song_id and events.seq = m.seq
+ order by m.ord

@@ -1,0 +1,92 @@
+//! Which node owns which songs: leases and epochs (`durability.md` section 4). The database's clock decides.
+
+use std::time::Duration;
+
+use deadpool_postgres::GenericClient;
+use uuid::Uuid;
+
+use super::StoreError;
+use super::journal::NodeKey;
+use crate::id::SongId;
+
+/// Enters a node that never was before. A node's id is never used again.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn enter(
+    client: &impl GenericClient,
+    id: Uuid,
+    name: &str,
+    lease: Duration,
+) -> Result<NodeKey, StoreError> {
+    let sql = "insert into nodes (id, name, lease_until)
+               values ($1, $2, now() + make_interval(secs => $3)) returning epoch";
+    let row = client.query_one(sql, &[&id, &name, &lease.as_secs_f64()]).await?;
+    Ok(NodeKey { id, epoch: row.get(0) })
+}
+
+/// Prolongs the lease; `false` when another node has taken over, and nothing may be written any more.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away: the lease runs on as it was.
+pub async fn heartbeat(
+    client: &impl GenericClient,
+    node: NodeKey,
+    lease: Duration,
+) -> Result<bool, StoreError> {
+    let sql = "update nodes set lease_until = now() + make_interval(secs => $3) where id = $1 and epoch = $2";
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.execute(&statement, &[&node.id, &node.epoch, &lease.as_secs_f64()]).await? == 1)
+}
+
+/// Leaves: nothing more is written under this key, and others need not wait for the lease.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away: then the lease just runs out.
+pub async fn leave(client: &impl GenericClient, node: NodeKey) -> Result<(), StoreError> {
+    let sql = "update nodes set epoch = epoch + 1, lease_until = now(), left_at = now()
+                where id = (select id from nodes where id = $1 and epoch = $2 for update)";
+    client.execute(sql, &[&node.id, &node.epoch]).await?;
+    Ok(())
+}
+
+/// Takes over running songs whose owner's lease ran out, whoever left them, and those of nobody; at most
+/// `limit`. Every later commit of the former owner moves nothing.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn take_over(
+    client: &impl GenericClient,
+    node: NodeKey,
+    limit: i64,
+) -> Result<Vec<SongId>, StoreError> {
+    // `for update` waits for commits that hold their `for key share`; a plain update of `epoch` would not.
+    let fence = "update nodes set epoch = epoch + 1, left_at = now()
+                  where id in (select id from nodes where lease_until < now() and left_at is null and id <> $1
+                               for update skip locked)";
+    client.execute(fence, &[&node.id]).await?;
+    let take = "
+        update tasks t set owner = $1, epoch = $2
+         where t.id in (
+            select t.id from tasks t left join nodes n on n.id = t.owner and n.epoch = t.epoch and n.left_at is null
+             where t.ended_at is null and n.id is null limit $3 for update of t skip locked)
+           and exists (select 1 from nodes where id = $1 and epoch = $2)
+        returning t.song_id";
+    let statement = client.prepare_cached(take).await?;
+    let rows = client.query(&statement, &[&node.id, &node.epoch, &limit]).await?;
+    Ok(rows.iter().map(|row| SongId(row.get(0))).collect())
+}
+
+/// Takes a song that no living node owns, so that its actor may write it; `false` when another node has it.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn claim(client: &impl GenericClient, node: NodeKey, song: SongId) -> Result<bool, StoreError> {
+    let sql = "
+        update tasks t set owner = $1, epoch = $2
+         where t.id = (select id from tasks where song_id = $3 order by number desc limit 1)
+           and not exists (select 1 from nodes n where n.id = t.owner and n.epoch = t.epoch
+                            and n.left_at is null and n.lease_until >= now() and n.id <> $1)";
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.execute(&statement, &[&node.id, &node.epoch, &song.0]).await? == 1)
+}

@@ -1,0 +1,165 @@
+//! What one step writes, as plain columns: the difference between the song before and after, and the
+//! step's own writes. Made by the song's actor, so that the journal only has to carry.
+
+use serde_json::{Map, Value, json};
+use uuid::Uuid;
+
+use crate::credit::Credits;
+use crate::id::{SongId, TaskId, UserId};
+use crate::song::event::EventKind;
+use crate::song::phase::{Phase, Song};
+use crate::song::step::{Settlement, Step, Write};
+use crate::time::Time;
+
+/// One song's step on its way to Postgres.
+#[derive(Clone, Debug)]
+pub struct StepRow {
+    pub song: SongId,
+    pub user: UserId,
+    /// The task whose row carries the song's version, and the version the step was decided on.
+    pub head: TaskId,
+    pub version: i64,
+    pub seq: i64,
+    /// The head's run and progress afterwards; a head that a further task replaces has no run left.
+    pub run: Option<Value>,
+    pub progress: Value,
+    pub at: Time,
+    pub event: Option<(EventKind, Map<String, Value>)>,
+    /// The library's row, if anything in it changed.
+    pub library: Option<Value>,
+    pub lyrics: Option<Value>,
+    pub variants: Option<Value>,
+    pub further_task: Option<Value>,
+    pub settle: Option<Value>,
+    pub notify: Option<&'static str>,
+    pub refs: Option<Value>,
+    /// Money to be taken for the further task; without it nothing of the step happens.
+    pub reserve: Option<Reserve>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Reserve {
+    pub task: TaskId,
+    pub kind: &'static str,
+    pub amount: Credits,
+}
+
+impl StepRow {
+    /// `set` is what watchers are told, if the step has an event.
+    pub fn new(before: &Song, version: i64, step: &Step, set: Map<String, Value>, now: Time) -> Self {
+        let after = &step.song;
+        let replaced = before.head.task != after.head.task;
+        let mut row = Self {
+            song: after.id,
+            user: after.user.clone(),
+            head: before.head.task,
+            version,
+            seq: after.seq,
+            run: if replaced { None } else { run(after) },
+            // Where the same kind starts again, the old task keeps how it went.
+            progress: progress(if replaced { before } else { after }, before),
+            at: now,
+            event: step.kind.map(|kind| (kind, set)),
+            library: library(before, after, now),
+            lyrics: (before.lyrics_variants != after.lyrics_variants).then(|| json!(after.lyrics_variants)),
+            variants: (before.variants != after.variants).then(|| json!(after.variants)),
+            further_task: replaced.then(|| further_task(after)),
+            settle: None,
+            notify: None,
+            refs: None,
+            reserve: None,
+        };
+        for write in &step.writes {
+            row.add(write, after);
+        }
+        row
+    }
+
+    fn add(&mut self, write: &Write, song: &Song) {
+        match write {
+            Write::Reserve { task, kind, amount } => {
+                self.reserve = Some(Reserve { task: *task, kind: kind.as_str(), amount: *amount });
+            }
+            Write::Settle { task, kind, settlement, amount } => {
+                let reason = match settlement {
+                    Settlement::Capture => "capture",
+                    Settlement::Release => "release",
+                };
+                let amount = amount.thousandths();
+                let kind = kind.as_str();
+                self.settle = Some(json!({"task": task, "kind": kind, "reason": reason, "amount": amount}));
+            }
+            Write::Notify(push) => self.notify = Some(push.as_str()),
+            Write::Ref { call, provider_task } => {
+                let one = json!({"provider": song.head.provider, "provider_task": provider_task,
+                                 "task": call.task, "call": call.call, "attempt": call.attempt});
+                match &mut self.refs {
+                    Some(Value::Array(refs)) => refs.push(one),
+                    _ => self.refs = Some(json!([one])),
+                }
+            }
+        }
+    }
+}
+
+fn run(song: &Song) -> Option<Value> {
+    song.phase.run().map(|run| json!(run))
+}
+
+fn progress(song: &Song, before: &Song) -> Value {
+    json!(song.progress(before.head.kind).cloned().unwrap_or_default())
+}
+
+fn further_task(song: &Song) -> Value {
+    let head = &song.head;
+    json!({
+        "id": head.task, "number": head.number, "kind": head.kind.as_str(), "provider": head.provider,
+        "price": head.price, "run": run(song),
+        "progress": song.progress(head.kind).cloned().unwrap_or_default(),
+    })
+}
+
+/// The columns of `songs` that a step may touch, whole, if any of them changed.
+fn library(before: &Song, after: &Song, now: Time) -> Option<Value> {
+    let columns = |song: &Song, wish: bool| {
+        json!({
+            "status": song.status().as_str(),
+            "wish": wish.then(|| json!(*song.wish)),
+            "title": song.title,
+            "lyrics": song.lyrics,
+            "error": match &song.phase { Phase::Failed(failure) => json!(failure), _ => Value::Null },
+            "cost": song.cost,
+            "refunded": song.refunded,
+            "retries": song.retries,
+            "viewed": song.last_viewed_at,
+            "deleted": matches!(song.phase, Phase::Deleted).then_some(now),
+        })
+    };
+    let wish_changed = before.wish != after.wish;
+    let (old, new) = (columns(before, false), columns(after, wish_changed));
+    (old != new).then_some(new)
+}
+
+/// A new song on its way to Postgres: what `create_song` takes.
+#[derive(Clone, Debug)]
+pub struct NewSong {
+    pub song: Song,
+    pub idempotency_key: Option<String>,
+    pub content_hash: [u8; 32],
+    /// What a user seen for the first time is given.
+    pub grant: Credits,
+    /// The whole song as its watchers are told of it.
+    pub set: Map<String, Value>,
+}
+
+/// A provider's callback, raw (CB-2).
+#[derive(Clone, Debug)]
+pub struct InboxRow {
+    pub provider: &'static str,
+    pub task: Uuid,
+    pub call: u8,
+    pub attempt: u16,
+    pub body: bytes::Bytes,
+    /// What came of it, for operators.
+    pub outcome: &'static str,
+}
