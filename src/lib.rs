@@ -3,5 +3,6 @@
 
 pub mod id;
 pub mod provider;
+pub mod simulator;
 pub mod song;
 pub mod time;
