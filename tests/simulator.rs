@@ -1,4 +1,5 @@
 //! The simulator as its callers see it: over real HTTP, with a receiver for its callbacks.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers as well")]
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -147,6 +148,28 @@ async fn a_cut_answer_leaves_a_task_behind() {
 }
 
 #[actix_web::test]
+async fn a_callback_may_come_before_the_answer() {
+    let mut stage = Stage::new().await;
+    stage.control(json!({"answer_delay_ms": 60_000})).await;
+    let answer = actix_web::rt::spawn(stage.order("lyrics", json!({"prompt": "rain"})).send());
+    assert_eq!(stage.callback().await["code"], 200);
+    assert!(!answer.is_finished());
+    stage.end().await;
+    assert!(answer.await.unwrap().is_err(), "who stops waits for nobody");
+}
+
+#[actix_web::test]
+async fn a_server_error_takes_no_task() {
+    let stage = Stage::new().await;
+    stage.control(json!({"http_500": 1.0})).await;
+    let answer = stage.order("lyrics", json!({"prompt": "rain"})).send().await.unwrap();
+    assert_eq!(answer.status(), 500);
+    assert_eq!(answer.json::<Value>().await.unwrap(), fixture("response_error_500"));
+    assert_eq!(stage.accepted().await, 0);
+    stage.end().await;
+}
+
+#[actix_web::test]
 async fn a_second_accepted_submission_of_an_intent_is_counted() {
     let stage = Stage::new().await;
     for key in ["t.0.0", "t.0.1", "t.0.0"] {
@@ -187,7 +210,7 @@ async fn words_lose_callbacks_and_double_them() {
     let lost = stage.submit("lyrics", json!({"prompt": "sim:lose"})).await;
     stage.until("callbacks_lost", 1).await;
     assert_eq!(stage.poll("lyrics", &lost).await["status"], "SUCCESS");
-    assert_eq!(stage.get("/control/stats").await["callbacks_sent"], 2);
+    stage.until("callbacks_sent", 2).await;
     stage.end().await;
 }
 
@@ -307,7 +330,7 @@ impl Stage {
 }
 
 fn quick() -> Options {
-    Options { latency: Latency { lyrics_ms: [10, 20], music_ms: [100, 150] }, ..Options::default() }
+    Options { latency: Latency { lyrics_ms: [10, 20], music_ms: [300, 400] }, ..Options::default() }
 }
 
 fn a_song(prompt: &str) -> Value {
@@ -321,11 +344,11 @@ fn receive(tell: UnboundedSender<Value>) -> (String, actix_web::dev::ServerHandl
     let server = HttpServer::new(move || {
         let taken = async |tell: web::Data<UnboundedSender<Value>>, body: web::Json<Value>| {
             tell.send(body.into_inner()).unwrap();
-            HttpResponse::Ok()
+            HttpResponse::Ok().finish()
         };
         let refused = async |tell: web::Data<UnboundedSender<Value>>, body: web::Json<Value>| {
             tell.send(body.into_inner()).unwrap();
-            HttpResponse::ServiceUnavailable()
+            HttpResponse::ServiceUnavailable().finish()
         };
         App::new()
             .app_data(web::Data::new(tell.clone()))

@@ -1,6 +1,6 @@
 //! How the simulated providers behave: the settings that `POST /control` merges into.
 //!
-//! Not here: what single prompts ask for (`script.rs`), and what becomes of a task (`tasks.rs`).
+//! Not here: what single prompts ask for (`script.rs`), and what becomes of a task (`plan.rs`).
 
 use std::time::Duration;
 

@@ -10,8 +10,9 @@ use actix_web::rt;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use super::plan::{Event, Sending};
 use super::stats::Stats;
-use super::tasks::{Event, KEPT, Sending, Task};
+use super::tasks::{KEPT, Task};
 use super::world::World;
 
 /// How long a receiver may take to answer (the manual's 15 s).
@@ -109,10 +110,10 @@ async fn deliver(world: Arc<World>, task: Weak<Task>, event: Event, wait: Durati
         }
         Stats::add(&world.stats.callback_tries_failed);
     }
-    Stats::add(&world.stats.callbacks_failed);
     if let Some(task) = task.upgrade().filter(|_| event.is_last()) {
         task.callback_refused.store(true, Relaxed);
     }
+    Stats::add(&world.stats.callbacks_failed);
 }
 
 /// Counts a task as open for as long as it is held.

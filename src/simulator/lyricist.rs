@@ -12,11 +12,12 @@ pub(super) struct Words {
     pub(super) text: String,
 }
 
-/// Two rhyming lines each; `{a}` and `{b}` stand for words of the prompt.
+/// Two rhyming lines each. `{a}` and `{b}` stand for themes of the prompt, with their article if they have
+/// one; `{n}` and, with a capital, `{N}` for the first one without. No verb may have to agree with them.
 const VERSE: &[[&str; 2]] = &[
     ["I wrote {a} on the window in the rain", "And watched the letters run and form again"],
     ["There's a lamp on the table and a kettle that sings", "And a whisper of {a} in the smallest of things"],
-    ["We left before morning with the radio low", "And {a} was the only direction to go"],
+    ["We left before morning with the radio low", "With {a} as the only direction to go"],
     ["The street still remembers the sound of our feet", "How {a} met {b} at the end of the street"],
     ["You folded up {a} in the back of a book", "And I found it by chance, and I knew with one look"],
     ["The ferry is leaving, the gulls make a row", "I'm thinking of {a}, I'm thinking of now"],
@@ -25,7 +26,7 @@ const VERSE: &[[&str; 2]] = &[
     ["My grandmother told me, her hands in the dough", "That {a} will find you wherever you go"],
     [
         "There's dust on the records, there's light on the floor",
-        "And {a} is still leaning on the frame of the door",
+        "And we still hear {a} when they open the door",
     ],
     ["We counted the stations, we counted the stars", "We talked about {a} over noise from the cars"],
     ["The orchard was silver, the evening was wide", "With {a} and {b} walking there side by side"],
@@ -34,9 +35,9 @@ const VERSE: &[[&str; 2]] = &[
 ];
 
 const CHORUS: &[[&str; 2]] = &[
-    ["Oh, {a}, stay a little while", "I'd cross the dark for half a smile"],
+    ["Oh, {n}, stay a little while", "I'd cross the dark for half a smile"],
     ["Sing it for {a}, sing it out loud", "One small voice going over the crowd"],
-    ["And {a}, {a}, carry me through", "Every road that I know turns back to you"],
+    ["And {n}, {n}, carry me through", "Every road that I know turns back to you"],
     ["Hold on to {a}, hold on to me", "We're light on the water, we're salt on the sea"],
     ["Let it be {a}, let it be tonight", "Let it be the two of us, running for the light"],
     ["So here's to {a}, and here's to the slow", "Long way around that we're happy to go"],
@@ -46,26 +47,39 @@ const CHORUS: &[[&str; 2]] = &[
 
 const BRIDGE: &[[&str; 2]] = &[
     ["And maybe the quiet is all that we need", "A handful of {a}, a handful of seed"],
-    ["If I lose the tune, then just hum it along", "There was {a} before there was ever a song"],
+    ["If I lose the tune, then just hum it along", "We had only {a} before there was a song"],
     ["One breath for {a}, one breath for the night", "One for whoever is turning out the light"],
-    ["Don't tell me it's over, don't tell me it's late", "There's {a} still swinging on somebody's gate"],
+    ["Don't tell me it's over, don't tell me it's late", "I can hear {a} swinging on somebody's gate"],
 ];
 
 const TITLES: &[&str] = &[
-    "{A} After Midnight",
-    "Song for {A}",
-    "{A}, Slowly",
-    "The Year of {A}",
-    "Where {A} Goes",
-    "{A} and the Long Way Home",
-    "Half a Mile of {A}",
-    "Letters to {A}",
-    "{A} in the Rain",
-    "All the Light in {A}",
+    "{N} After Midnight",
+    "Song for {N}",
+    "{N}, Slowly",
+    "The Year of {N}",
+    "Where {N} Goes",
+    "{N} and the Long Way Home",
+    "Half a Mile of {N}",
+    "Letters to {N}",
+    "{N} in the Rain",
+    "All the Light in {N}",
 ];
 
+const THEMES_MAX: usize = 12;
+
 /// What a song is about whose prompt says nothing.
-const PLAIN: &[&str] = &["morning", "the river", "summer", "the harbour"];
+const PLAIN: &[&str] = &["morning", "rivers", "summer", "harbours"];
+
+/// What a theme keeps before it. "A" becomes "the": the song has met it by then.
+const ARTICLES: &[[&str; 2]] = &[
+    ["the", "the"],
+    ["a", "the"],
+    ["an", "the"],
+    ["my", "my"],
+    ["your", "your"],
+    ["our", "our"],
+    ["no", "no"],
+];
 
 /// Words that say nothing about what a song is about.
 const FILLERS: &str = "the and for with about that this from into over under your their there then them they \
@@ -79,7 +93,7 @@ const FILLERS: &str = "the and for with about that this from into over under you
 /// Writes a song about `prompt`; the same chance writes the same one.
 pub(super) fn write(prompt: &str, chance: &mut Chance) -> Words {
     let themes = themes(prompt, chance);
-    let title = fill(*chance.pick(TITLES), &themes);
+    let title = fill(chance.pick::<&str>(TITLES), &themes);
     let mut verses = VERSE.to_vec();
     let mut choruses = CHORUS.to_vec();
     chance.shuffle(&mut verses);
@@ -97,28 +111,42 @@ pub(super) fn write(prompt: &str, chance: &mut Chance) -> Words {
     Words { title, text: stanzas.join("\n\n") }
 }
 
+/// Something a song is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Theme {
+    article: &'static str,
+    noun: String,
+}
+
 /// The telling words of a prompt, in an order of its own for each song; never empty.
-fn themes(prompt: &str, chance: &mut Chance) -> Vec<String> {
-    let prompt = without_words(prompt);
-    let mut themes: Vec<String> = Vec::new();
+fn themes(prompt: &str, chance: &mut Chance) -> Vec<Theme> {
+    let prompt = without_words(prompt).to_lowercase();
+    let mut themes: Vec<Theme> = Vec::new();
+    let mut before = "";
     for word in prompt.split(|letter: char| !(letter.is_alphanumeric() || "'’-".contains(letter))) {
-        let word = word.trim_matches(['-', '\'', '’']).to_lowercase();
-        let telling = (3..=20).contains(&word.chars().count())
-            && !word.chars().any(char::is_numeric)
-            && !FILLERS.split_whitespace().any(|filler| filler == word);
-        if telling && !themes.contains(&word) && themes.len() < 12 {
-            themes.push(word);
+        let noun = word.trim_matches(['-', '\'', '’']);
+        let known = themes.iter().any(|theme| theme.noun == noun);
+        if is_telling(noun) && !known && themes.len() < THEMES_MAX {
+            let article = ARTICLES.iter().find(|[read, _]| *read == before);
+            themes.push(Theme { article: article.map_or("", |[_, kept]| kept), noun: noun.to_owned() });
         }
+        before = word;
     }
     if themes.is_empty() {
-        themes.push((*chance.pick(PLAIN)).to_owned());
+        themes.push(Theme { article: "", noun: (*chance.pick(PLAIN)).to_owned() });
     }
     chance.shuffle(&mut themes);
     themes
 }
 
+fn is_telling(word: &str) -> bool {
+    (3..=20).contains(&word.chars().count())
+        && !word.chars().any(char::is_numeric)
+        && !FILLERS.split_whitespace().any(|filler| filler == word)
+}
+
 /// `from` lets each stanza begin with another theme.
-fn stanza(heading: &str, couplets: &[[&str; 2]], themes: &[String], from: usize) -> String {
+fn stanza(heading: &str, couplets: &[[&str; 2]], themes: &[Theme], from: usize) -> String {
     let mut text = String::from(heading);
     for (number, couplet) in couplets.iter().enumerate() {
         let mut turned = themes.to_vec();
@@ -131,9 +159,13 @@ fn stanza(heading: &str, couplets: &[[&str; 2]], themes: &[String], from: usize)
     text
 }
 
-fn fill(line: &str, themes: &[String]) -> String {
-    let second = themes.get(1).map_or("the night", String::as_str);
-    line.replace("{a}", &themes[0]).replace("{b}", second).replace("{A}", &titled(&themes[0]))
+fn fill(line: &str, themes: &[Theme]) -> String {
+    let full = |theme: &Theme| format!("{} {}", theme.article, theme.noun).trim_start().to_owned();
+    let second = themes.get(1).map_or_else(|| String::from("the night"), full);
+    line.replace("{a}", &full(&themes[0]))
+        .replace("{b}", &second)
+        .replace("{n}", &themes[0].noun)
+        .replace("{N}", &titled(&themes[0].noun))
 }
 
 fn titled(word: &str) -> String {
@@ -156,6 +188,15 @@ mod tests {
         assert_eq!(headings, ["[Verse 1]", "[Chorus]", "[Verse 2]", "[Chorus]", "[Bridge]", "[Chorus]"]);
         assert!(song.text.contains("lanterns") && song.text.contains("harbour"), "{}", song.text);
         assert!(!song.text.contains('{') && !song.title.contains('{'));
+    }
+
+    #[test]
+    fn a_theme_keeps_its_article() {
+        let themes = themes("A dog by the sea, my tractor and rain", &mut Chance::new(1, 1));
+        let mut shown: Vec<_> =
+            themes.iter().map(|theme| format!("{} {}", theme.article, theme.noun)).collect();
+        shown.sort();
+        assert_eq!(shown, [" rain", "my tractor", "the dog", "the sea"]);
     }
 
     #[test]

@@ -2,9 +2,9 @@
 //! while, calls back, answers polls, and serves the files it "made".
 //!
 //! Each provider is one module (`suno`) that checks orders and words answers in its own wire format,
-//! and is entered in [`routes`]. Shared by all: what a task lives through (`tasks`), the sending of
+//! and is entered in [`routes`]. Shared by all: what a task lives through (`plan`, `tasks`), the sending of
 //! callbacks (`courier`), how the behaviour is steered (`control`, `script`), and what is made
-//! (`lyricist`, `sound`, `picture`). Wire facts: `shared/providers/`, read 2025-12.
+//! (`lyricist`, `sound`, `picture`).
 
 mod behaviour;
 mod chance;
@@ -13,6 +13,7 @@ mod courier;
 mod files;
 mod lyricist;
 mod picture;
+mod plan;
 mod script;
 mod sound;
 mod stats;
@@ -40,7 +41,7 @@ const BODY_BYTES_MAX: usize = 256 << 10;
 const KEEP_ALIVE: Duration = Duration::from_secs(120);
 
 /// How a simulator starts; most of it can be changed while it runs (`POST /control`).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Options {
     pub latency: Latency,
     /// The same seed and the same order of submissions make the same run.

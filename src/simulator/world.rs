@@ -12,13 +12,15 @@ use super::Options;
 use super::behaviour::{Behaviour, FailureClass};
 use super::chance::Chance;
 use super::courier::{self, Courier};
+use super::plan::{Event, Plan};
 use super::script::Script;
 use super::stats::{Counts, Stats};
-use super::tasks::{Event, Kind, Order, Plan, Task, Tasks};
+use super::tasks::{Kind, Order, Task, Tasks};
 use crate::id;
 use crate::time::Clock;
 
 const INTENTS_MAX: usize = 1_000_000;
+const INTENT_BYTES_MAX: usize = 200;
 const TRIES_MAX: usize = 100_000;
 
 pub(super) struct World {
@@ -240,11 +242,8 @@ impl World {
     }
 
     fn count_intent(&self, submission: &Submission) {
-        let key = match &submission.key {
-            Some(key) => key.as_str(),
-            None => path(&submission.order.callback_url),
-        };
-        if held(&self.intents).count(key.into()) > 1 {
+        let key = submission.key.as_deref().unwrap_or_else(|| path(&submission.order.callback_url));
+        if held(&self.intents).count(bounded(key)) > 1 {
             Stats::add(&self.stats.duplicates_of_intent);
         }
     }
@@ -265,6 +264,14 @@ fn intent_hash(submission: &Submission) -> u64 {
     match submission.key.as_deref().and_then(|key| key.rsplit_once('.')) {
         Some((call, _)) => Chance::of(call.as_bytes()).next(),
         None => texts_hash(&submission.order),
+    }
+}
+
+/// A key as it is remembered: a long one only by its hash, for there may be a million.
+fn bounded(key: &str) -> Arc<str> {
+    match key.len() <= INTENT_BYTES_MAX {
+        true => key.into(),
+        false => format!("hash:{:016x}", Chance::of(key.as_bytes()).next()).into(),
     }
 }
 

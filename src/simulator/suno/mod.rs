@@ -1,5 +1,5 @@
 //! Suno as the gateway sunoapi.org speaks it: `generate`, `lyrics`, their polls, credits and files
-//! (`shared/providers/suno.md`, read 2025-12).
+//! (recorded in `tests/fixtures/suno`).
 //!
 //! Not here: the shapes of what is told (`wire.rs`), and what an order must look like (`order.rs`).
 //! The gateway's other endpoints answer 404.

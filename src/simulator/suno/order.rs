@@ -1,4 +1,4 @@
-//! What a submission must look like, as the gateway's manual says (`suno.md`, section 3).
+//! What a submission must look like, as the gateway's manual has it: required fields, and limits by model.
 
 use serde_json::{Map, Value};
 

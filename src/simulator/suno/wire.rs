@@ -1,6 +1,7 @@
 //! The shapes in which the gateway tells about a task: snake_case in callbacks, camelCase in polls
-//! (`suno.md`, sections 5 and 6).
+//! (recorded in `tests/fixtures/suno`).
 
+use std::cell::OnceCell;
 use std::sync::atomic::Ordering::Relaxed;
 
 use serde::Serialize;
@@ -9,9 +10,10 @@ use uuid::Uuid;
 
 use crate::simulator::behaviour::FailureClass;
 use crate::simulator::lyricist::{self, Words};
+use crate::simulator::plan::{Event, Stage};
 use crate::simulator::script::Script;
 use crate::simulator::sound;
-use crate::simulator::tasks::{Event, Kind, Stage, Task};
+use crate::simulator::tasks::{Kind, Order, Task};
 use crate::time::Time;
 
 pub(super) fn envelope(code: u16, message: &str, data: Value) -> Value {
@@ -209,16 +211,16 @@ fn clips(task: &Task) -> impl Iterator<Item = Clip<'_>> {
 /// What is sung, and under which title.
 fn sung(task: &Task) -> Words {
     let order = &task.order;
-    let mut words = lyricist::write(&order.prompt, &mut task.chance("sung"));
-    if order.instrumental {
-        words.text = String::from("[Instrumental]");
-    } else if order.custom {
-        words.text = order.prompt.to_string();
-    }
-    if !order.title.is_empty() {
-        words.title = order.title.to_string();
-    }
-    words
+    // Written only where it is wanted: load tests order words and title themselves.
+    let written = OnceCell::new();
+    let written = || written.get_or_init(|| lyricist::write(&order.prompt, &mut task.chance("sung")));
+    let text = match order {
+        Order { instrumental: true, .. } => String::from("[Instrumental]"),
+        Order { custom: true, prompt, .. } => prompt.to_string(),
+        Order { .. } => written().text.clone(),
+    };
+    let title = if order.title.is_empty() { written().title.clone() } else { order.title.to_string() };
+    Words { title, text }
 }
 
 /// `chirp-v4-5` for `V4_5`.
