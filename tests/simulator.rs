@@ -120,6 +120,19 @@ async fn refusals_are_told_in_the_envelope() {
 }
 
 #[actix_web::test]
+async fn the_same_seed_tells_the_same_songs_under_other_ids() {
+    let mut told = Vec::new();
+    for _ in 0..2 {
+        let mut stage = Stage::new().await;
+        let task = stage.submit("lyrics", json!({"prompt": "lanterns over the bay"})).await;
+        told.push((stage.callback().await["data"]["data"].take(), task));
+        stage.end().await;
+    }
+    assert_eq!(told[0].0, told[1].0);
+    assert_ne!(told[0].1, told[1].1);
+}
+
+#[actix_web::test]
 async fn a_counted_failure_ends_after_its_count() {
     let stage = Stage::new().await;
     for _ in 0..2 {

@@ -53,6 +53,8 @@ pub(super) struct Task {
     pub(super) id: Uuid,
     pub(super) order: Order,
     pub(super) plan: Plan,
+    /// Drawn from the seed and the task's number.
+    pub(super) draw: u64,
     /// The simulator's own origin as the client named it; files are offered under it.
     pub(super) origin: Box<str>,
     pub(super) born: Instant,
@@ -69,9 +71,17 @@ impl Task {
         self.id.simple().to_string()
     }
 
-    /// The chance of everything that was made for this task: its clips, words and pictures.
+    /// The chance of what is told of this task, the same in every run of a seed.
     pub(super) fn chance(&self, salt: &str) -> Chance {
-        Chance::of(&[self.id.as_bytes(), salt.as_bytes()].concat())
+        Chance::of(&[&self.draw.to_be_bytes(), salt.as_bytes()].concat())
+    }
+
+    /// The id of one of its clips. Like the task's own id, and unlike chance, it never comes again: who
+    /// stores it must not meet it in the next run.
+    pub(super) fn clip(&self, salt: &str) -> Uuid {
+        let mut chance = Chance::of(&[self.id.as_bytes(), salt.as_bytes()].concat());
+        let bits = u128::from(chance.next()) << 64 | u128::from(chance.next());
+        uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid()
     }
 }
 
@@ -150,6 +160,7 @@ mod tests {
                 callback_url: "http://127.0.0.1/x".into(),
             },
             plan: Plan::new(Kind::Lyrics, &behaviour, &Script::default(), None, &mut chance),
+            draw: 0,
             origin: "".into(),
             born,
             created: Time::from_millis(0),

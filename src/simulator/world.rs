@@ -152,16 +152,17 @@ impl World {
         }
         let (script, failure) = taken?;
         let plan = Plan::new(submission.order.kind, &behaviour, &script, failure, &mut chance);
-        Ok(self.accept(submission, plan))
+        Ok(self.accept(submission, plan, chance.next()))
     }
 
-    fn accept(self: &Arc<Self>, submission: Submission, plan: Plan) -> Answer {
+    fn accept(self: &Arc<Self>, submission: Submission, plan: Plan, draw: u64) -> Answer {
         self.count_intent(&submission);
         let (delay, cut) = (plan.answer_delay, plan.answer_cut);
         let task = Arc::new(Task {
             id: id::fresh(),
             order: submission.order,
             plan,
+            draw,
             origin: submission.origin.into(),
             born: self.clock.monotonic(),
             created: self.clock.now(),

@@ -151,7 +151,7 @@ fn texts(task: &Task) -> Value {
 }
 
 /// How much of a clip can be had.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd)]
 enum Seen {
     Words,
     Stream,
@@ -193,18 +193,14 @@ struct Clip<'a> {
 
 fn clips(task: &Task) -> impl Iterator<Item = Clip<'_>> {
     let words = sung(task);
-    ["first clip", "second clip"].into_iter().map(move |salt| {
-        let mut chance = task.chance(salt);
-        let bits = u128::from(chance.next()) << 64 | u128::from(chance.next());
-        Clip {
-            id: uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid(),
-            origin: &task.origin,
-            words: words.text.clone(),
-            model: model_name(task),
-            title: words.title.clone(),
-            tags: if task.order.style.is_empty() { "acoustic, warm, melodic" } else { &task.order.style },
-            created: task.created,
-        }
+    ["first clip", "second clip"].into_iter().map(move |salt| Clip {
+        id: task.clip(salt),
+        origin: &task.origin,
+        words: words.text.clone(),
+        model: model_name(task),
+        title: words.title.clone(),
+        tags: if task.order.style.is_empty() { "acoustic, warm, melodic" } else { &task.order.style },
+        created: task.created,
     })
 }
 
@@ -254,7 +250,7 @@ macro_rules! clip_shape {
         impl<'a> $name<'a> {
             fn new(clip: &'a Clip<'_>, seen: Seen, created: $created) -> Self {
                 let url = |from: Seen, path: &str, end: &str| {
-                    let there = seen as u8 >= from as u8;
+                    let there = seen >= from;
                     there.then(|| format!("{}/suno/{path}/{}{end}", clip.origin, clip.id)).unwrap_or_default()
                 };
                 Self {
