@@ -4,6 +4,7 @@
 pub mod credit;
 pub mod id;
 pub mod provider;
+pub mod simulator;
 pub mod song;
 pub mod store;
 pub mod time;

@@ -1,0 +1,133 @@
+//! Sends the callbacks of the tasks as their plans say, and tries again when they are not taken.
+//!
+//! Not here: what a callback says; that is the task's provider's (`suno/wire.rs`).
+
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use actix_web::rt;
+use tokio::sync::Semaphore;
+use tokio::time::sleep;
+
+use super::plan::{Event, Sending};
+use super::stats::Stats;
+use super::tasks::{KEPT, Task};
+use super::world::World;
+
+/// How long a receiver may take to answer (the manual's 15 s).
+const ANSWER_WITHIN: Duration = Duration::from_secs(15);
+const UNDER_WAY_MAX: usize = 256;
+/// Between a callback and its double.
+const DOUBLE_AFTER: Duration = Duration::from_millis(20);
+
+pub(super) struct Courier {
+    client: reqwest::Client,
+    under_way: Semaphore,
+}
+
+impl Courier {
+    /// # Errors
+    /// When the system has no usable TLS set-up.
+    pub(super) fn new() -> std::io::Result<Self> {
+        // An error says that one is installed already, which is what is wanted.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .timeout(ANSWER_WITHIN)
+            .redirect(reqwest::redirect::Policy::none())
+            .no_proxy()
+            .pool_max_idle_per_host(UNDER_WAY_MAX)
+            .build()
+            .map_err(std::io::Error::other)?;
+        Ok(Self { client, under_way: Semaphore::new(UNDER_WAY_MAX) })
+    }
+
+    /// Whether the receiver took it. The body is written only when its turn has come, so that a slow
+    /// receiver does not fill the memory with bodies.
+    async fn post(&self, task: &Task, event: Event) -> bool {
+        let Ok(_turn) = self.under_way.acquire().await else {
+            return false;
+        };
+        let sent = self
+            .client
+            .post(&*task.order.callback_url)
+            .header("content-type", "application/json")
+            .body((task.write)(task, event))
+            .send()
+            .await;
+        match sent {
+            Ok(answer) if answer.status().is_success() => true,
+            Ok(answer) => {
+                tracing::debug!(status = answer.status().as_u16(), "a callback was not taken");
+                false
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a callback did not arrive");
+                false
+            }
+        }
+    }
+}
+
+/// Lets a task's life take its course.
+pub(super) fn begin(world: Arc<World>, task: &Arc<Task>) {
+    let end = task.plan.ends_at().unwrap_or(KEPT);
+    let life = live(world, Arc::downgrade(task), task.plan.sendings.clone(), end);
+    rt::spawn(life);
+}
+
+/// Holds the task weakly: one that was forgotten has no more to tell.
+async fn live(world: Arc<World>, task: Weak<Task>, sendings: Vec<Sending>, end: Duration) {
+    let open = Open::new(world.clone());
+    let mut passed = Duration::ZERO;
+    for Sending { event, at, copies } in sendings {
+        sleep(at.saturating_sub(passed)).await;
+        passed = passed.max(at);
+        if copies == 0 {
+            Stats::add(&world.stats.callbacks_lost);
+        }
+        for copy in 0..copies {
+            rt::spawn(deliver(world.clone(), task.clone(), event, DOUBLE_AFTER * u32::from(copy)));
+        }
+    }
+    sleep(end.saturating_sub(passed)).await;
+    drop(open);
+}
+
+/// Tries until it is taken or the waits are used up.
+async fn deliver(world: Arc<World>, task: Weak<Task>, event: Event, wait: Duration) {
+    let again = world.behaviour().callback_retry_ms.clone();
+    let waits = again.into_iter().map(Duration::from_millis);
+    for wait in std::iter::once(wait).chain(waits) {
+        if !wait.is_zero() {
+            sleep(wait).await;
+        }
+        let Some(task) = task.upgrade() else {
+            return;
+        };
+        if world.courier.post(&task, event).await {
+            return Stats::add(&world.stats.callbacks_sent);
+        }
+        Stats::add(&world.stats.callback_tries_failed);
+    }
+    if let Some(task) = task.upgrade().filter(|_| event.is_last()) {
+        task.callback_refused.store(true, Relaxed);
+    }
+    Stats::add(&world.stats.callbacks_failed);
+}
+
+/// Counts a task as open for as long as it is held.
+struct Open(Arc<World>);
+
+impl Open {
+    fn new(world: Arc<World>) -> Self {
+        world.stats.tasks_open.fetch_add(1, Relaxed);
+        Self(world)
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.stats.tasks_open.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,124 @@
+//! The providers' side of the wire, for trying and for testing: it takes orders, works on them for a
+//! while, calls back, answers polls, and serves the files it "made".
+//!
+//! Each provider is one module (`suno`) that checks orders and words answers in its own wire format,
+//! and is entered in [`routes`]. Shared by all: what a task lives through (`plan`, `tasks`), the sending of
+//! callbacks (`courier`), how the behaviour is steered (`control`, `script`), and what is made
+//! (`lyricist`, `sound`, `picture`).
+
+mod behaviour;
+mod chance;
+mod control;
+mod courier;
+mod files;
+mod lyricist;
+mod picture;
+mod plan;
+mod script;
+mod sound;
+mod stats;
+mod steer;
+mod suno;
+mod tasks;
+mod world;
+
+use std::future::Future;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use actix_web::{App, HttpServer, web};
+use tokio::sync::watch;
+
+pub use behaviour::Latency;
+use world::World;
+
+/// Longer than any order; callers send no more.
+const BODY_BYTES_MAX: usize = 256 << 10;
+/// Longer than clients keep idle connections, so that they are closed by them.
+const KEEP_ALIVE: Duration = Duration::from_secs(120);
+
+/// How a simulator starts; most of it can be changed while it runs (`POST /control`).
+#[derive(Clone)]
+pub struct Options {
+    pub latency: Latency,
+    /// The same seed and the same order of submissions make the same run.
+    pub seed: u64,
+    /// When set, callers must show it as `Authorization: Bearer <key>`.
+    pub api_key: Option<String>,
+    /// Threads that serve.
+    pub workers: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { latency: Latency::default(), seed: 1, api_key: None, workers: 1 }
+    }
+}
+
+/// A running simulator. Dropping it lets it run on.
+pub struct Simulator {
+    address: SocketAddr,
+    server: ServerHandle,
+    stopped: watch::Receiver<bool>,
+}
+
+/// Serves on `listener` until stopped. Must be called inside an actix `System` or a Tokio runtime.
+///
+/// # Errors
+/// When the listener cannot be used, or no HTTP client for the callbacks can be made.
+pub fn start(listener: TcpListener, options: Options) -> io::Result<Simulator> {
+    let address = listener.local_addr()?;
+    let workers = options.workers.max(1);
+    let world = Arc::new(World::new(options, address)?);
+    let server = HttpServer::new(move || {
+        App::new().configure(|config| {
+            routes(config, &world);
+        })
+    })
+    .workers(workers)
+    .keep_alive(KEEP_ALIVE)
+    .disable_signals()
+    .listen(listener)?
+    .run();
+    let handle = server.handle();
+    let (tell, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the simulator stopped");
+        }
+        tell.send_replace(true);
+    });
+    Ok(Simulator { address, server: handle, stopped })
+}
+
+impl Simulator {
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Stops at once: what is under way is dropped, callbacks included.
+    pub async fn stop(self) {
+        self.server.stop(false).await;
+        self.wait().await;
+    }
+
+    /// Ready when the simulator has stopped.
+    pub fn wait(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut stopped = self.stopped.clone();
+        async move {
+            // An error says that the server's task is gone, which is as stopped as can be.
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        }
+    }
+}
+
+fn routes(config: &mut web::ServiceConfig, world: &Arc<World>) {
+    config
+        .app_data(web::Data::from(world.clone()))
+        .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+        .service(web::scope("/suno").configure(suno::routes))
+        .configure(control::routes);
+}
