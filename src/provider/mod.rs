@@ -6,11 +6,15 @@
 pub mod failure;
 pub mod gate;
 pub mod http;
+pub mod suno;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use crate::song::parts::{Clip, LyricsText, News, Order, Stage, TaskKind};
+pub use crate::song::parts::{Clip, LyricsText, News, Order, Stage, TaskKind, VocalGender};
 use failure::Failure;
+use gate::Gate;
 
 /// The provider's own id of a task; opaque text.
 pub type ProviderTaskId = String;
@@ -103,4 +107,44 @@ pub trait Provider {
     /// The url of a finished clip's audio, built from its id, where the provider has such a thing: the
     /// last resort at the deadline (PROV-7).
     fn audio_from_clip_id(&self, clip_id: &str) -> Option<String>;
+}
+
+/// A provider as songs use it. Songs run on several arbiters, so the adapter is shared between threads;
+/// its futures stay on the thread that made them.
+pub type SharedProvider = Arc<dyn Provider + Send + Sync>;
+
+/// A provider with the limits of its key.
+#[derive(Clone)]
+pub struct Member {
+    pub provider: SharedProvider,
+    pub gate: Gate,
+}
+
+/// The providers that are switched on, in the order of preference. Cheap to clone.
+#[derive(Clone)]
+pub struct Providers {
+    members: Arc<[Member]>,
+}
+
+impl Providers {
+    /// Registers them; of two with one name the first is found.
+    pub fn new(members: impl IntoIterator<Item = Member>) -> Self {
+        Self { members: members.into_iter().collect() }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&SharedProvider> {
+        self.member(name).map(|member| &member.provider)
+    }
+
+    pub fn gate(&self, name: &str) -> Option<&Gate> {
+        self.member(name).map(|member| &member.gate)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.members.iter().map(|member| member.provider.capabilities().name)
+    }
+
+    fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.provider.capabilities().name == name)
+    }
 }
