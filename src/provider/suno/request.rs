@@ -159,8 +159,8 @@ fn style(order: &Order, chars_max: usize) -> String {
 /// The title given, else the first words that are sung or wished for.
 fn title(order: &Order, chars_max: usize) -> String {
     let made = || {
-        let sung = order.lyrics.iter().flat_map(|text| text.lines()).map(str::trim);
-        let sung = sung.filter(|line| !line.is_empty() && !line.starts_with('[')).next();
+        let mut lines = order.lyrics.iter().flat_map(|text| text.lines()).map(str::trim);
+        let sung = lines.find(|line| !line.is_empty() && !line.starts_with('['));
         let line = sung.or_else(|| given(&order.prompt)?.lines().next());
         let title = shortened(line?, MADE_TITLE_CHARS_MAX.min(chars_max));
         Some(title.trim_end_matches([',', '.', ';', ':', '-']).trim_end())
