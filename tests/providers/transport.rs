@@ -79,6 +79,17 @@ async fn a_bare_5xx_may_have_been_taken() {
     }
 }
 
+/// The gateway's own words do not tell how far it came before it broke.
+#[actix_web::test]
+async fn a_5xx_with_the_gateways_own_words_may_have_been_taken_too() {
+    let (submitted, _) = failures(Reply::new(500, r#"{"code":500,"msg":"Server exception"}"#)).await;
+    assert_eq!((submitted.class, submitted.arrived), (Class::ProviderError, Arrived::Maybe));
+
+    let (submitted, _) = failures(Reply::new(503, r#"{"code":402,"msg":"Credits insufficient"}"#)).await;
+    assert_eq!(submitted.class, Class::InsufficientProviderCredits);
+    assert_eq!(submitted.arrived, Arrived::No, "a reason for which nothing was started");
+}
+
 #[actix_web::test]
 async fn a_wait_that_the_provider_names_is_kept() {
     for reply in [Reply::new(429, "slow down"), Reply::new(200, r#"{"code":429,"msg":"slow down"}"#)] {
@@ -129,18 +140,23 @@ async fn redirects_are_not_followed() {
     assert!(other.asked().is_empty());
 }
 
+/// A good answer, made this long.
+fn padded(bytes: usize) -> Vec<u8> {
+    let mut body = ACCEPTED.as_bytes().to_vec();
+    body.resize(bytes, b' ');
+    body
+}
+
 #[actix_web::test]
 async fn a_body_over_the_limit_is_not_read_to_its_end() {
-    let (submitted, polled) = failures(Reply::new(200, vec![b' '; BODY_BYTES_MAX + 1])).await;
+    let (submitted, polled) = failures(Reply::new(200, padded(BODY_BYTES_MAX + 1))).await;
     assert_eq!((submitted.class, submitted.arrived), (Class::ProviderError, Arrived::Maybe));
     assert_eq!(polled.class, Class::ProviderError);
 }
 
 #[actix_web::test]
 async fn a_body_of_exactly_the_limit_is_read() {
-    let mut body = ACCEPTED.as_bytes().to_vec();
-    body.resize(BODY_BYTES_MAX, b' ');
-    let server = Server::start(Reply::new(200, body));
+    let server = Server::start(Reply::new(200, padded(BODY_BYTES_MAX)));
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
     assert_eq!(submit(&suno).await, Ok(Submitted::Task("t1".into())));
 }
@@ -246,10 +262,12 @@ async fn an_answer_that_trickles_ends_with_the_time_out() {
 /// hyper would send again, unasked, what it tried on a kept connection that had been closed.
 #[actix_web::test]
 async fn every_submission_has_a_connection_of_its_own() {
-    let (url, count) = every_connection(async |mut stream| {
+    let kept_open = std::cell::RefCell::new(Vec::new());
+    let (url, count) = every_connection(async move |mut stream| {
         request(&mut stream).await;
         let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{ACCEPTED}", ACCEPTED.len());
         stream.write_all(head.as_bytes()).await.expect("a reader");
+        kept_open.borrow_mut().push(stream);
     })
     .await;
     let suno = adapter(&url, Dialect::Sunoapi, QUICK);

@@ -68,7 +68,12 @@ fn accepted(answer: &Answer, purpose: Purpose, dialect: Dialect) -> Result<Envel
     match Envelope::read(&answer.body) {
         Some(envelope) if envelope.code.is_some_and(|code| code != 200) => {
             let envelope = Envelope { retry_after: answer.retry_after, ..envelope };
-            Err(envelope.failure(About::Request, dialect))
+            let failure = envelope.failure(About::Request, dialect);
+            // A gateway that breaks may have started before; one that refuses has not.
+            let broke = answer.status.is_server_error() && !failure.operator;
+            let broke =
+                broke && matches!(failure.class, Class::ProviderError | Class::Timeout | Class::Unknown);
+            Err(if broke { doubtful(failure, purpose) } else { failure })
         }
         _ if !answer.status.is_success() => Err(bare(answer, purpose)),
         Some(envelope) => Ok(envelope),
