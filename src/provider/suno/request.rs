@@ -224,6 +224,15 @@ mod tests {
         assert_eq!(shortened(" ", 0), "");
     }
 
+    proptest::proptest! {
+        #[test]
+        fn a_shortened_text_is_a_beginning_that_fits(text in "\\PC{0,60}", most in 0_usize..40) {
+            let short = shortened(&text, most);
+            assert!(short.chars().count() <= most);
+            assert!(text.trim().starts_with(short));
+        }
+    }
+
     #[test]
     fn weights_have_two_decimals() {
         assert_eq!(weight(0.65), Some(0.65));
