@@ -418,8 +418,27 @@ mod tests {
     }
 
     #[test]
-    fn arbiters_share_one_gate() {
-        fn shared<T: Send + Sync + Clone>() {}
-        shared::<Gate>();
+    fn arbiters_on_several_threads_share_one_limit() {
+        let gate = Gate::new(None, Some(3));
+        let most = Arc::new(AtomicUsize::new(0));
+        let arbiters: Vec<_> = (0..4)
+            .map(|_| {
+                let (gate, most) = (gate.clone(), most.clone());
+                std::thread::spawn(move || {
+                    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                    let song = async || {
+                        let _slot = gate.submit_slot().await;
+                        most.fetch_max(gate.tasks(), Ordering::SeqCst);
+                        tokio::task::yield_now().await;
+                    };
+                    runtime.block_on(futures_util::future::join_all((0..200).map(|_| song())));
+                })
+            })
+            .collect();
+        for arbiter in arbiters {
+            arbiter.join().unwrap();
+        }
+        assert_eq!((gate.tasks(), gate.waiting()), (0, 0));
+        assert_eq!(most.load(Ordering::SeqCst), 3);
     }
 }

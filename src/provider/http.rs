@@ -203,6 +203,12 @@ mod tests {
     }
 
     #[test]
+    fn an_address_that_is_none_is_refused_with_its_name() {
+        let refused = Http::new("sunoapi", Timeouts::default()).expect_err("no url");
+        assert!(refused.contains("sunoapi"), "{refused}");
+    }
+
+    #[test]
     fn only_this_machine_is_reached_without_a_proxy() {
         for (url, own) in [
             ("http://127.0.0.1:9090/suno", true),

@@ -6,11 +6,15 @@
 pub mod failure;
 pub mod gate;
 pub mod http;
+pub mod suno;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
-pub use crate::song::parts::{Clip, LyricsText, News, Order, Stage, TaskKind};
+pub use crate::song::parts::{Clip, LyricsText, News, Order, Stage, TaskKind, VocalGender};
 use failure::Failure;
+use gate::Gate;
 
 /// The provider's own id of a task; opaque text.
 pub type ProviderTaskId = String;
@@ -52,6 +56,66 @@ pub struct TextLimits {
     pub title: usize,
     /// The prompt of a `lyrics` task; longer ones are shortened at a word (`design.md` section 10).
     pub lyrics_prompt: usize,
+}
+
+/// Why a provider cannot serve an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// The field of the create request (`api.md`).
+    pub field: &'static str,
+    pub why: String,
+}
+
+/// What of an order this provider cannot serve, all of it, so that one answer can name everything
+/// (PROV-1, PROV-3). Empty: it can.
+pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
+    let mut found = Vec::new();
+    let mut refuse = |field, why| found.push(Unsupported { field, why });
+    if !able.kinds.contains(&order.kind) {
+        refuse("mode", format!("{} does not make {}", able.name, order.kind.as_str()));
+    }
+    let weighted = |weight: Option<f32>| weight.is_some() && !able.weights;
+    for (asked, field) in [
+        (!order.negative_tags.is_empty() && !able.negative_tags, "negative_tags"),
+        (order.vocal_gender.is_some() && !able.vocal_gender, "vocal_gender"),
+        (order.reference_audio_url.is_some() && !able.reference_audio, "reference_audio_url"),
+        (order.persona_id.is_some() && !able.personas, "persona_id"),
+        (weighted(order.style_weight), "style_weight"),
+        (weighted(order.weirdness), "weirdness"),
+        (weighted(order.audio_weight), "audio_weight"),
+    ] {
+        if asked {
+            refuse(field, format!("{} does not take this", able.name));
+        }
+    }
+    match order.model.as_deref() {
+        Some(model) if !able.models.contains(&model) => {
+            refuse("model", format!("{} has {}", able.name, able.models.join(", ")));
+        }
+        _ => found.extend(too_long(able, order)),
+    }
+    found
+}
+
+/// Texts above the limits of the order's model. The prompt of a `lyrics` task is shortened instead.
+fn too_long(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
+    let model = order.model.as_deref().or(able.models.first().copied()).unwrap_or_default();
+    let limits = (able.limits)(model);
+    let chars = |text: &Option<String>| text.as_deref().map_or(0, |text| text.chars().count());
+    let style = order.style_tags.join(", ").chars().count();
+    let described = order.kind == TaskKind::Generate && order.lyrics.is_none();
+    let texts = [
+        ("title", chars(&order.title), limits.title),
+        ("lyrics", chars(&order.lyrics), limits.lyrics),
+        ("style_tags", style, limits.style),
+        ("prompt", if described { chars(&order.prompt) } else { 0 }, limits.prompt),
+    ];
+    let over = texts.into_iter().filter(|(_, is, most)| is > most);
+    over.map(|(field, is, most)| Unsupported {
+        field,
+        why: format!("{is} characters; {} takes {most}", able.name),
+    })
+    .collect()
 }
 
 /// How a provider took an order.
@@ -103,4 +167,44 @@ pub trait Provider {
     /// The url of a finished clip's audio, built from its id, where the provider has such a thing: the
     /// last resort at the deadline (PROV-7).
     fn audio_from_clip_id(&self, clip_id: &str) -> Option<String>;
+}
+
+/// A provider as songs use it. Songs run on several arbiters, so the adapter is shared between threads;
+/// its futures stay on the thread that made them.
+pub type SharedProvider = Arc<dyn Provider + Send + Sync>;
+
+/// A provider with the limits of its key.
+#[derive(Clone)]
+pub struct Member {
+    pub provider: SharedProvider,
+    pub gate: Gate,
+}
+
+/// The providers that are switched on, in the order of preference. Cheap to clone.
+#[derive(Clone)]
+pub struct Providers {
+    members: Arc<[Member]>,
+}
+
+impl Providers {
+    /// Registers them; of two with one name the first is found.
+    pub fn new(members: impl IntoIterator<Item = Member>) -> Self {
+        Self { members: members.into_iter().collect() }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&SharedProvider> {
+        self.member(name).map(|member| &member.provider)
+    }
+
+    pub fn gate(&self, name: &str) -> Option<&Gate> {
+        self.member(name).map(|member| &member.gate)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.members.iter().map(|member| member.provider.capabilities().name)
+    }
+
+    fn member(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.provider.capabilities().name == name)
+    }
 }

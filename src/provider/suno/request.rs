@@ -1,0 +1,243 @@
+//! Writes orders as the gateway's request bodies (`suno.md` section 3).
+//!
+//! Pure. Custom mode is derived from the order (`design.md` section 10), not asked of the user.
+
+use serde::Serialize;
+
+use crate::provider::failure::{Class, Failure};
+use crate::provider::{Order, TaskKind, TextLimits, VocalGender};
+
+/// What a custom order is sung as when nothing says how it should sound.
+const NEUTRAL_STYLE: &str = "pop";
+const NO_TITLE: &str = "Untitled";
+/// A title made from the first words stays a title.
+const MADE_TITLE_CHARS_MAX: usize = 40;
+/// As much of a prompt as describes a style.
+const MADE_STYLE_CHARS_MAX: usize = 200;
+
+/// A body and where it goes.
+#[derive(Debug, PartialEq)]
+pub(super) struct Request {
+    pub(super) path: &'static str,
+    pub(super) body: Body,
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Body {
+    Lyrics(Lyrics),
+    Generate(Box<Generate>),
+}
+
+#[derive(Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Lyrics {
+    prompt: String,
+    call_back_url: String,
+}
+
+#[derive(Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Generate {
+    custom_mode: bool,
+    instrumental: bool,
+    model: String,
+    call_back_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upload_url: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    style: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    negative_tags: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vocal_gender: Option<VocalGender>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    style_weight: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    weirdness_constraint: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_weight: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    persona_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    persona_model: Option<&'static str>,
+}
+
+/// The request for an order.
+///
+/// # Errors
+/// `InvalidInput` when the order has no words to work from.
+pub(super) fn request(
+    order: &Order,
+    model: &str,
+    limits: TextLimits,
+    reply_to: &str,
+) -> Result<Request, Failure> {
+    match order.kind {
+        TaskKind::Lyrics => lyrics(order, limits, reply_to),
+        TaskKind::Generate => generate(order, model, limits, reply_to),
+    }
+}
+
+fn lyrics(order: &Order, limits: TextLimits, reply_to: &str) -> Result<Request, Failure> {
+    let prompt = given(&order.prompt).or(given(&order.title)).map(String::from);
+    let prompt = prompt.or_else(|| tags(&order.style_tags)).ok_or_else(no_words)?;
+    let prompt = shortened(&prompt, limits.lyrics_prompt).to_owned();
+    let body = Body::Lyrics(Lyrics { prompt, call_back_url: reply_to.to_owned() });
+    Ok(Request { path: "/api/v1/lyrics", body })
+}
+
+fn generate(order: &Order, model: &str, limits: TextLimits, reply_to: &str) -> Result<Request, Failure> {
+    let upload_url = given(&order.reference_audio_url).map(String::from);
+    let path = if upload_url.is_some() { "/api/v1/generate/upload-cover" } else { "/api/v1/generate" };
+    let texts = if is_custom(order) { custom(order, limits) } else { simple(order, limits)? };
+    let body = Generate {
+        instrumental: order.instrumental,
+        model: model.to_owned(),
+        call_back_url: reply_to.to_owned(),
+        upload_url,
+        ..texts
+    };
+    Ok(Request { path, body: Body::Generate(Box::new(body)) })
+}
+
+/// In custom mode a prompt is sung word for word, so a song with vocals needs its words; without them
+/// the gateway writes them from the prompt, and takes nothing else.
+fn is_custom(order: &Order) -> bool {
+    if order.instrumental {
+        let described = given(&order.title).is_some() && tags(&order.style_tags).is_some();
+        return described || given(&order.prompt).is_none();
+    }
+    given(&order.lyrics).is_some()
+}
+
+fn custom(order: &Order, limits: TextLimits) -> Generate {
+    let persona_id = given(&order.persona_id).map(String::from);
+    Generate {
+        custom_mode: true,
+        prompt: given(&order.lyrics).filter(|_| !order.instrumental).map(String::from),
+        style: Some(style(order, limits.style)),
+        title: Some(title(order, limits.title)),
+        negative_tags: tags(&order.negative_tags),
+        vocal_gender: order.vocal_gender.filter(|_| !order.instrumental),
+        style_weight: order.style_weight.and_then(weight),
+        weirdness_constraint: order.weirdness.and_then(weight),
+        audio_weight: order.audio_weight.and_then(weight),
+        persona_model: persona_id.is_some().then_some("style_persona"),
+        persona_id,
+        ..Generate::default()
+    }
+}
+
+/// Everything else stays empty in this mode, so the tags go into the prompt where they fit.
+fn simple(order: &Order, limits: TextLimits) -> Result<Generate, Failure> {
+    let wish = given(&order.prompt).or(given(&order.title)).map(without_brackets);
+    let tags = tags(&order.style_tags);
+    let prompt = match (wish, tags) {
+        (Some(wish), Some(tags)) => joined(wish, &tags, limits.prompt),
+        (Some(text), None) | (None, Some(text)) => text,
+        (None, None) => return Err(no_words()),
+    };
+    Ok(Generate { prompt: Some(prompt), ..Generate::default() })
+}
+
+/// The tags; an instrumental's prompt as well, which has no other place. Without tags the prompt.
+fn style(order: &Order, chars_max: usize) -> String {
+    let prompt = given(&order.prompt);
+    match (tags(&order.style_tags), prompt) {
+        (Some(tags), Some(prompt)) if order.instrumental => joined(tags, prompt, chars_max),
+        (Some(tags), _) => tags,
+        (None, Some(prompt)) => shortened(prompt, chars_max.min(MADE_STYLE_CHARS_MAX)).to_owned(),
+        (None, None) => NEUTRAL_STYLE.to_owned(),
+    }
+}
+
+/// The title given, else the first words that are sung or wished for.
+fn title(order: &Order, chars_max: usize) -> String {
+    let made = || {
+        let mut lines = order.lyrics.iter().flat_map(|text| text.lines()).map(str::trim);
+        let sung = lines.find(|line| !line.is_empty() && !line.starts_with('['));
+        let line = sung.or_else(|| given(&order.prompt)?.lines().next());
+        let title = shortened(line?, MADE_TITLE_CHARS_MAX.min(chars_max));
+        Some(title.trim_end_matches([',', '.', ';', ':', '-']).trim_end())
+    };
+    given(&order.title).or_else(made).filter(|title| !title.is_empty()).unwrap_or(NO_TITLE).to_owned()
+}
+
+fn no_words() -> Failure {
+    Failure::new(Class::InvalidInput, "neither prompt nor title nor style tags")
+}
+
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().map(str::trim).filter(|text| !text.is_empty())
+}
+
+fn tags(list: &[String]) -> Option<String> {
+    let tags: Vec<&str> = list.iter().map(|tag| tag.trim()).filter(|tag| !tag.is_empty()).collect();
+    (!tags.is_empty()).then(|| tags.join(", "))
+}
+
+/// `first, second` if that fits, else `first`.
+fn joined(first: String, second: &str, chars_max: usize) -> String {
+    let both = format!("{first}, {second}");
+    if both.chars().count() <= chars_max { both } else { first }
+}
+
+/// `[Verse]` in a prompt that is not sung was seen to end in "Prompt likely malformed".
+fn without_brackets(text: &str) -> String {
+    text.replace(['[', ']'], "")
+}
+
+/// At most so many characters, cut at a word where there is one.
+fn shortened(text: &str, chars_max: usize) -> &str {
+    let text = text.trim();
+    let Some((end, next)) = text.char_indices().nth(chars_max) else { return text };
+    let cut = &text[..end];
+    let at_word = if next.is_whitespace() { Some(end) } else { cut.rfind(char::is_whitespace) };
+    match at_word.map(|at| cut[..at].trim_end()) {
+        Some(words) if !words.is_empty() => words,
+        _ => cut,
+    }
+}
+
+/// 0 to 1 in steps of 0.01, as the manual wants it.
+fn weight(weight: f32) -> Option<f64> {
+    let weight = f64::from(weight);
+    weight.is_finite().then(|| (weight.clamp(0.0, 1.0) * 100.0).round() / 100.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_shortened_at_a_word() {
+        assert_eq!(shortened("one two three", 13), "one two three");
+        assert_eq!(shortened("one two three", 9), "one two");
+        assert_eq!(shortened("one two three", 7), "one two");
+        assert_eq!(shortened("onetwothree", 4), "onet");
+        assert_eq!(shortened("äöü äöü", 5), "äöü");
+        assert_eq!(shortened(" ", 0), "");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_shortened_text_is_a_beginning_that_fits(text in "\\PC{0,60}", most in 0_usize..40) {
+            let short = shortened(&text, most);
+            assert!(short.chars().count() <= most);
+            assert!(text.trim().starts_with(short));
+        }
+    }
+
+    #[test]
+    fn weights_have_two_decimals() {
+        assert_eq!(weight(0.65), Some(0.65));
+        assert_eq!(weight(0.333_333), Some(0.33));
+        assert_eq!(weight(7.0), Some(1.0));
+        assert_eq!(weight(f32::NAN), None);
+    }
+}

@@ -1,0 +1,46 @@
+//! The recorded bodies in `tests/fixtures` and what their index says of them.
+
+use std::fs;
+use std::path::PathBuf;
+
+use serde_json::Value;
+
+/// One file: exactly what travels, and its line in `index.json`.
+pub(crate) struct Fixture {
+    pub(crate) name: String,
+    pub(crate) body: Vec<u8>,
+    about: Value,
+}
+
+impl Fixture {
+    /// What the index says under a key; empty where it says nothing.
+    pub(crate) fn about(&self, key: &str) -> &str {
+        self.about[key].as_str().unwrap_or_default()
+    }
+
+    pub(crate) fn http_status(&self) -> u16 {
+        self.about["http_status"].as_u64().map_or(200, |status| status as u16)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("fixtures are JSON")
+    }
+}
+
+/// All files of a provider's index.
+pub(crate) fn all(provider: &str) -> Vec<Fixture> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(provider);
+    let read = |name: &str| fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    let index: Value = serde_json::from_slice(&read("index.json")).expect("an index is JSON");
+    let lines = index.as_object().expect("an index is an object");
+    let fixture = |(name, about): (&String, &Value)| Fixture {
+        name: name.clone(),
+        body: read(name),
+        about: about.clone(),
+    };
+    lines.iter().map(fixture).collect()
+}
+
+pub(crate) fn one(provider: &str, name: &str) -> Fixture {
+    all(provider).into_iter().find(|fixture| fixture.name == name).unwrap_or_else(|| panic!("no {name}"))
+}

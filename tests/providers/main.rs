@@ -1,0 +1,11 @@
+//! Conformance of the provider adapters: recorded answers are understood as their index says, orders
+//! are written as the recorded requests, and every way a connection can break is classified.
+//!
+//! A new adapter adds a module here; `fixtures` and `wire` serve them all.
+
+#![allow(clippy::print_stdout, reason = "the table of passed fixtures is for people")]
+
+mod fixtures;
+mod suno;
+mod transport;
+mod wire;

@@ -1,0 +1,552 @@
+//! Suno's adapter against its recorded traffic.
+
+use proptest::prelude::*;
+use serde_json::{Value, json};
+use songflight::id::{CallKey, TaskId, fresh};
+use songflight::provider::failure::{Arrived, Class, Failure, ModerationReason};
+use songflight::provider::gate::Gate;
+use songflight::provider::http::{BODY_BYTES_MAX, Http, Timeouts};
+use songflight::provider::suno::{Dialect, Suno, SunoSettings};
+use songflight::provider::{
+    Member, News, Order, Provider, Providers, Stage, Submitted, TaskKind, VocalGender, unsupported,
+};
+
+use crate::fixtures::{self, Fixture};
+use crate::wire::{Reply, Server};
+
+pub(crate) const REPLY_TO: &str = "https://app.example.com/cb/8f1c0f0d4e6b4a6c9d3e";
+
+pub(crate) fn adapter(base_url: &str, dialect: Dialect, timeouts: Timeouts) -> Suno {
+    let settings = SunoSettings { dialect, ..SunoSettings::new(base_url, "secret-key") };
+    Suno::new(settings, Http::new(base_url, timeouts).expect("clients for this machine"))
+}
+
+fn reader(dialect: Dialect) -> Suno {
+    adapter("http://127.0.0.1:1", dialect, Timeouts::default())
+}
+
+pub(crate) fn order(kind: TaskKind) -> Order {
+    Order {
+        key: CallKey { task: TaskId(fresh()), call: 0, attempt: 0 },
+        kind,
+        title: None,
+        prompt: None,
+        lyrics: None,
+        style_tags: vec![],
+        instrumental: false,
+        model: None,
+        negative_tags: vec![],
+        vocal_gender: None,
+        style_weight: None,
+        weirdness: None,
+        audio_weight: None,
+        reference_audio_url: None,
+        persona_id: None,
+    }
+}
+
+/// The dialect of a fixture: kie.ai where the index says so.
+fn dialect(fixture: &Fixture) -> Dialect {
+    if fixture.about("dialect") == "kie.ai" { Dialect::Kie } else { Dialect::Sunoapi }
+}
+
+fn kind(fixture: &Fixture) -> TaskKind {
+    let lyrics = fixture.name.contains("lyrics") && !fixture.name.contains("timestamped");
+    if lyrics { TaskKind::Lyrics } else { TaskKind::Generate }
+}
+
+/// Other gateways, and kinds that this adapter does not make.
+fn is_foreign(fixture: &Fixture) -> bool {
+    const KINDS: [&str; 7] =
+        ["wav", "mp4", "stems", "cover_images", "persona", "timestamped_lyrics", "response_credits"];
+    fixture.name.starts_with("gw_") || KINDS.iter().any(|kind| fixture.name.contains(kind))
+}
+
+/// What came of reading a fixture through the door it belongs to.
+async fn understood(fixture: &Fixture) -> Result<News, Failure> {
+    let server = Server::start(Reply::new(fixture.http_status(), fixture.body.clone()));
+    let suno = adapter(&server.url, dialect(fixture), Timeouts::default());
+    match fixture.about("what") {
+        "callback" => Ok(suno.read(kind(fixture), &fixture.body).expect("a callback of this gateway").news),
+        "status" => {
+            let endpoint = fixture.about("endpoint");
+            let (_, task) = endpoint.split_once("?taskId=").expect("a poll names its task");
+            let news = suno.poll(kind(fixture), task).await;
+            assert_eq!(server.asked()[0].line, endpoint);
+            news
+        }
+        _ => {
+            let mut order = order(kind(fixture));
+            order.prompt = Some("a calm folk song".into());
+            // A file that cannot be fetched is the user's only if the order named one.
+            order.reference_audio_url = fixture.name.contains("fetch").then(|| "https://x.test/a.mp3".into());
+            suno.submit(&order, REPLY_TO).await.map(|submitted| match submitted {
+                Submitted::Task(id) if !id.is_empty() => News::Working,
+                other => panic!("{other:?}"),
+            })
+        }
+    }
+}
+
+/// In one word, what the index says should come of it.
+fn expected(fixture: &Fixture) -> &str {
+    match (fixture.about("error_class"), fixture.about("stage"), fixture.about("state")) {
+        ("", "", "PENDING" | "") => "working",
+        ("", _, "TEXT_SUCCESS") => "text",
+        ("", _, "FIRST_SUCCESS") => "first",
+        ("", _, "SUCCESS" | "CALLBACK_EXCEPTION") => "complete",
+        ("", stage, "") => stage,
+        (class, ..) => class,
+    }
+}
+
+fn in_one_word(outcome: &Result<News, Failure>) -> &'static str {
+    match outcome {
+        Ok(News::Working) => "working",
+        Ok(News::Clips(Stage::Text, _)) => "text",
+        Ok(News::Clips(Stage::First, _)) => "first",
+        Ok(News::Clips(Stage::Complete, clips)) if clips.is_empty() => "complete without clips",
+        Ok(News::Lyrics(texts)) if texts.iter().all(|text| text.text.is_empty()) => "no lyrics",
+        Ok(News::Clips(Stage::Complete, _) | News::Lyrics(_)) => "complete",
+        Ok(News::Failed(failure)) | Err(failure) => failure.class.as_str(),
+    }
+}
+
+#[actix_web::test]
+async fn every_fixture_is_understood_as_its_index_says() {
+    let fixtures = fixtures::all("suno");
+    let wanted = |fixture: &&Fixture| {
+        matches!(fixture.about("what"), "response" | "callback" | "status") && !is_foreign(fixture)
+    };
+    let (mut passed, mut wrong) = (0, Vec::new());
+    for fixture in fixtures.iter().filter(wanted) {
+        let outcome = understood(fixture).await;
+        if let Err(failure) = &outcome {
+            assert_eq!(failure.arrived, Arrived::No, "{}", fixture.name);
+        }
+        match (in_one_word(&outcome), expected(fixture)) {
+            (is, should) if is == should => passed += 1,
+            (is, should) => wrong.push(format!("{}: {is}, not {should}: {outcome:?}", fixture.name)),
+        }
+    }
+    println!("provider  fixtures passed\nsuno      {passed} of {}", passed + wrong.len());
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    assert_eq!(passed, 55, "the index has 55 bodies of the kinds that are made");
+}
+
+#[test]
+fn bodies_of_other_kinds_and_gateways_do_no_harm() {
+    for fixture in fixtures::all("suno") {
+        for kind in TaskKind::ALL {
+            for dialect in [Dialect::Sunoapi, Dialect::Kie] {
+                let _ = reader(dialect).read(kind, &fixture.body);
+            }
+        }
+    }
+}
+
+#[actix_web::test]
+async fn orders_are_written_as_the_recorded_requests() {
+    let server = Server::start(Reply::new(200, fixtures::one("suno", "response_task_created.json").body));
+    let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
+    for (name, order, path) in recorded_orders() {
+        let recorded = fixtures::one("suno", name).json();
+        let submitted = suno.submit(&order, REPLY_TO).await.expect(name);
+        assert_eq!(submitted, Submitted::Task("d1d3faff44524bb6979d8dcf6677e23a".into()));
+        let asked = server.asked();
+        assert_eq!(asked.len(), 1);
+        assert_eq!(asked[0].line, format!("POST {path}"), "{name}");
+        assert_eq!(asked[0].body, recorded, "{name}");
+        assert_eq!(asked[0].header("authorization"), "Bearer secret-key");
+        assert_eq!(asked[0].header("content-type"), "application/json");
+        assert_eq!(asked[0].header("idempotency-key"), order.key.to_string());
+    }
+}
+
+/// Our orders that stand behind the recorded requests.
+fn recorded_orders() -> Vec<(&'static str, Order, &'static str)> {
+    let generate = "/api/v1/generate";
+    let recorded = |name: &str, key: &str| fixtures::one("suno", name).json()[key].as_str().map(String::from);
+    let tags = |text: &str| text.split(", ").map(String::from).collect::<Vec<_>>();
+    let with_texts = |name: &str| Order {
+        title: recorded(name, "title"),
+        lyrics: recorded(name, "prompt"),
+        style_tags: recorded(name, "style").map(|style| tags(&style)).unwrap_or_default(),
+        model: recorded(name, "model"),
+        ..order(TaskKind::Generate)
+    };
+    let (vocal, quiet, simple, persona, lyrics) = (
+        "request_generate_custom_vocal.json",
+        "request_generate_custom_instrumental.json",
+        "request_generate_simple.json",
+        "request_generate_persona.json",
+        "request_lyrics.json",
+    );
+    vec![
+        (
+            vocal,
+            Order {
+                negative_tags: tags("heavy metal, screaming"),
+                vocal_gender: Some(VocalGender::Female),
+                style_weight: Some(0.65),
+                weirdness: Some(0.3),
+                audio_weight: Some(0.5),
+                ..with_texts(vocal)
+            },
+            generate,
+        ),
+        (quiet, Order { instrumental: true, ..with_texts(quiet) }, generate),
+        (simple, Order { prompt: recorded(simple, "prompt"), lyrics: None, ..with_texts(simple) }, generate),
+        (persona, Order { persona_id: recorded(persona, "personaId"), ..with_texts(persona) }, generate),
+        (lyrics, Order { prompt: recorded(lyrics, "prompt"), ..order(TaskKind::Lyrics) }, "/api/v1/lyrics"),
+    ]
+}
+
+/// The body that is sent for an order.
+async fn body_of(order: Order) -> Value {
+    let server = Server::start(Reply::new(200, r#"{"code":200,"data":{"taskId":"t1"}}"#));
+    let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
+    suno.submit(&order, REPLY_TO).await.expect("a task id");
+    server.asked().remove(0).body
+}
+
+#[actix_web::test]
+async fn what_custom_mode_needs_is_filled_from_the_words() {
+    let lyrics = Some("[Verse]\nLanterns drift above the bay,\nEvery wave".into());
+    let body = body_of(Order { lyrics, ..order(TaskKind::Generate) }).await;
+    assert_eq!(body["customMode"], true);
+    assert_eq!(body["title"], "Lanterns drift above the bay");
+    assert_eq!(body["style"], "pop");
+    assert_eq!(body["model"], "V5");
+}
+
+#[actix_web::test]
+async fn a_wish_is_never_sung_word_for_word() {
+    let wish = Order {
+        title: Some("Harbour".into()),
+        prompt: Some("[Verse] a calm song".into()),
+        style_tags: vec!["folk".into(), "slow".into()],
+        ..order(TaskKind::Generate)
+    };
+    let body = body_of(wish.clone()).await;
+    let expected = json!({
+        "customMode": false, "instrumental": false, "model": "V5", "callBackUrl": REPLY_TO,
+        "prompt": "Verse a calm song, folk, slow"
+    });
+    assert_eq!(body, expected);
+
+    let quiet = body_of(Order { instrumental: true, ..wish.clone() }).await;
+    assert_eq!((&quiet["customMode"], &quiet["prompt"]), (&json!(true), &Value::Null));
+    assert_eq!(quiet["style"], "folk, slow, [Verse] a calm song");
+
+    let long = "word ".repeat(99);
+    let body = body_of(Order { prompt: Some(long.clone()), style_tags: vec!["waltz".into()], ..wish }).await;
+    assert_eq!(body["prompt"], long.trim(), "no room for the tags");
+}
+
+#[actix_web::test]
+async fn long_prompts_for_lyrics_are_shortened_at_a_word() {
+    let body = body_of(Order { prompt: Some("harbour ".repeat(60)), ..order(TaskKind::Lyrics) }).await;
+    let prompt = body["prompt"].as_str().expect("a prompt");
+    assert!(prompt.len() <= 200 && prompt.ends_with("harbour"), "{prompt}");
+}
+
+#[actix_web::test]
+async fn a_reference_recording_is_covered() {
+    let server = Server::start(Reply::new(200, r#"{"code":200,"data":{"taskId":"t1"}}"#));
+    let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
+    let url = Some(String::from("https://x.test/a.mp3"));
+    let order =
+        Order { reference_audio_url: url.clone(), lyrics: Some("la la".into()), ..order(TaskKind::Generate) };
+    suno.submit(&order, REPLY_TO).await.expect("a task id");
+    let asked = server.asked().remove(0);
+    assert_eq!(asked.line, "POST /api/v1/generate/upload-cover");
+    assert_eq!(asked.body["uploadUrl"].as_str(), url.as_deref());
+}
+
+#[actix_web::test]
+async fn an_order_without_words_is_refused_before_anything_is_sent() {
+    let server = Server::start(Reply::new(200, "{}"));
+    let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
+    for kind in TaskKind::ALL {
+        let failure = suno.submit(&order(kind), REPLY_TO).await.expect_err("no words");
+        assert_eq!((failure.class, failure.arrived), (Class::InvalidInput, Arrived::No));
+    }
+    assert!(server.asked().is_empty());
+}
+
+#[actix_web::test]
+async fn polls_name_the_task_whatever_is_in_its_id() {
+    let server = Server::start(Reply::new(200, fixtures::one("suno", "status_pending.json").body));
+    let suno = adapter(&format!("{}/suno/", server.url), Dialect::Sunoapi, Timeouts::default());
+    assert_eq!(suno.poll(TaskKind::Generate, "a b&c=ä").await, Ok(News::Working));
+    let asked = server.asked().remove(0);
+    assert_eq!(asked.line, "GET /suno/api/v1/generate/record-info?taskId=a+b%26c%3D%C3%A4");
+    assert_eq!(asked.header("authorization"), "Bearer secret-key");
+}
+
+fn news(kind: TaskKind, body: Value) -> News {
+    let body = serde_json::to_vec(&body).expect("JSON");
+    reader(Dialect::Sunoapi).read(kind, &body).expect("a callback").news
+}
+
+#[test]
+fn the_whole_of_a_complete_callback_is_kept() {
+    let body = fixtures::one("suno", "callback_complete.json").body;
+    let callback = reader(Dialect::Sunoapi).read(TaskKind::Generate, &body).expect("a callback");
+    assert_eq!(callback.provider_task.as_deref(), Some("d1d3faff44524bb6979d8dcf6677e23a"));
+    let News::Clips(Stage::Complete, clips) = callback.news else { panic!("{:?}", callback.news) };
+    assert_eq!(clips.len(), 2);
+    let clip = &clips[0];
+    let base = "https://musicfile.api.box/NzE5NWUzZjktNTlmNy01MjQ4LTk5ZjUtNjY3Y2E2YzM5NTgw";
+    assert_eq!(clip.clip_id.as_deref(), Some("7195e3f9-59f7-5248-99f5-667ca6c39580"));
+    assert_eq!(clip.title.as_deref(), Some("Harbour Lights"));
+    assert_eq!(clip.duration_ms, Some(187_320));
+    assert_eq!(clip.audio_url, Some(format!("{base}.mp3")));
+    assert_eq!(clip.stream_url.as_deref(), Some(base));
+    assert_eq!(clip.image_url, Some(format!("{base}.jpeg")));
+    assert!(clip.lyrics.as_deref().is_some_and(|words| words.starts_with("[Verse]\nLanterns")));
+}
+
+#[test]
+fn an_instrumental_has_no_lyrics() {
+    let body = fixtures::one("suno", "callback_complete_instrumental.json").json();
+    let News::Clips(_, clips) = news(TaskKind::Generate, body) else { panic!("no clips") };
+    assert!(clips.iter().all(|clip| clip.lyrics.is_none() && clip.audio_url.is_some()));
+}
+
+#[test]
+fn odd_wrappings_of_callbacks_are_understood() {
+    let clip = json!({"audioId": "a-1", "audio_url": "https://x.test/a.mp3", "tags": ["a", "b"],
+        "lyric": "la", "duration": "61.5"});
+    for body in [
+        json!({"code": "200", "callbackType": "COMPLETE", "taskId": "t", "data": [clip]}),
+        json!({"callback_type": "complete", "task_id": "t", "data": clip}),
+        json!({"code": 200, "data": {"callbackType": "Complete", "taskId": "t", "clips": [clip]}}),
+        json!({"callbackType": "complete", "taskId": "t", "sunoData": [clip, clip]}),
+        json!({"code": 200, "data": {"task_id": "t", "response": {"sunoData": [clip]}}}),
+        json!({"code": 200, "data": {"taskId": "t", "status": "SUCCESS",
+            "response": json!({"sunoData": [clip]}).to_string()}}),
+        json!({"callbackType": "complete", "data": {"response": {"taskId": "t", "tracks": [clip]}}}),
+        json!({"code": 200, "data": {"task_id": "t", "data": [clip]}}),
+    ] {
+        let bytes = serde_json::to_vec(&body).expect("JSON");
+        let callback = reader(Dialect::Sunoapi).read(TaskKind::Generate, &bytes).expect("a callback");
+        assert_eq!(callback.provider_task.as_deref(), Some("t"), "{body}");
+        let News::Clips(Stage::Complete, clips) = callback.news else { panic!("{body}") };
+        assert_eq!(clips.len(), 1, "{body}");
+        assert_eq!(clips[0].duration_ms, Some(61_500), "{body}");
+        assert_eq!(clips[0].lyrics.as_deref(), Some("la"), "{body}");
+    }
+}
+
+#[test]
+fn without_a_type_the_clips_tell_how_far_it_is() {
+    let ready = json!({"id": "a", "audio_url": "https://x.test/a.mp3"});
+    let waits = json!({"id": "b", "audio_url": "", "stream_audio_url": "https://x.test/b"});
+    let broken = json!({"id": "c", "audio_url": "", "status": "error"});
+    let stage = |clips: Value| match news(TaskKind::Generate, json!({"code": 200, "data": clips})) {
+        News::Clips(stage, clips) => (stage, clips.iter().filter(|clip| clip.failed).count()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(stage(json!([waits])), (Stage::Text, 0));
+    assert_eq!(stage(json!([ready, waits])), (Stage::First, 0));
+    assert_eq!(stage(json!([ready])), (Stage::Complete, 0));
+    assert_eq!(stage(json!([ready, broken])), (Stage::Complete, 1));
+    assert_eq!(news(TaskKind::Generate, json!({"code": 200, "data": null})), News::Working);
+}
+
+#[test]
+fn audio_is_another_name_of_first() {
+    let body = json!({"code": 200, "data": {"callbackType": "audio", "data": [
+        {"id": "a", "audio_url": "https://x.test/a.mp3"}, {"id": "b", "audio_url": "https://x.test/b.mp3"}]}});
+    assert!(matches!(news(TaskKind::Generate, body), News::Clips(Stage::First, clips) if clips.len() == 2));
+}
+
+#[test]
+fn a_callback_without_task_id_is_still_read() {
+    let body = br#"{"code":200,"data":{"callbackType":"text","data":null}}"#;
+    let callback = reader(Dialect::Sunoapi).read(TaskKind::Generate, body).expect("a callback");
+    assert_eq!(callback.provider_task, None);
+    assert_eq!(callback.news, News::Clips(Stage::Text, vec![]));
+}
+
+#[test]
+fn failures_keep_the_providers_code_and_words_for_operators() {
+    let News::Failed(failure) =
+        news(TaskKind::Generate, fixtures::one("suno", "callback_error_400_moderation.json").json())
+    else {
+        panic!("not failed")
+    };
+    assert_eq!(failure.code.as_deref(), Some("400"));
+    assert_eq!(failure.reason, Some(ModerationReason::ArtistReference));
+    assert_eq!(failure.message, "Song Description contained artist name: the lantern men");
+}
+
+#[actix_web::test]
+async fn refused_words_are_moderation_also_without_a_message() {
+    let body = json!({"code": 200, "data": {"taskId": "t", "status": "SENSITIVE_WORD_ERROR"}});
+    let server = Server::start(Reply::new(200, body.to_string()));
+    let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
+    let Ok(News::Failed(failure)) = suno.poll(TaskKind::Generate, "t").await else { panic!("not failed") };
+    assert_eq!(failure.class, Class::Moderation);
+    assert_eq!(failure.code.as_deref(), Some("SENSITIVE_WORD_ERROR"));
+}
+
+#[test]
+fn what_is_no_callback_is_malformed() {
+    for body in ["", "null", "17", "\"text\"", "{}", "[]", "{\"hello\":1}", "<html>", "{\"code\":"] {
+        assert!(reader(Dialect::Kie).read(TaskKind::Generate, body.as_bytes()).is_err(), "{body}");
+    }
+    let deep = "[".repeat(100_000);
+    assert!(reader(Dialect::Kie).read(TaskKind::Lyrics, deep.as_bytes()).is_err());
+}
+
+#[test]
+fn the_file_of_a_finished_clip_can_be_named_from_its_id() {
+    let suno = reader(Dialect::Sunoapi);
+    let id = "7195e3f9-59f7-5248-99f5-667ca6c39580";
+    assert_eq!(suno.audio_from_clip_id(id), Some(format!("https://cdn1.suno.ai/{id}.mp3")));
+    for id in ["", "../x", "a/b", "a b", "ä", &"a".repeat(65)] {
+        assert_eq!(suno.audio_from_clip_id(id), None, "{id}");
+    }
+}
+
+#[test]
+fn a_body_at_the_limit_is_read() {
+    let filler = "x".repeat(BODY_BYTES_MAX - 200);
+    let body = json!({"code": 200, "data": {"callbackType": "complete", "data": [
+        {"id": "a", "audio_url": "https://x.test/a.mp3", "prompt": filler}]}});
+    assert!(matches!(news(TaskKind::Generate, body), News::Clips(Stage::Complete, _)));
+}
+
+#[test]
+fn what_suno_cannot_do_is_told_by_field() {
+    let able = reader(Dialect::Sunoapi).capabilities();
+    let fields =
+        |order: Order| unsupported(able, &order).into_iter().map(|refused| refused.field).collect::<Vec<_>>();
+    let song = Order { prompt: Some("a".repeat(500)), ..order(TaskKind::Generate) };
+    assert!(fields(song.clone()).is_empty());
+    assert_eq!(fields(Order { model: Some("V9".into()), ..song.clone() }), ["model"]);
+    assert_eq!(fields(Order { prompt: Some("a".repeat(501)), ..song.clone() }), ["prompt"]);
+    assert!(fields(Order { prompt: Some("a".repeat(501)), ..order(TaskKind::Lyrics) }).is_empty());
+
+    let title = |model: &str| Order {
+        title: Some("ä".repeat(90)),
+        model: Some(model.into()),
+        lyrics: Some("la".into()),
+        ..song.clone()
+    };
+    assert!(fields(title("V5")).is_empty());
+    assert_eq!(fields(title("V4_5ALL")), ["title"]);
+}
+
+#[test]
+fn providers_are_found_by_name() {
+    let provider = std::sync::Arc::new(reader(Dialect::Sunoapi));
+    let providers = Providers::new([Member { provider, gate: Gate::new(None, None) }]);
+    assert_eq!(providers.names().collect::<Vec<_>>(), ["suno"]);
+    assert!(providers.get("suno").is_some() && providers.gate("suno").is_some());
+    assert!(providers.get("nobody").is_none());
+    fn shared<T: Send + Sync + Clone>(_: &T) {}
+    shared(&providers);
+}
+
+#[test]
+fn the_key_is_never_printed() {
+    assert!(!format!("{:?}", reader(Dialect::Kie)).contains("secret-key"));
+}
+
+/// Any JSON, often with the keys that mean something.
+fn any_json() -> impl Strategy<Value = Value> {
+    let key = prop_oneof![
+        prop::sample::select(vec![
+            "code",
+            "msg",
+            "data",
+            "callbackType",
+            "task_id",
+            "taskId",
+            "response",
+            "sunoData",
+            "clips",
+            "id",
+            "audio_url",
+            "duration",
+            "status",
+            "errorCode",
+            "errorMessage",
+            "text",
+            "title",
+            "prompt",
+        ])
+        .prop_map(String::from),
+        ".{0,8}",
+    ];
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<f64>().prop_map(Value::from),
+        prop::sample::select(vec![
+            "200",
+            "complete",
+            "error",
+            "SUCCESS",
+            "[1]",
+            "{\"data\":[]}",
+            "https://x.test"
+        ])
+        .prop_map(Value::from),
+        ".{0,12}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(5, 60, 6, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+            prop::collection::vec((key.clone(), inner), 0..6)
+                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+        ]
+    })
+}
+
+fn reads_without_panic(body: &[u8]) {
+    for kind in TaskKind::ALL {
+        for dialect in [Dialect::Sunoapi, Dialect::Kie] {
+            SUNO.with(|suno| drop(suno[dialect as usize].read(kind, body)));
+        }
+    }
+}
+
+thread_local! {
+    /// Making clients takes longer than reading a body.
+    static SUNO: [Suno; 2] = [reader(Dialect::Sunoapi), reader(Dialect::Kie)];
+}
+
+proptest! {
+    #[test]
+    fn any_bytes_are_read_without_panic(body in prop::collection::vec(any::<u8>(), 0..2000)) {
+        reads_without_panic(&body);
+    }
+
+    #[test]
+    fn any_json_is_read_without_panic(body in any_json()) {
+        reads_without_panic(body.to_string().as_bytes());
+    }
+
+    #[test]
+    fn damaged_fixtures_are_read_without_panic(
+        which in any::<prop::sample::Index>(),
+        at in any::<prop::sample::Index>(),
+        byte in any::<u8>(),
+        cut in any::<bool>(),
+    ) {
+        thread_local! { static ALL: Vec<Fixture> = fixtures::all("suno"); }
+        ALL.with(|all| {
+            let mut body = all[which.index(all.len())].body.clone();
+            let at = at.index(body.len());
+            body[at] = byte;
+            body.truncate(if cut { at } else { body.len() });
+            reads_without_panic(&body);
+        });
+    }
+}
