@@ -2,6 +2,7 @@
 //! change is durable before it is shown. `docs/ARCHITECTURE.md` has the picture and the code map.
 
 pub mod id;
+pub mod ops;
 pub mod provider;
 pub mod song;
 pub mod time;
