@@ -163,8 +163,10 @@ pub fn for_tests() -> &'static PrivatePostgres {
 }
 
 async fn start_for_tests() -> PrivatePostgres {
-    let home = std::env::temp_dir().join(format!("songflight-test-{}", std::process::id()));
     let account = Account::choose().expect("a user to run the test database as");
+    let temporary = [std::env::temp_dir(), "/tmp".into()];
+    let temporary = temporary.iter().find(|dir| account.can_enter(dir)).expect("a temporary folder");
+    let home = temporary.join(format!("songflight-test-{}", std::process::id()));
     account.private_dir(&home).expect("a folder for the test database");
     let manner = Manner { hasty: true, remove: Some(&home) };
     let started = PrivatePostgres::start_as(&home.join("postgres"), manner, &|_| {}).await;
