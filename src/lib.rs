@@ -1,6 +1,7 @@
 //! Songflight: the backend for apps that make songs with AI. Every in-flight song is an actor; every
 //! change is durable before it is shown. `docs/ARCHITECTURE.md` has the picture and the code map.
 
+pub mod config;
 pub mod id;
 pub mod ops;
 pub mod provider;
