@@ -1,6 +1,8 @@
 //! Songflight: the backend for apps that make songs with AI. Every in-flight song is an actor; every
 //! change is durable before it is shown. `docs/ARCHITECTURE.md` has the picture and the code map.
 
+pub mod auth;
+pub mod cli;
 pub mod config;
 pub mod id;
 pub mod ops;

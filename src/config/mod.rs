@@ -112,6 +112,11 @@ impl Config {
         }
     }
 
+    /// The folder of what is kept on this machine (private cluster, development key, local assets).
+    pub fn local_dir(&self) -> &Path {
+        self.database.data_dir.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+    }
+
     /// Whether nothing but the simulator makes songs: no provider has an address or a key.
     pub fn is_simulated(&self) -> bool {
         self.providers.all().iter().all(|(_, provider)| !provider.is_configured())
