@@ -63,6 +63,40 @@ async fn the_server_stops_when_the_pipe_to_its_watchdog_closes() {
 }
 
 #[actix_web::test]
+async fn a_killed_program_leaves_no_server_and_the_next_start_finds_its_data() {
+    let home = Home::new("program");
+    let mut program = Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", "holds_a_database_when_asked_to"])
+        .env(HOLD, &home.0)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("the program to run");
+    let written = home.0.join("written");
+    wait_until(|| written.exists()).await;
+    let server = home.server_pid();
+    program.kill().expect("SIGKILL");
+    program.wait().expect("its end");
+
+    // At once: the watchdog is only now stopping the server.
+    let database = home.start().await;
+    assert_eq!(rows(&database).await, 1);
+    assert!(!is_alive(server));
+    drop(database);
+    let server = home.server_pid();
+    wait_until(|| !is_alive(server)).await;
+}
+
+/// Not a test by itself: the program that the one above kills.
+#[actix_web::test]
+async fn holds_a_database_when_asked_to() {
+    let Some(home) = std::env::var_os(HOLD).map(PathBuf::from) else { return };
+    let database = PrivatePostgres::start(&home.join("postgres"), |_| {}).await.expect("a database");
+    write_a_row(&database).await;
+    std::fs::write(home.join("written"), "").expect("a file");
+    std::future::pending::<()>().await;
+}
+
+#[actix_web::test]
 async fn an_unfinished_database_is_set_aside_and_made_anew() {
     let home = Home::new("unfinished");
     let cluster = home.0.join("postgres");
@@ -159,6 +193,9 @@ fn a_database_of_another_version_is_not_touched() {
     assert!(matches!(error, StartError::WrongVersion { data: 9, .. }), "{error}");
 }
 
+/// Names the folder in which `holds_a_database_when_asked_to` is to start.
+const HOLD: &str = "SONGFLIGHT_TEST_HOLD";
+
 /// A folder for one test, removed after it.
 struct Home(PathBuf);
 
@@ -194,6 +231,20 @@ fn remove(dir: &Path) {
         let _ = std::fs::remove_dir_all(parent);
     }
     let _ = std::fs::remove_dir_all(dir);
+}
+
+async fn wait_until(so: impl Fn() -> bool) {
+    let waiting = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waiting).await.expect("it to happen in time");
+}
+
+fn is_alive(pid: u32) -> bool {
+    let status = Command::new("sh").arg("-c").arg(format!("kill -0 {pid} 2>/dev/null")).status();
+    status.expect("a shell").success()
 }
 
 fn kill(signal: &str, pid: u32) {

@@ -47,14 +47,16 @@ impl Setting {
         match &self.value {
             Value::Empty(..) => "(not set)".into(),
             _ if is_secret(&self.key) => MASK.into(),
-            value => written(value),
+            value => written(&self.key, value),
         }
     }
 }
 
-/// As it would stand in the file.
-pub(super) fn written(value: &Value) -> String {
-    serde_json::to_string(value).unwrap_or_else(|_| "?".into())
+/// As it would stand in the file. Credits are numbers there, although they are not floats inside.
+pub(super) fn written(key: &str, value: &Value) -> String {
+    let text = serde_json::to_string(value).unwrap_or_else(|_| "?".into());
+    let number = key.starts_with("credits.") && text.trim_matches('"').parse::<f64>().is_ok();
+    if number { text.trim_matches('"').to_owned() } else { text }
 }
 
 /// Whether a key's value must not be shown. Urls may hold a password.

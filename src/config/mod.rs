@@ -202,7 +202,7 @@ pub fn describe(loaded: &Loaded) -> String {
         .into_iter()
         .map(|(key, value)| match value {
             Value::Empty(..) => (key, "–".to_owned()),
-            value => (key, layers::written(&value)),
+            value => (key.clone(), layers::written(&key, &value)),
         })
         .collect();
     let key_width = lines.iter().map(|(key, _)| key.chars().count()).max().unwrap_or(0);
