@@ -2,9 +2,9 @@
 //! plain user alike.
 
 use std::cell::RefCell;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use songflight::ops::private_postgres::{PrivatePostgres, StartError, for_tests};
@@ -68,7 +68,7 @@ async fn a_killed_program_leaves_no_server_and_the_next_start_finds_its_data() {
     let mut program = Command::new(std::env::current_exe().expect("this program"))
         .args(["--exact", "holds_a_database_when_asked_to"])
         .env(HOLD, &home.0)
-        .stdout(std::process::Stdio::null())
+        .stdout(Stdio::null())
         .spawn()
         .expect("the program to run");
     let written = home.0.join("written");
@@ -136,6 +136,23 @@ async fn a_folder_the_servers_user_cannot_enter_gets_a_link_to_one_it_can() {
     let database = home.start().await;
     assert_eq!(rows(&database).await, 1);
     database.stop().await;
+}
+
+#[actix_web::test]
+async fn data_of_a_plain_user_is_served_to_root_as_that_user() {
+    let home = Home::new("owner");
+    home.start().await.stop().await;
+    // Only root can make it so; a plain user's data is its own already.
+    let owner = Command::new("chown")
+        .args(["-R", "nobody"])
+        .arg(&home.0)
+        .stderr(Stdio::null())
+        .status()
+        .expect("chown");
+    if owner.success() {
+        assert_ne!(std::fs::metadata(home.0.join("postgres")).expect("the data").uid(), 0);
+    }
+    home.start().await.stop().await;
 }
 
 #[actix_web::test]

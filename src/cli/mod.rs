@@ -141,7 +141,9 @@ pub fn run(cli: Cli) -> ExitCode {
 }
 
 fn perform(cli: Cli) -> Result<(), Failure> {
-    let loaded = Config::load(cli.config.as_deref())?;
+    // An empty variable counts as not set, as everywhere.
+    let path = cli.config.as_deref().filter(|path| !path.as_os_str().is_empty());
+    let loaded = Config::load(path)?;
     match cli.command.unwrap_or(Command::Serve) {
         Command::Config => print_config(&loaded),
         Command::Token(args) => print_token(&loaded.config, args),

@@ -13,8 +13,10 @@ use super::{Config, ConfigError, DEFAULT_SOURCE, Problem};
 
 /// Prefix of our environment variables; two underscores stand for the dot of a key.
 const PREFIX: &str = "SONGFLIGHT_";
-/// Names the file, so it is no setting in it.
-const FILE_VARIABLE: &str = "SONGFLIGHT_CONFIG";
+/// Arguments of the command line that may stand in the environment; no settings.
+const ARGUMENTS: [&str; 2] = ["SONGFLIGHT_CONFIG", "SONGFLIGHT_TOKEN"];
+/// Parts of a name that hint at a secret, for keys that do not exist.
+const SECRET_WORDS: [&str; 5] = ["key", "secret", "password", "token", "url"];
 /// Variables that are customary elsewhere, and the keys they set. `PORT` sets a part of one.
 const CUSTOMARY: [(&str, &str); 3] =
     [("DATABASE_URL", "database.url"), ("REDIS_URL", "cluster.redis_url"), ("RUST_LOG", "log.filter")];
@@ -117,7 +119,7 @@ pub(super) fn add_environment(
     problems: &mut Vec<Problem>,
 ) {
     let set = || variables.iter().filter(|(_, text)| !text.trim().is_empty());
-    for (name, text) in set().filter(|(name, _)| *name != FILE_VARIABLE) {
+    for (name, text) in set().filter(|(name, _)| !ARGUMENTS.contains(&name.as_str())) {
         if let Some(key) = name.strip_prefix(PREFIX) {
             add_variable(values, key.to_lowercase().replace("__", "."), name, text, problems);
         }
@@ -178,7 +180,9 @@ fn add(values: &mut Values, mut setting: Setting, problems: &mut Vec<Problem>) {
         }
     };
     // A misspelt key may be that of a secret.
-    problems.push(Problem { key: setting.key, value: MASK.into(), source: setting.source, allowed });
+    let secret = SECRET_WORDS.iter().any(|word| setting.key.contains(word));
+    let value = if secret { MASK.into() } else { written(&setting.key, &setting.value) };
+    problems.push(Problem { key: setting.key, value, source: setting.source, allowed });
 }
 
 /// `multiplier = 2` in a file is meant as 2.0.

@@ -84,6 +84,7 @@ fn variables_are_read_as_what_their_key_is() {
         ("SONGFLIGHT_CREDITS__PRICES__GENERATE", "1.005"),
         ("SONGFLIGHT_HTTP__PUBLIC_URL", ""),
         ("PORT", "9000"),
+        ("SONGFLIGHT_TOKEN", "an argument of `watch`"),
         ("RUST_LOG", "debug"),
     ]);
     let loaded = loaded.expect("a configuration");
@@ -142,6 +143,7 @@ fn all_problems_are_told_at_once_with_key_value_source_and_what_is_allowed() {
         "must be a duration such as 250ms",
         "must be from 0s to 1h",
         "must be text or json",
+        "http.bindd = \"x\"   (env SONGFLIGHT_HTTP__BINDD)",
         "did you mean http.bind?",
         "must be from 6s to 10m",
         "(env PORT)",

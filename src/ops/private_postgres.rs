@@ -60,7 +60,7 @@ pub enum StartError {
     WrongVersion { data: u32, found: u32 },
     #[error("Postgres does not run as root, and no user was found to run it as: {0}")]
     Account(String),
-    #[error("{path}: {0}", path = .1.display())]
+    #[error("{path}: {0}{hint}", path = .1.display(), hint = whose(.0))]
     Files(#[source] io::Error, PathBuf),
     #[error("{what} failed{why}. The end of what Postgres said:\n{tail}", why = hint(.tail))]
     Failed { what: &'static str, tail: String },
@@ -104,7 +104,7 @@ impl PrivatePostgres {
     ) -> Result<Self, StartError> {
         let data_dir = place::absolute(data_dir)?;
         let lock = lock(&place::with_suffix(&data_dir, ".lock"))?;
-        let account = Account::choose()?;
+        let account = Account::choose()?.of_owner(&data_dir)?;
         let cluster = place::settle(&data_dir, &account, progress)?;
         let version = place::version(&cluster);
         let programs = Programs::find(&account, version)?;
@@ -377,6 +377,17 @@ fn left_behind(tail: &str) -> bool {
     ]
     .iter()
     .any(|sign| tail.contains(sign))
+}
+
+fn whose(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => {
+            "\n  Was it made by another user, such as root? Run as that user, or name another place: \
+             database.data_dir"
+        }
+        io::ErrorKind::StorageFull => "\n  Make room on the disk, or name another place: database.data_dir",
+        _ => "",
+    }
 }
 
 fn hint(tail: &str) -> &'static str {

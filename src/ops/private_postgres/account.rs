@@ -33,6 +33,24 @@ impl Account {
             .ok_or_else(|| StartError::Account("there is no user `postgres` or `nobody`".into()))
     }
 
+    /// The same for data that exists: Postgres wants to run as the owner of its files, whom root can be.
+    ///
+    /// # Errors
+    /// When the data is another user's and we are not root.
+    pub(super) fn of_owner(self, data_dir: &Path) -> Result<Self, StartError> {
+        match (std::fs::metadata(data_dir), self.become_user) {
+            (Ok(found), _) if found.uid() == self.uid || found.uid() == 0 => Ok(self),
+            (Ok(found), Some(_)) => {
+                Ok(Self { become_user: Some((found.uid(), found.gid())), uid: found.uid() })
+            }
+            (Ok(_), None) => Err(StartError::Files(
+                io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to another user"),
+                data_dir.to_path_buf(),
+            )),
+            (Err(_), _) => Ok(self),
+        }
+    }
+
     /// Makes a command run as this account, in a folder it can surely enter.
     pub(super) fn apply<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         if let Some((uid, gid)) = self.become_user {
