@@ -156,6 +156,17 @@ async fn data_of_a_plain_user_is_served_to_root_as_that_user() {
 }
 
 #[actix_web::test]
+async fn a_server_that_cannot_start_is_reported_with_the_end_of_its_log() {
+    let home = Home::new("broken");
+    home.start().await.stop().await;
+    std::fs::write(home.0.join("postgres/postgresql.conf"), "max_connections = nonsense\n").expect("a file");
+    std::fs::write(home.0.join("postgres/postgresql.auto.conf"), "no_such = 1\n").expect("a file");
+    let error = PrivatePostgres::start(&home.0.join("postgres"), |_| {}).await.expect_err("no start");
+    let text = error.to_string();
+    assert!(text.contains("no_such") && text.contains("postgres.log"), "{text}");
+}
+
+#[actix_web::test]
 async fn two_folders_have_two_databases_at_the_same_time() {
     let (one, two) = (Home::new("one"), Home::new("two"));
     let (first, second) = (one.start().await, two.start().await);
