@@ -129,6 +129,12 @@ pub fn fresh() -> Uuid {
     Uuid::now_v7()
 }
 
+/// A fresh UUIDv4: 122 random bits, for what must not be guessed.
+#[allow(clippy::disallowed_methods)]
+pub fn secret() -> Uuid {
+    Uuid::new_v4()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,9 @@
 //! Songflight: the backend for apps that make songs with AI. Every in-flight song is an actor; every
 //! change is durable before it is shown. `docs/ARCHITECTURE.md` has the picture and the code map.
 
+pub mod api;
 pub mod auth;
+pub mod callback;
 pub mod cli;
 pub mod cluster;
 pub mod config;

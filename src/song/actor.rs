@@ -40,7 +40,7 @@ pub struct World {
     pub providers: Providers,
     pub lease: Lease,
     /// The url that a provider is to call for this call (CB-1).
-    pub reply_to: Box<dyn Fn(&str, &CallKey) -> String + Send + Sync>,
+    pub reply_to: Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>,
 }
 
 /// A song whose next need is farther off than this gives its actor up.
@@ -231,7 +231,7 @@ impl SongActor {
         let order = self.song.wish.order(key, self.song.head.kind, self.song.title.as_deref(), self.words());
         let (world, provider, gate) = (self.world.clone(), member.provider.clone(), member.gate.clone());
         let (directory, song) = (self.directory.clone(), self.song.id);
-        let reply_to = (world.reply_to)(provider.capabilities().name, &key);
+        let reply_to = (world.reply_to)(&self.song, &key);
         actix::spawn(async move {
             let event = if in_time(&world, not_after) {
                 let started = world.clock.monotonic();

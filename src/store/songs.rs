@@ -77,21 +77,17 @@ pub async fn load_many(client: &impl GenericClient, ids: &[SongId]) -> Result<Ve
     client.query(&statement, &[&ids]).await?.iter().map(read).collect()
 }
 
-/// Whose song this is, deleted or not.
+/// The song that a task belongs to, deleted or not, and what the task makes.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
 pub async fn of_task(
     client: &impl GenericClient,
     task: TaskId,
-) -> Result<Option<(SongId, UserId)>, StoreError> {
-    let statement = client
-        .prepare_cached(
-            "select s.id, s.user_id from tasks t join songs s on s.id = t.song_id where t.id = $1",
-        )
-        .await?;
+) -> Result<Option<(SongId, TaskKind)>, StoreError> {
+    let statement = client.prepare_cached("select song_id, kind from tasks where id = $1").await?;
     let row = client.query_opt(&statement, &[&task.0]).await?;
-    Ok(row.map(|row| (SongId(row.get(0)), UserId::trusted(row.get(1)))))
+    row.map(|row| Ok((SongId(row.get(0)), task_kind(row.get(1))?))).transpose()
 }
 
 pub(super) fn read(row: &Row) -> Result<Stored, StoreError> {

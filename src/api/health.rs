@@ -1,0 +1,71 @@
+//! For load balancers and dashboards: is it alive, is it ready, what are its figures (OPS-4, OPS-9).
+
+use std::time::Duration;
+
+use actix_web::http::header;
+use actix_web::{HttpResponse, web};
+use serde_json::json;
+
+use super::{Api, Operation};
+
+pub fn routes(routes: &mut web::ServiceConfig) {
+    routes
+        .route("/healthz", web::get().to(alive))
+        .route("/readyz", web::get().to(ready))
+        .route("/metrics", web::get().to(figures));
+}
+
+/// The process runs; nothing else is asked.
+async fn alive() -> HttpResponse {
+    HttpResponse::Ok().json(json!({"status": "ok"}))
+}
+
+/// Requests can be served: the database answers and this node may write.
+async fn ready(api: web::Data<Api>) -> HttpResponse {
+    let asked = async {
+        let client = api.world.pool.get().await.ok()?;
+        client.simple_query("select 1 from event_log").await.ok()
+    };
+    let database = matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Some(_)));
+    let owner = !api.world.lease.is_lost();
+    let body = json!({
+        "status": if database && owner { "ready" } else { "not ready" },
+        "database": database,
+        "owner": owner,
+    });
+    if database && owner {
+        HttpResponse::Ok().json(body)
+    } else {
+        HttpResponse::ServiceUnavailable().insert_header((header::RETRY_AFTER, "2")).json(body)
+    }
+}
+
+/// In Prometheus' text format.
+async fn figures(api: web::Data<Api>) -> HttpResponse {
+    let text = api.metrics.as_ref().map(metrics_exporter_prometheus::PrometheusHandle::render);
+    HttpResponse::Ok().content_type("text/plain; version=0.0.4").body(text.unwrap_or_default())
+}
+
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        path: "/healthz",
+        summary: "Alive",
+        answers: &[(200, "The process runs.")],
+        public: true,
+        ..Operation::BASE
+    },
+    Operation {
+        path: "/readyz",
+        summary: "Ready",
+        answers: &[(200, "The database answers and this node may write."), (503, "Not yet, or not now.")],
+        public: true,
+        ..Operation::BASE
+    },
+    Operation {
+        path: "/metrics",
+        summary: "Figures for Prometheus",
+        answers: &[(200, "Text format.")],
+        public: true,
+        ..Operation::BASE
+    },
+];

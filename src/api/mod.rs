@@ -1,0 +1,129 @@
+//! HTTP (`api.md`): a file for each resource. Handlers ask and answer; what is allowed and what it means is
+//! decided below them.
+//!
+//! `shape` says what bodies may hold, `problem` what errors look like, `who` who asks, `openapi` what all of
+//! it looks like to a machine and to a reader.
+
+pub mod health;
+pub mod me;
+pub mod openapi;
+pub mod problem;
+pub mod shape;
+pub mod songs;
+pub mod who;
+pub mod wishes;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
+use metrics_exporter_prometheus::PrometheusHandle;
+
+use crate::auth::Auth;
+use crate::credit::Credits;
+use crate::id::SongId;
+use crate::song::actor::World;
+use crate::song::directory::Directories;
+use crate::song::parts::TaskKind;
+use problem::{Kind, Problem};
+use shape::{Body, Shape};
+
+/// What handlers share.
+pub struct Api {
+    pub auth: Arc<Auth>,
+    pub world: Arc<World>,
+    pub directories: Directories,
+    pub prices: BTreeMap<&'static str, Credits>,
+    pub signup_grant: Credits,
+    pub metrics: Option<PrometheusHandle>,
+    /// What `/` says of how to try it; `None` in production.
+    pub hint: Option<String>,
+}
+
+/// Largest body but for batches (`api.md`, 413).
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+
+impl Api {
+    pub fn clock(&self) -> crate::time::Clock {
+        self.world.clock
+    }
+
+    pub fn price(&self, kind: TaskKind) -> Credits {
+        self.prices.get(kind.as_str()).copied().unwrap_or_default()
+    }
+}
+
+/// All routes but the WebSocket's and the providers'.
+pub fn routes(routes: &mut web::ServiceConfig) {
+    routes
+        .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+        .configure(songs::routes)
+        .configure(me::routes)
+        .configure(health::routes)
+        .configure(openapi::routes)
+        .default_service(web::route().to(nothing_here));
+}
+
+async fn nothing_here(request: HttpRequest) -> HttpResponse {
+    Problem::new(Kind::NotFound, format!("Nothing is at {}. See /docs.", request.path())).error_response()
+}
+
+/// Reads a body by its shape, with every error at once.
+fn body(shape: Shape, bytes: &[u8]) -> Result<Body, Problem> {
+    shape::read(shape, bytes).map_err(Problem::invalid)
+}
+
+/// A body as bytes, or 413 as a problem.
+struct Raw(web::Bytes);
+
+impl actix_web::FromRequest for Raw {
+    type Error = Problem;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self, Problem>>>>;
+
+    fn from_request(request: &HttpRequest, payload: &mut actix_web::dev::Payload) -> Self::Future {
+        let bytes = web::Bytes::from_request(request, payload);
+        Box::pin(async move {
+            bytes.await.map(Raw).map_err(|error| {
+                if error.as_response_error().status_code() == actix_web::http::StatusCode::PAYLOAD_TOO_LARGE {
+                    Problem::new(Kind::TooLarge, format!("At most {BODY_BYTES_MAX} bytes."))
+                } else {
+                    Problem::invalid_at("", "the body could not be read")
+                }
+            })
+        })
+    }
+}
+
+/// A song's id in a path; what is no id is nobody's song.
+fn song_id(path: &str) -> Result<SongId, Problem> {
+    path.parse().map_err(|_| Problem::not_found())
+}
+
+/// What stands in the OpenAPI document and in `/docs` for one route.
+pub struct Operation {
+    pub method: &'static str,
+    pub path: &'static str,
+    pub summary: &'static str,
+    pub doc: &'static str,
+    pub body: Option<Shape>,
+    pub query: Shape,
+    /// Status, meaning.
+    pub answers: &'static [(u16, &'static str)],
+    /// The schema of the good answer's body, by its name in the document.
+    pub returns: Option<&'static str>,
+    pub public: bool,
+}
+
+impl Operation {
+    pub const BASE: Operation = Operation {
+        method: "get",
+        path: "",
+        summary: "",
+        doc: "",
+        body: None,
+        query: &[],
+        answers: &[],
+        returns: None,
+        public: false,
+    };
+}

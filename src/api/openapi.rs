@@ -1,0 +1,340 @@
+//! The API described: `/openapi.json` for machines, `/docs` for people. Both are made from the operations that
+//! stand beside their handlers and from the shapes that check bodies.
+
+use std::fmt::Write as _;
+
+use actix_web::{HttpResponse, web};
+use serde_json::{Map, Value, json};
+
+use super::problem::Kind;
+use super::shape::{self, FieldKind, Shape};
+use super::{Api, Operation, health, me, songs};
+
+pub fn routes(routes: &mut web::ServiceConfig) {
+    routes
+        .route("/openapi.json", web::get().to(|| async { HttpResponse::Ok().json(document()) }))
+        .route("/docs", web::get().to(docs))
+        .route("/", web::get().to(welcome));
+}
+
+const REALTIME: &[Operation] = &[
+    Operation {
+        path: "/v1/ws",
+        summary: "Follow songs live",
+        doc: "WebSocket, subprotocol `songs.v1`: subscribe to `me`, `song:<id>` or `share:<token>`; a snapshot \
+              first, then every change in order, resumable by cursor.",
+        answers: &[(101, "Switching to the WebSocket."), (400, "Not a WebSocket request."), (403, "Origin.")],
+        public: true,
+        ..Operation::BASE
+    },
+    Operation {
+        method: "post",
+        path: "/callbacks/{provider}/{task}/{token}",
+        summary: "For providers",
+        doc: "Where providers report. The url is unguessable; the raw body is durable before it is answered.",
+        answers: &[
+            (200, "Durable: news, a duplicate, or kept although it cannot be read."),
+            (202, "Kept; there is no such task (any more)."),
+            (401, "The url's token does not match."),
+            (503, "Nothing was kept; send it again."),
+        ],
+        public: true,
+        ..Operation::BASE
+    },
+];
+
+/// Every operation there is, in reading order.
+pub fn operations() -> impl Iterator<Item = &'static Operation> {
+    [songs::OPERATIONS, me::OPERATIONS, REALTIME, health::OPERATIONS].into_iter().flatten()
+}
+
+/// The document (OpenAPI 3.1).
+pub fn document() -> Value {
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in operations() {
+        let path = paths.entry(operation.path).or_insert_with(|| json!({}));
+        path[operation.method] = describe(operation);
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Songflight",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "The backend for apps that make songs with AI.",
+        },
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
+            "schemas": schemas(),
+        },
+    })
+}
+
+fn describe(operation: &Operation) -> Value {
+    let mut parameters: Vec<Value> = operation
+        .path
+        .split('/')
+        .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
+        .map(|name| json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}}))
+        .collect();
+    let query = shape::schema(operation.query);
+    for field in operation.query {
+        let schema = &query["properties"][field.name];
+        parameters
+            .push(json!({"name": field.name, "in": "query", "description": field.doc, "schema": schema}));
+    }
+    if operation.path == "/v1/songs" && operation.method == "post" {
+        parameters.push(json!({
+            "name": "Idempotency-Key", "in": "header",
+            "schema": {"type": "string", "minLength": 1, "maxLength": 255},
+        }));
+    }
+    let mut described = json!({
+        "summary": operation.summary,
+        "description": operation.doc,
+        "parameters": parameters,
+        "responses": responses(operation),
+        "security": if operation.public { json!([]) } else { json!([{"bearer": []}]) },
+    });
+    if let Some(body) = operation.body {
+        described["requestBody"] =
+            json!({"required": true, "content": {"application/json": {"schema": shape::schema(body)}}});
+    }
+    described
+}
+
+fn responses(operation: &Operation) -> Value {
+    let mut responses: Map<String, Value> = Map::new();
+    let problem = json!({"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}});
+    for (status, doc) in operation.answers {
+        let mut answer = json!({"description": doc});
+        if *status >= 400 {
+            answer["content"] = problem.clone();
+        } else if let Some(name) = operation.returns.filter(|_| *status != 304) {
+            let schema = json!({"$ref": format!("#/components/schemas/{name}")});
+            answer["content"] = json!({"application/json": {"schema": schema}});
+        }
+        responses.insert(status.to_string(), answer);
+    }
+    if !operation.public {
+        for (status, doc) in
+            [(401, "No valid token."), (404, "No such thing, or not yours."), (503, "Try again.")]
+        {
+            responses
+                .entry(status.to_string())
+                .or_insert_with(|| json!({"description": doc, "content": problem.clone()}));
+        }
+    }
+    Value::Object(responses)
+}
+
+fn schemas() -> Value {
+    let text = || json!({"type": ["string", "null"]});
+    let number = || json!({"type": ["number", "null"]});
+    let kinds: Vec<String> = Kind::ALL.iter().map(|kind| format!("/problems/{}", kind.facts().0)).collect();
+    let statuses: Vec<&str> = crate::song::phase::Status::ALL.iter().map(|status| status.as_str()).collect();
+    let progress = json!({"type": ["object", "null"], "properties": {
+        "task_id": text(), "provider_task_id": text(), "started_at": text(), "completed_at": text(),
+        "error": {"$ref": "#/components/schemas/SongError"}, "retry_count": {"type": "integer"}}});
+    json!({
+        "Song": {"type": "object", "properties": {
+            "id": {"type": "string", "format": "uuid"}, "seq": {"type": "integer"},
+            "status": {"type": "string", "enum": statuses}, "mode": {"type": "string"},
+            "title": text(), "prompt": text(), "lyrics": text(),
+            "style_tags": {"type": "array", "items": {"type": "string"}}, "instrumental": {"type": "boolean"},
+            "provider": {"type": "string"}, "model": text(),
+            "lyrics_variants": {"type": "array", "items": {"type": "object", "properties": {
+                "variant_index": {"type": "integer"}, "title": text(), "text": {"type": "string"},
+                "selected": {"type": "boolean"}}}},
+            "variants": {"type": "array", "items": {"type": "object", "properties": {
+                "variant_number": {"type": "integer"}, "status": {"type": "string"}, "clip_id": text(),
+                "title": text(), "duration_ms": number(), "stream_url": text(), "audio_url": text(),
+                "asset_url": text(), "image_url": text(), "video_url": text(),
+                "share_token": {"type": "string", "format": "uuid"}, "selected": {"type": "boolean"}}}},
+            "progress": {"type": "object", "properties": {"lyrics": progress, "music": progress}},
+            "queue_position": number(), "eta_ms": number(), "waiting_for": text(),
+            "retry": {"type": "object", "properties": {
+                "allowed": {"type": "boolean"}, "left": {"type": "integer"}, "next_allowed_at": text()}},
+            "error": {"$ref": "#/components/schemas/SongError"},
+            "cost": {"type": "number"}, "refunded": {"type": "number"}, "preview": {"type": "boolean"},
+            "notifications_sent": {"type": "array", "items": {"type": "string"}},
+            "parent_ids": {"type": "array", "items": {"type": "string"}}, "metadata": {"type": "object"},
+            "last_viewed_at": text(), "created_at": {"type": "string"}, "updated_at": {"type": "string"}}},
+        "SongError": {"type": ["object", "null"], "properties": {
+            "class": {"type": "string", "enum": crate::provider::failure::Class::ALL.map(|c| c.as_str())},
+            "code": text(), "message": {"type": "string"}, "retryable": {"type": "boolean"}}},
+        "Library": {"type": "object", "properties": {
+            "songs": {"type": "array", "items": {"$ref": "#/components/schemas/Song"}},
+            "next_cursor": text(), "counts": {"type": "object"}, "badge": {"type": "integer"}}},
+        "Me": {"type": "object", "properties": {
+            "user": {"type": "string"}, "plan": {"type": "string"}, "credits": {"type": "number"},
+            "credits_used_today": {"type": "number"}, "in_flight": {"type": "integer"},
+            "limits": {"type": "object", "properties": {
+                "per_minute": number(), "per_day": number(), "concurrent": number()}},
+            "daily_reset_at": {"type": "string"}}},
+        "Problem": {"type": "object", "description": "RFC 9457", "properties": {
+            "type": {"type": "string", "enum": kinds}, "title": {"type": "string"},
+            "status": {"type": "integer"}, "detail": {"type": "string"},
+            "errors": {"type": "array", "items": {"type": "object", "properties": {
+                "pointer": {"type": "string"}, "detail": {"type": "string"}}}},
+            "retry_after_s": {"type": "integer"}}},
+    })
+}
+
+/// The welcome at `/`, for whoever opens the address in a browser.
+async fn welcome(api: web::Data<Api>) -> HttpResponse {
+    let hint = api
+        .hint
+        .as_deref()
+        .map(|hint| format!("<p>A first song, from a terminal:</p><pre>{}</pre>", html(hint)));
+    page(
+        "Songflight",
+        &format!(
+            "<h1>Songflight</h1><p>It runs. <a href=\"/docs\">Read the API</a>, or take \
+             <a href=\"/openapi.json\">its OpenAPI document</a>.</p>{}",
+            hint.unwrap_or_default()
+        ),
+    )
+}
+
+async fn docs() -> HttpResponse {
+    let mut text = String::from(
+        "<h1>Songflight API</h1><p>JSON over HTTP; every call but the public ones takes \
+         <code>Authorization: Bearer &lt;token&gt;</code>. Errors are \
+         <a href=\"#problems\">problems</a> (RFC 9457). The same for machines: \
+         <a href=\"/openapi.json\">/openapi.json</a>.</p><nav>",
+    );
+    for operation in operations() {
+        let _ = write!(text, "<a href=\"#{}\">{}</a>", anchor(operation), html(operation.summary));
+    }
+    text.push_str("</nav>");
+    for operation in operations() {
+        section(&mut text, operation);
+    }
+    text.push_str("<section id=\"problems\"><h2>Problems</h2><table>");
+    for kind in Kind::ALL {
+        let (name, title, status) = kind.facts();
+        let _ =
+            write!(text, "<tr><td>{}</td><td><code>{name}</code></td><td>{title}</td></tr>", status.as_u16());
+    }
+    text.push_str("</table></section>");
+    page("Songflight API", &text)
+}
+
+fn section(text: &mut String, operation: &Operation) {
+    let _ = write!(
+        text,
+        "<section id=\"{}\"><h2>{}</h2><p class=route><b class={}>{}</b> <code>{}</code>{}</p><p>{}</p>",
+        anchor(operation),
+        html(operation.summary),
+        operation.method,
+        operation.method.to_uppercase(),
+        html(operation.path),
+        if operation.public { "" } else { " <i>token</i>" },
+        marked(operation.doc),
+    );
+    fields(text, "Body", operation.body.unwrap_or_default());
+    fields(text, "Query", operation.query);
+    text.push_str("<h3>Answers</h3><table>");
+    for (status, doc) in operation.answers {
+        let _ = write!(text, "<tr><td>{status}</td><td>{}</td></tr>", marked(doc));
+    }
+    text.push_str("</table></section>");
+}
+
+fn fields(text: &mut String, title: &str, shape: Shape) {
+    if shape.is_empty() {
+        return;
+    }
+    let _ = write!(text, "<h3>{title}</h3><table>");
+    for field in shape {
+        let required = if field.required { " <i>required</i>" } else { "" };
+        let _ = write!(
+            text,
+            "<tr><td><code>{}</code>{required}</td><td>{}</td><td>{}</td></tr>",
+            field.name,
+            html(&kind(field.kind)),
+            marked(field.doc)
+        );
+    }
+    text.push_str("</table>");
+}
+
+fn kind(kind: FieldKind) -> String {
+    match kind {
+        FieldKind::Text { max } => format!("text, at most {max} characters"),
+        FieldKind::Word(words) => words.join(" | "),
+        FieldKind::Texts { max, each_max } => format!("up to {max} texts of {each_max} characters"),
+        FieldKind::Number { min, max } => format!("{min:?} to {max:?}"),
+        FieldKind::Integer { min, max } => format!("whole number, {min} to {max}"),
+        FieldKind::Flag => "true | false".to_owned(),
+        FieldKind::Url => "https url".to_owned(),
+        FieldKind::Object { bytes_max } => format!("object, at most {} KiB", bytes_max / 1024),
+    }
+}
+
+fn anchor(operation: &Operation) -> String {
+    let path: String =
+        operation.path.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
+    format!("{}{path}", operation.method)
+}
+
+fn html(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+/// Backticks become code.
+fn marked(text: &str) -> String {
+    let parts = html(text);
+    let parts = parts.split('`').enumerate();
+    parts.map(|(n, part)| if n % 2 == 1 { format!("<code>{part}</code>") } else { part.to_owned() }).collect()
+}
+
+fn page(title: &str, body: &str) -> HttpResponse {
+    HttpResponse::Ok()
+        .content_type("text/html; charset=utf-8")
+        .insert_header(("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"))
+        .body(format!(
+            "<!doctype html><html lang=en><meta charset=utf-8>\
+             <meta name=viewport content=\"width=device-width,initial-scale=1\"><title>{title}</title>\
+             <style>{STYLE}</style><main>{body}</main></html>"
+        ))
+}
+
+const STYLE: &str = "\
+:root{color-scheme:light dark;--ink:#1c2430;--soft:#5d6b7c;--line:#dde3ea;--paper:#fff;--mark:#f3f6f9;--hot:#0b6bcb}\
+@media(prefers-color-scheme:dark){:root{--ink:#e6ebf1;--soft:#9aa8b8;--line:#2b3542;--paper:#12171d;--mark:#1a212a;--hot:#6cb6ff}}\
+body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.55 system-ui,sans-serif}\
+main{max-width:52rem;margin:0 auto;padding:2.5rem 1.25rem 5rem}h1{font-size:2rem;margin:0 0 .5rem}\
+h2{font-size:1.25rem;margin:0 0 .4rem}h3{font-size:.8rem;text-transform:uppercase;letter-spacing:.06em;color:var(--soft);margin:1.2rem 0 .3rem}\
+section{border-top:1px solid var(--line);margin-top:2rem;padding-top:1.5rem}a{color:var(--hot)}\
+nav{display:flex;flex-wrap:wrap;gap:.35rem .9rem;margin-top:1rem}code,pre{font:.9em ui-monospace,monospace}\
+code{background:var(--mark);padding:.1em .3em;border-radius:.25em}pre{background:var(--mark);padding:1rem;border-radius:.5rem;overflow:auto}\
+table{border-collapse:collapse;width:100%}td{border-top:1px solid var(--line);padding:.4rem .8rem .4rem 0;vertical-align:top}\
+tr:first-child td{border-top:0}td:first-child{white-space:nowrap}i{color:var(--soft);font-size:.85em}\
+.route b{display:inline-block;min-width:3.6rem;font:600 .85em ui-monospace,monospace;color:var(--hot)}.delete{color:#c2410c!important}\
+.post,.patch{color:#15803d!important}@media(max-width:34rem){td{display:block;border:0;padding:.1rem 0}td:first-child{border-top:1px solid var(--line);padding-top:.5rem}}";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_operation_stands_in_the_document_once() {
+        let document = document();
+        let mut seen = std::collections::HashSet::new();
+        for operation in operations() {
+            assert!(seen.insert((operation.method, operation.path)), "{} twice", operation.path);
+            assert!(document["paths"][operation.path][operation.method].is_object());
+        }
+    }
+
+    #[test]
+    fn the_schema_of_a_body_is_the_shape_that_checks_it() {
+        let schema =
+            &document()["paths"]["/v1/songs"]["post"]["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(schema["required"], json!(["mode"]));
+        assert_eq!(schema["properties"]["prompt"]["maxLength"], json!(3000));
+        assert_eq!(schema["properties"].as_object().map(Map::len), Some(super::super::wishes::CREATE.len()));
+    }
+}

@@ -1,0 +1,268 @@
+//! What goes wrong, as clients read it (RFC 9457, `api.md`). Status and public text stand here alone.
+//!
+//! Nothing internal is ever in a problem: no SQL, path, provider key or provider's own words.
+
+use std::fmt;
+use std::time::Duration;
+
+use actix_web::http::StatusCode;
+use actix_web::http::header::{ContentType, RETRY_AFTER};
+use actix_web::{HttpResponse, ResponseError};
+use serde_json::{Map, Value, json};
+
+use crate::credit::Credits;
+use crate::song::actor::TellError;
+use crate::song::phase::Status;
+use crate::song::refusal::Refusal;
+use crate::store::StoreError;
+use crate::store::journal::CommitError;
+
+/// A field that is wrong: a JSON pointer (RFC 6901) and what is wrong with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldError {
+    pub pointer: String,
+    pub detail: String,
+}
+
+/// An answer that is not what was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    kind: Kind,
+    detail: String,
+    more: Map<String, Value>,
+    retry_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    InvalidInput,
+    Unauthorized,
+    InsufficientCredits,
+    Forbidden,
+    NotFound,
+    MethodNotAllowed,
+    WrongState,
+    TooLarge,
+    IdempotencyMismatch,
+    UnsupportedByProvider,
+    RetryLimit,
+    RateLimited,
+    Internal,
+    Unavailable,
+}
+
+impl Kind {
+    pub const ALL: [Kind; 14] = [
+        Kind::InvalidInput,
+        Kind::Unauthorized,
+        Kind::InsufficientCredits,
+        Kind::Forbidden,
+        Kind::NotFound,
+        Kind::MethodNotAllowed,
+        Kind::WrongState,
+        Kind::TooLarge,
+        Kind::IdempotencyMismatch,
+        Kind::UnsupportedByProvider,
+        Kind::RetryLimit,
+        Kind::RateLimited,
+        Kind::Internal,
+        Kind::Unavailable,
+    ];
+
+    /// The end of `type`, the title, the status.
+    pub const fn facts(self) -> (&'static str, &'static str, StatusCode) {
+        match self {
+            Kind::InvalidInput => {
+                ("invalid-input", "Something in the request is wrong", StatusCode::BAD_REQUEST)
+            }
+            Kind::Unauthorized => ("unauthorized", "A valid token is needed", StatusCode::UNAUTHORIZED),
+            Kind::InsufficientCredits => {
+                ("insufficient-credits", "Not enough credits", StatusCode::PAYMENT_REQUIRED)
+            }
+            Kind::Forbidden => ("forbidden", "Not allowed", StatusCode::FORBIDDEN),
+            Kind::NotFound => ("not-found", "There is no such thing", StatusCode::NOT_FOUND),
+            Kind::MethodNotAllowed => {
+                ("method-not-allowed", "This cannot be done here", StatusCode::METHOD_NOT_ALLOWED)
+            }
+            Kind::WrongState => ("wrong-state", "The song's state does not allow it", StatusCode::CONFLICT),
+            Kind::TooLarge => ("too-large", "The request is too large", StatusCode::PAYLOAD_TOO_LARGE),
+            Kind::IdempotencyMismatch => (
+                "idempotency-mismatch",
+                "The idempotency key was used for something else",
+                StatusCode::UNPROCESSABLE_ENTITY,
+            ),
+            Kind::UnsupportedByProvider => {
+                ("unsupported-by-provider", "The provider cannot do this", StatusCode::UNPROCESSABLE_ENTITY)
+            }
+            Kind::RetryLimit => ("retry-limit", "No retry at this time", StatusCode::TOO_MANY_REQUESTS),
+            Kind::RateLimited => ("rate-limited", "Too many requests", StatusCode::TOO_MANY_REQUESTS),
+            Kind::Internal => {
+                ("internal", "Something went wrong on our side", StatusCode::INTERNAL_SERVER_ERROR)
+            }
+            Kind::Unavailable => {
+                ("unavailable", "The service cannot do this now", StatusCode::SERVICE_UNAVAILABLE)
+            }
+        }
+    }
+}
+
+impl Problem {
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), more: Map::new(), retry_after: None }
+    }
+
+    /// Every wrong field at once.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let detail = match errors.as_slice() {
+            [one] if one.pointer.is_empty() => one.detail.clone(),
+            [one] => format!("{}: {}", one.pointer, one.detail),
+            many => format!("{} fields are wrong", many.len()),
+        };
+        let errors: Value =
+            errors.iter().map(|error| json!({"pointer": error.pointer, "detail": error.detail})).collect();
+        Self::new(Kind::InvalidInput, detail).with("errors", errors)
+    }
+
+    /// One wrong field or, with an empty pointer, a wrong whole.
+    pub fn invalid_at(pointer: &str, detail: impl Into<String>) -> Self {
+        Self::invalid(vec![FieldError { pointer: pointer.to_owned(), detail: detail.into() }])
+    }
+
+    pub fn not_found() -> Self {
+        Self::new(Kind::NotFound, "There is no such thing, or it is not yours.")
+    }
+
+    pub fn unavailable() -> Self {
+        Self::new(Kind::Unavailable, "The database is away or busy. Nothing was lost; try again shortly.")
+            .after(Duration::from_secs(2))
+    }
+
+    pub fn wrong_state(status: Status, detail: impl Into<String>) -> Self {
+        Self::new(Kind::WrongState, detail).with("status", json!(status.as_str()))
+    }
+
+    pub fn short(required: Credits, available: Credits) -> Self {
+        Self::new(Kind::InsufficientCredits, format!("This costs {required} credits; there are {available}."))
+            .with("required", required.as_json())
+            .with("available", available.as_json())
+    }
+
+    #[must_use]
+    pub fn with(mut self, field: &str, value: Value) -> Self {
+        self.more.insert(field.to_owned(), value);
+        self
+    }
+
+    #[must_use]
+    pub fn after(mut self, wait: Duration) -> Self {
+        let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        self.retry_after = Some(Duration::from_secs(seconds.max(1)));
+        self
+    }
+
+    pub fn body(&self) -> Value {
+        let (kind, title, status) = self.kind.facts();
+        let mut body = json!({
+            "type": format!("/problems/{kind}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": self.detail,
+        });
+        if let Value::Object(fields) = &mut body {
+            fields.extend(self.more.clone());
+            if let Some(wait) = self.retry_after {
+                fields.insert("retry_after_s".into(), json!(wait.as_secs()));
+            }
+        }
+        body
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind.facts().0, self.detail)
+    }
+}
+
+impl ResponseError for Problem {
+    fn status_code(&self) -> StatusCode {
+        self.kind.facts().2
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let mut response = HttpResponse::build(self.status_code());
+        response.insert_header(ContentType("application/problem+json".parse().expect("a media type")));
+        if let Some(wait) = self.retry_after {
+            response.insert_header((RETRY_AFTER, wait.as_secs()));
+        }
+        if self.kind == Kind::Unauthorized {
+            response.insert_header(("WWW-Authenticate", "Bearer"));
+        }
+        response.body(self.body().to_string())
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) | StoreError::Unknown(_) => {
+                tracing::warn!(%error, "a request found no database");
+                Problem::unavailable()
+            }
+            StoreError::Refused(_) => {
+                tracing::error!(%error, "a request failed in the database");
+                Problem::new(Kind::Internal, "This was noted and will be looked into.")
+            }
+        }
+    }
+}
+
+impl From<deadpool_postgres::PoolError> for Problem {
+    fn from(error: deadpool_postgres::PoolError) -> Self {
+        StoreError::from(error).into()
+    }
+}
+
+impl From<CommitError> for Problem {
+    fn from(error: CommitError) -> Self {
+        match error {
+            CommitError::Busy | CommitError::Away | CommitError::Fenced => Problem::unavailable(),
+            CommitError::Refused(_) => {
+                Problem::new(Kind::Internal, "This was noted and will be looked into.")
+            }
+        }
+    }
+}
+
+impl From<TellError> for Problem {
+    fn from(error: TellError) -> Self {
+        match error {
+            TellError::NotFound => Problem::not_found(),
+            TellError::Unavailable | TellError::Elsewhere => Problem::unavailable(),
+            TellError::Short { required, available } => Problem::short(required, available),
+            TellError::Refused(refusal) => refusal.into(),
+        }
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Gone | Refusal::NoSuchVariant => Problem::not_found(),
+            Refusal::WrongState(status) => {
+                Problem::wrong_state(status, format!("The song is {}.", status.as_str()))
+            }
+            Refusal::NeedsOtherWords => Problem::wrong_state(
+                Status::Failed,
+                "The same words would be refused again: send a changed `prompt` or `lyrics`.",
+            ),
+            Refusal::RetryLater(wait) => {
+                Problem::new(Kind::RetryLimit, "Too many retries of this song in the last hour.").after(wait)
+            }
+            Refusal::NoRetriesLeft => Problem::new(
+                Kind::RetryLimit,
+                "This song was retried as often as it can be. Please contact support.",
+            ),
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! From the body of `POST /v1/songs` to a song that may be created: everything is checked here, before
+//! anything is charged (SEC-2, PROV-1). Pure, but for the ids it draws.
+
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::Api;
+use super::problem::{FieldError, Kind, Problem};
+use super::shape::{Body, Field, FieldKind, Shape, error_at, field};
+use crate::credit::Credits;
+use crate::id::{self, ShareToken, SongId, TaskId, UserId};
+use crate::provider::{Capabilities, Order, Providers, Unsupported, unsupported};
+use crate::song::parts::{TaskKind, VocalGender};
+use crate::song::phase::{Head, Phase, Progress, Run, Song, VARIANTS_MAX};
+use crate::song::wish::{Calls, Mode, Prices, Wish};
+use crate::time::Time;
+
+pub const PROMPT_CHARS_MAX: usize = 3000;
+pub const LYRICS_CHARS_MAX: usize = 5000;
+pub const TITLE_CHARS_MAX: usize = 100;
+const METADATA_BYTES_MAX: usize = 16 * 1024;
+
+const PROMPT: FieldKind = FieldKind::Text { max: PROMPT_CHARS_MAX };
+const LYRICS: FieldKind = FieldKind::Text { max: LYRICS_CHARS_MAX };
+const WEIGHT: FieldKind = FieldKind::Number { min: 0.0, max: 1.0 };
+const TAGS: FieldKind = FieldKind::Texts { max: 20, each_max: 100 };
+
+pub const CREATE: Shape = &[
+    field(
+        "mode",
+        FieldKind::Word(&["lyrics_first", "music"]),
+        "`lyrics_first` writes lyrics to choose from, then the music; `music` goes straight to the music.",
+    )
+    .required(),
+    field("title", FieldKind::Text { max: TITLE_CHARS_MAX }, "Of the song; else the lyrics' or the clip's."),
+    field("prompt", PROMPT, "What the song is about. Required, but with `lyrics` in mode `music`."),
+    field("lyrics", LYRICS, "Your own words, sung as they are; mode `music` only."),
+    field("style_tags", TAGS, "How it sounds: `waltz`, `piano` …"),
+    field("instrumental", FieldKind::Flag, "Nobody sings; mode `music` only."),
+    field(
+        "provider",
+        FieldKind::Word(&["auto", "suno", "mureka", "minimax", "musicgpt"]),
+        "Who makes it; `auto` (default) chooses one that can.",
+    ),
+    field("model", FieldKind::Text { max: 50 }, "The provider's model; default: the provider's."),
+    field("negative_tags", TAGS, "What it must not sound like."),
+    field("vocal_gender", FieldKind::Word(&["f", "m"]), "The voice."),
+    field("style_weight", WEIGHT, "How strictly the style is followed."),
+    field("weirdness", WEIGHT, "How far it may stray."),
+    field("audio_weight", WEIGHT, "How much the reference audio counts."),
+    field("reference_audio_url", FieldKind::Url, "A recording to follow."),
+    field("persona_id", FieldKind::Text { max: 100 }, "The provider's persona."),
+    field(
+        "variants",
+        FieldKind::Integer { min: 1, max: VARIANTS_MAX as i64 },
+        "How many variants; default: what the provider makes at once.",
+    ),
+    field("preview", FieldKind::Flag, "Charges nothing."),
+    field(
+        "on_busy",
+        FieldKind::Word(&["wait", "refuse"]),
+        "What to do when your plan's songs at once are used up: `wait` (default) or `refuse`.",
+    ),
+    field("metadata", FieldKind::Object { bytes_max: METADATA_BYTES_MAX }, "Yours; comes back unchanged."),
+];
+
+pub const CHOOSE: Shape = &[
+    field("variant_index", FieldKind::Integer { min: 0, max: 1000 }, "The text to sing."),
+    field("text", LYRICS, "Your own or edited text, in place of `variant_index`."),
+    field("title", FieldKind::Text { max: TITLE_CHARS_MAX }, "The title of your text."),
+];
+
+pub const RETRY: Shape = &[
+    field("prompt", PROMPT, "Other words for the prompt; needed after moderation."),
+    field("lyrics", LYRICS, "Other lyrics."),
+];
+
+pub const SELECT: Shape = &[Field { required: true, ..field("selected", FieldKind::Flag, "The favourite.") }];
+
+/// A song as it will be created, and the hash that tells whether a replay asks for the same (CRED-5).
+///
+/// # Errors
+/// Every wrong field; or what no provider can do.
+pub fn song(api: &Api, user: &UserId, body: &Body, now: Time) -> Result<(Song, [u8; 32]), Problem> {
+    let errors = contradictions(body);
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors));
+    }
+    let mode = if body.text("mode") == Some("music") { Mode::Music } else { Mode::LyricsFirst };
+    let mut wish = wish(body, mode);
+    let able = choose_provider(&api.world.providers, body.text("provider").unwrap_or("auto"), &wish)?;
+    wish.provider = able.name.to_owned();
+    wish.variants = body
+        .integer("variants")
+        .and_then(|asked| u8::try_from(asked).ok())
+        .unwrap_or(able.variants)
+        .min(able.variants);
+    if !wish.preview {
+        let price = |kind| api.price(kind);
+        wish.prices = Prices { lyrics: price(TaskKind::Lyrics), generate: price(TaskKind::Generate) };
+    }
+    let metadata = body.object("metadata").cloned().unwrap_or_else(|| json!({}));
+    Ok((pending(user, wish, metadata, now), hash(body)))
+}
+
+/// What the shape alone cannot say.
+fn contradictions(body: &Body) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let lyrics_first = body.text("mode") == Some("lyrics_first");
+    let instrumental = body.flag("instrumental") == Some(true);
+    if lyrics_first && body.text("lyrics").is_some() {
+        errors.push(error_at("lyrics", "mode lyrics_first writes the lyrics; use mode music for your own"));
+    }
+    if lyrics_first && instrumental {
+        errors.push(error_at("instrumental", "mode lyrics_first is for songs that are sung"));
+    }
+    if !lyrics_first && instrumental && body.text("lyrics").is_some() {
+        errors.push(error_at("lyrics", "an instrumental has none"));
+    }
+    if body.text("prompt").is_none() && (lyrics_first || body.text("lyrics").is_none()) {
+        let detail = if lyrics_first { "is required" } else { "is required, unless there are lyrics" };
+        errors.push(error_at("prompt", detail));
+    }
+    errors
+}
+
+fn wish(body: &Body, mode: Mode) -> Wish {
+    Wish {
+        mode,
+        title: body.owned("title"),
+        prompt: body.owned("prompt"),
+        lyrics: body.owned("lyrics"),
+        style_tags: body.texts("style_tags"),
+        instrumental: body.flag("instrumental").unwrap_or(false),
+        provider: String::new(),
+        model: body.owned("model"),
+        negative_tags: body.texts("negative_tags"),
+        vocal_gender: match body.text("vocal_gender") {
+            Some("f") => Some(VocalGender::Female),
+            Some(_) => Some(VocalGender::Male),
+            None => None,
+        },
+        style_weight: body.number("style_weight"),
+        weirdness: body.number("weirdness"),
+        audio_weight: body.number("audio_weight"),
+        reference_audio_url: body.owned("reference_audio_url"),
+        persona_id: body.owned("persona_id"),
+        variants: body.integer("variants").and_then(|asked| u8::try_from(asked).ok()).unwrap_or(0),
+        calls: Calls { lyrics: 1, generate: 1 },
+        preview: body.flag("preview").unwrap_or(false),
+        prices: Prices { lyrics: Credits::ZERO, generate: Credits::ZERO },
+        share_tokens: (0..VARIANTS_MAX).map(|_| ShareToken(id::secret())).collect(),
+    }
+}
+
+/// The first provider that can do all of it, or the one that was named (PROV-12).
+fn choose_provider(
+    providers: &Providers,
+    asked: &str,
+    wish: &Wish,
+) -> Result<&'static Capabilities, Problem> {
+    let mut reasons: Vec<(&'static str, Vec<Unsupported>)> = Vec::new();
+    for name in providers.names().filter(|name| asked == "auto" || *name == asked) {
+        let Some(provider) = providers.get(name) else { continue };
+        let able = provider.capabilities();
+        let lacking = lacking(able, wish);
+        if lacking.is_empty() {
+            return Ok(able);
+        }
+        reasons.push((name, lacking));
+    }
+    if reasons.is_empty() {
+        let there: Vec<_> = providers.names().collect();
+        let detail = format!("not configured here; there is {}", there.join(", "));
+        return Err(Problem::invalid_at("/provider", detail));
+    }
+    Err(refusal(providers, asked, wish, &reasons))
+}
+
+/// What this provider lacks for the whole way of the song.
+pub fn lacking(able: &Capabilities, wish: &Wish) -> Vec<Unsupported> {
+    let key = crate::id::CallKey { task: TaskId(uuid::Uuid::nil()), call: 0, attempt: 0 };
+    let order =
+        |kind, lyrics: Option<&str>| -> Order { wish.order(key, kind, wish.title.as_deref(), lyrics) };
+    let mut lacking = match wish.mode {
+        // The words are not known yet; whatever is chosen will be sung as it is.
+        Mode::LyricsFirst => {
+            let mut lacking = unsupported(able, &order(TaskKind::Lyrics, None));
+            lacking.extend(unsupported(able, &order(TaskKind::Generate, Some("…"))));
+            lacking
+        }
+        Mode::Music => unsupported(able, &order(TaskKind::Generate, wish.lyrics.as_deref())),
+    };
+    lacking.dedup();
+    if wish.variants > able.variants {
+        let why = format!("{} makes {} at once", able.name, able.variants);
+        lacking.push(Unsupported { field: "variants", why });
+    }
+    lacking
+}
+
+/// Texts that are too long are wrong input where the provider was named; the rest is what it cannot do.
+fn refusal(
+    providers: &Providers,
+    asked: &str,
+    wish: &Wish,
+    reasons: &[(&'static str, Vec<Unsupported>)],
+) -> Problem {
+    const TEXTS: [&str; 4] = ["title", "lyrics", "style_tags", "prompt"];
+    let all: Vec<&Unsupported> = reasons.iter().flat_map(|(_, lacking)| lacking).collect();
+    if reasons.len() == 1 && all.iter().all(|lacking| TEXTS.contains(&lacking.field)) {
+        return Problem::invalid(all.iter().map(|one| error_at(one.field, one.why.clone())).collect());
+    }
+    let errors: Vec<_> =
+        all.iter().map(|one| json!({"pointer": format!("/{}", one.field), "detail": one.why})).collect();
+    let able: Vec<&str> = providers
+        .names()
+        .filter(|name| *name != asked)
+        .filter(|name| {
+            providers.get(name).is_some_and(|other| lacking(other.capabilities(), wish).is_empty())
+        })
+        .collect();
+    let detail = match able.as_slice() {
+        [] => "No provider that is configured here can do this.".to_owned(),
+        some => format!("This can be done by {}.", some.join(", ")),
+    };
+    Problem::new(Kind::UnsupportedByProvider, detail)
+        .with("errors", json!(errors))
+        .with("providers", json!(able))
+}
+
+/// A song at the very start of its life.
+fn pending(user: &UserId, wish: Wish, metadata: serde_json::Value, now: Time) -> Song {
+    let kind = wish.mode.first_task();
+    let run = Run::new(wish.calls(kind), now);
+    let price = wish.price(kind);
+    let mut song = Song {
+        id: SongId(id::fresh()),
+        user: user.clone(),
+        metadata: Arc::new(metadata),
+        phase: match kind {
+            TaskKind::Lyrics => Phase::Lyrics(run),
+            TaskKind::Generate => Phase::Music(run),
+        },
+        head: Head { task: TaskId(id::fresh()), number: 1, kind, provider: wish.provider.clone(), price },
+        lyrics_progress: None,
+        music_progress: None,
+        seq: 1,
+        title: wish.title.clone(),
+        lyrics: wish.lyrics.clone(),
+        lyrics_variants: Vec::new(),
+        variants: Vec::new(),
+        cost: price,
+        refunded: Credits::ZERO,
+        retries: Vec::new(),
+        pushes: Vec::new(),
+        last_viewed_at: None,
+        created_at: now,
+        updated_at: now,
+        wish: Arc::new(wish),
+    };
+    *song.progress_mut(kind) = Some(Progress::default());
+    song
+}
+
+fn hash(body: &Body) -> [u8; 32] {
+    use sha2::{Digest, Sha256};
+    Sha256::digest(body.canonical().as_bytes()).into()
+}

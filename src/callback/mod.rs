@@ -1,0 +1,146 @@
+//! What providers post to us: verified, made durable, then handed to the song (CB-1, CB-2).
+//!
+//! Not here: what a callback says (`provider::<name>`), what it means (`song::step`).
+
+mod tasks;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::RETRY_AFTER;
+use actix_web::{HttpResponse, ResponseError, web};
+use tokio::sync::Semaphore;
+
+use crate::api::problem::{Kind, Problem};
+use crate::auth::CallbackKeys;
+use crate::id::{CallKey, SongId};
+use crate::provider::{Member, TaskKind};
+use crate::song::actor::{TellError, World, with_fallback_urls};
+use crate::song::directory::Directories;
+use crate::song::event::Event;
+use crate::store::StoreError;
+use crate::store::journal::Entry;
+use crate::store::row::InboxRow;
+use crate::store::songs;
+pub use tasks::Tasks;
+
+/// Largest callback that is taken.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Callbacks under way at once; beyond it 429, and the provider sends it again (CB-2).
+pub const AT_ONCE_MAX: usize = 2048;
+
+pub struct Callbacks {
+    pub keys: CallbackKeys,
+    pub world: Arc<World>,
+    pub directories: Directories,
+    pub tasks: Arc<Tasks>,
+    pub room: Semaphore,
+}
+
+pub fn routes(routes: &mut web::ServiceConfig) {
+    routes.service(
+        web::resource("/callbacks/{provider}/{task}/{token}")
+            .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+            .route(web::post().to(receive)),
+    );
+}
+
+async fn receive(
+    callbacks: web::Data<Callbacks>,
+    path: web::Path<(String, String, String)>,
+    body: web::Bytes,
+) -> HttpResponse {
+    let (provider, key, token) = path.into_inner();
+    // Nothing else happens before this: whoever cannot name the secret learns nothing (CB-1).
+    let vouched = key.parse::<CallKey>().ok().filter(|key| callbacks.keys.vouches(key, &token));
+    let (Some(key), Some(member)) = (vouched, callbacks.world.providers.member(&provider)) else {
+        count("unauthorized");
+        return Problem::new(Kind::Unauthorized, "This is not a callback url of ours.").error_response();
+    };
+    let Ok(_room) = callbacks.room.try_acquire() else {
+        count("limited");
+        let busy = Problem::new(Kind::RateLimited, "Too many callbacks at once; send it again.");
+        return busy.after(Duration::from_secs(1)).error_response();
+    };
+    let outcome = callbacks.take(member, key, body).await;
+    count(outcome.as_str());
+    match outcome {
+        Outcome::Told | Outcome::Malformed => HttpResponse::Ok().finish(),
+        Outcome::Unknown => HttpResponse::Accepted().finish(),
+        Outcome::Away => HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, "5")).finish(),
+    }
+}
+
+enum Outcome {
+    /// The song knows, or knew already.
+    Told,
+    /// Kept for operators.
+    Malformed,
+    /// Kept; there is no song for it (any more).
+    Unknown,
+    /// Nothing is known to be kept: the provider is to send it again.
+    Away,
+}
+
+impl Outcome {
+    const fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Told => "told",
+            Outcome::Malformed => "malformed",
+            Outcome::Unknown => "unknown",
+            Outcome::Away => "away",
+        }
+    }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!("songflight_callbacks_total", "outcome" => outcome).increment(1);
+}
+
+impl Callbacks {
+    async fn take(&self, member: &Member, key: CallKey, body: web::Bytes) -> Outcome {
+        let row = |outcome| InboxRow {
+            provider: member.provider.capabilities().name,
+            task: key.task.0,
+            call: key.call,
+            attempt: key.attempt,
+            // A copy: the request's bytes hold on to their whole read buffer.
+            body: bytes::Bytes::copy_from_slice(&body),
+            outcome,
+        };
+        let (song, kind) = match self.song_of(key).await {
+            Ok(Some(found)) => found,
+            Ok(None) => return self.keep(row("no such task"), Outcome::Unknown).await,
+            Err(_) => return Outcome::Away,
+        };
+        let callback = match member.provider.read(kind, &body) {
+            Ok(callback) => callback,
+            Err(error) => {
+                tracing::warn!(song.id = %song, task.id = %key.task, %error, "a callback cannot be read");
+                return self.keep(row("malformed"), Outcome::Malformed).await;
+            }
+        };
+        let news = with_fallback_urls(callback.news, Some(member));
+        let event = Event::News { call: key, provider_task: callback.provider_task, news };
+        match self.directories.tell(song, None, event, Some(row("applied"))).await {
+            Ok(_) => Outcome::Told,
+            Err(TellError::NotFound) => self.keep(row("no such task"), Outcome::Unknown).await,
+            Err(_) => Outcome::Away,
+        }
+    }
+
+    async fn keep(&self, row: InboxRow, outcome: Outcome) -> Outcome {
+        match self.world.journal.commit(Entry::Callback(row)).await {
+            Ok(_) => outcome,
+            Err(_) => Outcome::Away,
+        }
+    }
+
+    async fn song_of(&self, key: CallKey) -> Result<Option<(SongId, TaskKind)>, StoreError> {
+        if let Some(found) = self.tasks.get(key.task) {
+            return Ok(Some(found));
+        }
+        let client = self.world.pool.get().await?;
+        songs::of_task(&client, key.task).await
+    }
+}
