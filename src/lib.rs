@@ -2,6 +2,7 @@
 //! change is durable before it is shown. `docs/ARCHITECTURE.md` has the picture and the code map.
 
 pub mod api;
+pub mod app;
 pub mod auth;
 pub mod callback;
 pub mod cli;
@@ -11,6 +12,7 @@ pub mod credit;
 pub mod id;
 pub mod ops;
 pub mod provider;
+pub mod realtime;
 pub mod simulator;
 pub mod song;
 pub mod store;

@@ -27,6 +27,7 @@ struct Inner {
     /// Milliseconds after `zero`.
     ends: AtomicU64,
     lost: AtomicBool,
+    draining: AtomicBool,
     changed: Notify,
 }
 
@@ -34,12 +35,21 @@ impl Lease {
     fn new(clock: Clock) -> Self {
         let zero = clock.monotonic();
         let inner =
-            Inner { zero, ends: AtomicU64::new(0), lost: AtomicBool::new(false), changed: Notify::new() };
+            Inner {
+                zero,
+                ends: AtomicU64::new(0),
+                lost: AtomicBool::new(false),
+                draining: AtomicBool::new(false),
+                changed: Notify::new(),
+            };
         Self { inner: Arc::new(inner) }
     }
 
-    /// When it ends unless it is prolonged.
+    /// When it ends unless it is prolonged. While draining it is over already: nothing new is sent.
     pub fn ends(&self) -> Instant {
+        if self.inner.draining.load(Ordering::Acquire) {
+            return self.inner.zero;
+        }
         self.inner.zero + Duration::from_millis(self.inner.ends.load(Ordering::Acquire))
     }
 
@@ -57,6 +67,11 @@ impl Lease {
             }
             changed.await;
         }
+    }
+
+    /// No call is begun from here on; those under way may end, and what they bring is still written.
+    pub fn drain(&self) {
+        self.inner.draining.store(true, Ordering::Release);
     }
 
     fn prolong(&self, asked_at: Instant, by: Duration) {

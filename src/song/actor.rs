@@ -5,6 +5,7 @@
 //! nothing due soon has no actor: the directory keeps its time and wakes it again.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use actix::{
@@ -41,6 +42,8 @@ pub struct World {
     pub lease: Lease,
     /// The url that a provider is to call for this call (CB-1).
     pub reply_to: Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>,
+    /// Submissions under way; a graceful stop waits for them.
+    pub calls: AtomicUsize,
 }
 
 /// A song whose next need is farther off than this gives its actor up.
@@ -232,6 +235,7 @@ impl SongActor {
         let (world, provider, gate) = (self.world.clone(), member.provider.clone(), member.gate.clone());
         let (directory, song) = (self.directory.clone(), self.song.id);
         let reply_to = (world.reply_to)(&self.song, &key);
+        world.calls.fetch_add(1, Ordering::AcqRel);
         actix::spawn(async move {
             let event = if in_time(&world, not_after) {
                 let started = world.clock.monotonic();
@@ -242,6 +246,7 @@ impl SongActor {
                 Event::NotSent { call: key }
             };
             insist(&directory, song, event).await;
+            world.calls.fetch_sub(1, Ordering::AcqRel);
         });
     }
 

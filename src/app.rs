@@ -1,0 +1,547 @@
+//! Builds everything and connects it; the only module that knows all others.
+//!
+//! The order of starting is the order of need: database, schema, lease, providers, realtime, journal,
+//! songs, doors. Stopping is the reverse: doors shut, calls under way end, the lease is given back.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use actix::Arbiter;
+use actix_cors::Cors;
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, HttpMessage, HttpServer, web};
+use deadpool_postgres::Pool;
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use secrecy::{ExposeSecret, SecretString};
+use tracing_actix_web::{RequestId, TracingLogger};
+
+use crate::api::{self, Api};
+use crate::auth::{self, Auth, CallbackKeys, Role};
+use crate::callback::{self, Callbacks, Tasks};
+use crate::cluster::{self, Node};
+use crate::config::{self, Config, Env, Loaded};
+use crate::credit::Credits;
+use crate::id::UserId;
+use crate::ops::private_postgres::PrivatePostgres;
+use crate::provider::failure::RetryRules;
+use crate::provider::gate::{Gate, Rate};
+use crate::provider::http::{Http, Timeouts};
+use crate::provider::suno::{Dialect, Suno, SunoSettings};
+use crate::provider::{Member, Providers};
+use crate::realtime::{self, Realtime};
+use crate::simulator::{self, Simulator};
+use crate::song::actor::World;
+use crate::song::directory::Directories;
+use crate::song::phase::{ManualRetries, PollRules, Rules};
+use crate::song::recovery;
+use crate::store::journal::{self, Journal};
+use crate::store::{self, StoreError, feed, nodes};
+use crate::time::{Clock, Time};
+
+/// How long callers may be spread over when this node stops.
+const DRAIN: Duration = Duration::from_secs(5);
+/// Partitions of the coming days are made this often.
+const MAKE_DAYS_EVERY: Duration = Duration::from_secs(3600);
+
+/// Why the program cannot start, in words for whoever started it.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct StartError(String);
+
+fn cannot<E: std::fmt::Display>(what: &'static str) -> impl FnOnce(E) -> StartError {
+    move |error| StartError(format!("{what}: {error}"))
+}
+
+/// Everything that runs.
+pub struct Running {
+    pub address: SocketAddr,
+    /// A token and a call to try; `None` in production.
+    pub trial: Option<Trial>,
+    server: ServerHandle,
+    world: Arc<World>,
+    node: Node,
+    realtime: Realtime,
+    pool: Pool,
+    simulator: Option<Simulator>,
+    postgres: Option<PrivatePostgres>,
+    stopped: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+/// What a newcomer needs for a first song.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    pub user: &'static str,
+    pub token: String,
+    pub private_database: bool,
+    pub simulated: bool,
+}
+
+/// A database to work with: the configured one, or a private cluster started for us.
+pub struct Database {
+    pub postgres: tokio_postgres::Config,
+    pub private: Option<PrivatePostgres>,
+}
+
+impl Database {
+    /// # Errors
+    /// When the configured url does not read, or the private cluster cannot be started.
+    pub async fn open(config: &Config, progress: impl Fn(&str)) -> Result<Self, StartError> {
+        if let Some(url) = &config.database.url {
+            let mut postgres: tokio_postgres::Config = url
+                .expose_secret()
+                .parse()
+                .map_err(|_| StartError("database.url cannot be read as a Postgres url".to_owned()))?;
+            postgres.connect_timeout(Duration::from_secs(5));
+            return Ok(Self { postgres, private: None });
+        }
+        let private = PrivatePostgres::start(&config.database.data_dir, progress)
+            .await
+            .map_err(|error| StartError(error.to_string()))?;
+        Ok(Self { postgres: private.config(), private: Some(private) })
+    }
+}
+
+/// Starts everything; returns once requests are served.
+///
+/// # Errors
+/// What stood in the way.
+pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, StartError> {
+    let config = &loaded.config;
+    let clock = Clock;
+    let listener = listen(loaded)?;
+    let address = listener.local_addr().map_err(cannot("the address"))?;
+    let metrics = recorder();
+
+    let Database { postgres, private } = Database::open(config, &progress).await?;
+    progress("bringing the schema up to date");
+    store::migrate(&postgres).await.map_err(cannot("the database"))?;
+    let pool = store::pool(&postgres, config.database.pool_size).map_err(cannot("the pool"))?;
+    let node = enter(config, &pool, private.is_some(), clock).await.map_err(cannot("the database"))?;
+    actix::spawn(node.clone().keep_alive(pool.clone()));
+    actix::spawn(make_days(pool.clone()));
+
+    let simulator = simulate(config).map_err(cannot("the simulator"))?;
+    let providers = providers(config, simulator.as_ref())?;
+    let key = auth::own_key(&config.auth, config.local_dir()).map_err(cannot("the signing key"))?;
+    let http = reqwest::Client::builder()
+        .timeout(Duration::from_secs(10))
+        .build()
+        .map_err(cannot("the http client"))?;
+    let auth = Arc::new(Auth::new(&config.auth, &key, http));
+
+    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+    let arbiters: Vec<_> = (0..cores).map(|_| Arbiter::new().handle()).collect();
+    let realtime = start_realtime(config, &pool, &auth, clock, &arbiters);
+
+    let settings = journal::Settings {
+        batch_max: config.journal.batch_max,
+        queue_max: config.journal.queue_max,
+        ..journal::Settings::default()
+    };
+    let watchers = realtime.clone();
+    let (journal, writer) =
+        Journal::new(postgres.clone(), node.key, settings, move |change| watchers.changed(change));
+    Arbiter::new().spawn(writer);
+
+    let tasks = Arc::new(Tasks::default());
+    let reply_to = callback_urls(config, address, &key, &tasks);
+    let world = Arc::new(World {
+        rules: rules(config),
+        clock,
+        journal,
+        pool: pool.clone(),
+        providers,
+        lease: node.lease.clone(),
+        reply_to,
+        calls: std::sync::atomic::AtomicUsize::new(0),
+    });
+    let directories = Directories::start(&world, &arbiters);
+    actix::spawn(recovery::keep_taking_over(world.clone(), directories.clone()));
+
+    let trial = (config.env == Env::Development).then(|| trial(config, &auth, private.is_some(), clock.now()));
+    let api = web::Data::new(Api {
+        auth: auth.clone(),
+        world: world.clone(),
+        directories: directories.clone(),
+        prices: prices(config),
+        signup_grant: Credits::from_thousandths(config.credits.signup_grant.thousandths()),
+        metrics: Some(metrics),
+        hint: trial.as_ref().map(|trial| trial.first_song(address)),
+    });
+    let callbacks = web::Data::new(Callbacks {
+        keys: CallbackKeys::new(&key, &config.auth.previous_secrets),
+        world: world.clone(),
+        directories,
+        tasks,
+        room: tokio::sync::Semaphore::new(callback::AT_ONCE_MAX),
+    });
+    let server = serve(config, listener, api, callbacks, &realtime).map_err(cannot("the server"))?;
+    let handle = server.handle();
+    let stopped = actix::spawn(server);
+    Ok(Running {
+        address,
+        trial,
+        server: handle,
+        world,
+        node,
+        realtime,
+        pool,
+        simulator,
+        postgres: private,
+        stopped,
+    })
+}
+
+impl Running {
+    /// Resolves when the program should end by itself: another node took its songs, or the server died.
+    pub async fn fallen(&mut self) -> String {
+        tokio::select! {
+            () = self.node.lease.lost() => "another node has taken over this node's songs".to_owned(),
+            ended = &mut self.stopped => format!("the server ended: {ended:?}"),
+        }
+    }
+
+    /// Stops so that nothing is lost: no new calls, sockets are told to come back, answers are waited
+    /// for, the lease is given back, and what was started is stopped (OPS-9).
+    pub async fn stop(self) {
+        self.node.lease.drain();
+        self.realtime.close_all(4001, DRAIN).await;
+        let calls = || self.world.calls.load(std::sync::atomic::Ordering::Acquire);
+        for _ in 0..100 {
+            if calls() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.server.stop(true).await;
+        self.node.leave(&self.pool).await;
+        self.pool.close();
+        if let Some(simulator) = self.simulator {
+            simulator.stop().await;
+        }
+        if let Some(postgres) = self.postgres {
+            postgres.stop().await;
+        }
+    }
+}
+
+impl Trial {
+    /// A call to paste.
+    pub fn first_song(&self, address: SocketAddr) -> String {
+        format!(
+            "curl -s http://{address}/v1/songs \\\n  -H 'Authorization: Bearer {}' \\\n  -H 'Content-Type: \
+             application/json' \\\n  -d '{{\"mode\":\"music\",\"title\":\"First Winter\",\"prompt\":\"a waltz about \
+             the first winter\",\"style_tags\":[\"waltz\",\"piano\"]}}'",
+            self.token
+        )
+    }
+}
+
+fn trial(config: &Config, auth: &Auth, private_database: bool, now: Time) -> Trial {
+    const USER: &str = "alice";
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let user = UserId::trusted(USER);
+    Trial {
+        user: USER,
+        token: auth.issue(&user, None, Role::Authenticated, DAY, now),
+        private_database,
+        simulated: config.is_simulated(),
+    }
+}
+
+/// The address to serve at. Where nobody chose a port and it is taken, the next free one.
+fn listen(loaded: &Loaded) -> Result<TcpListener, StartError> {
+    let wanted = &loaded.config.http.bind;
+    let taken = |error| StartError(format!("http.bind {wanted}: {error}"));
+    let address: SocketAddr = wanted.parse().map_err(|_| {
+        StartError(format!("http.bind {wanted} must be an address and a port, such as 127.0.0.1:8080"))
+    })?;
+    match TcpListener::bind(address) {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && !loaded.is_chosen("http.bind") => {
+            let others = (address.port() + 1..=address.port().saturating_add(100)).map(|port| {
+                let mut other = address;
+                other.set_port(port);
+                other
+            });
+            others.map(TcpListener::bind).find_map(Result::ok).ok_or(error).map_err(taken)
+        }
+        Err(error) => Err(taken(error)),
+    }
+}
+
+async fn enter(config: &Config, pool: &Pool, alone: bool, clock: Clock) -> Result<Node, StoreError> {
+    if alone {
+        // We hold the lock on the data folder: whoever wrote here before is gone for certain.
+        nodes::end_all_leases(&pool.get().await?).await?;
+    }
+    let settings = cluster::Settings { heartbeat: config.cluster.heartbeat, lease: config.cluster.lease };
+    let name = format!("{}:{}", std::env::var("HOSTNAME").unwrap_or_default(), std::process::id());
+    Node::enter(pool, &name, settings, clock).await
+}
+
+async fn make_days(pool: Pool) {
+    loop {
+        tokio::time::sleep(MAKE_DAYS_EVERY).await;
+        let made = async { Ok::<_, StoreError>(pool.get().await?.batch_execute("select make_days()").await?) };
+        if let Err(error) = made.await {
+            tracing::warn!(%error, "the coming days' partitions could not be made; trying again in an hour");
+        }
+    }
+}
+
+fn simulate(config: &Config) -> std::io::Result<Option<Simulator>> {
+    if !config.is_simulated() {
+        return Ok(None);
+    }
+    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+    simulator::start(listener, simulator::Options::default()).map(Some)
+}
+
+/// The providers that are configured, each behind its limits. A new one is one more line here.
+fn providers(config: &Config, simulator: Option<&Simulator>) -> Result<Providers, StartError> {
+    let mut members = Vec::new();
+    if config.providers.suno.enabled {
+        members.extend(suno(config, simulator)?);
+    }
+    Ok(Providers::new(members))
+}
+
+fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>, StartError> {
+    let wanted = &config.providers.suno;
+    let (base_url, simulated) = match (&wanted.base_url, &wanted.api_key, simulator) {
+        (Some(url), _, _) => (url.clone(), false),
+        (None, Some(_), _) => match wanted.dialect {
+            config::Dialect::SunoApi => ("https://api.sunoapi.org".to_owned(), false),
+            config::Dialect::Kie => ("https://api.kie.ai".to_owned(), false),
+        },
+        (None, None, Some(simulator)) => (format!("http://{}/suno", simulator.address()), true),
+        (None, None, None) => return Ok(None),
+    };
+    let key = wanted.api_key.clone().unwrap_or_else(|| SecretString::from("simulated"));
+    let timeouts = Timeouts { submit: config.tasks.call_timeout, ..Timeouts::default() };
+    let http = Http::new(&base_url, timeouts).map_err(cannot("providers.suno.base_url"))?;
+    let mut settings = SunoSettings::new(base_url.clone(), key);
+    settings.dialect = match wanted.dialect {
+        config::Dialect::SunoApi => Dialect::Sunoapi,
+        config::Dialect::Kie => Dialect::Kie,
+    };
+    if simulated {
+        settings.cdn_url = format!("{base_url}/cdn");
+        settings.cdn_suffix = ".wav".to_owned();
+    }
+    if let Some(url) = &wanted.cdn_url {
+        settings.cdn_url.clone_from(url);
+    }
+    if let Some(model) = &wanted.model {
+        settings.default_model.clone_from(model);
+    }
+    // 20 requests per 10 s is what the gateway documents (providers/suno.md section 2).
+    let documented = Rate {
+        requests: std::num::NonZeroU32::new(20).expect("20 is not 0"),
+        window: Duration::from_secs(10),
+    };
+    let chosen = wanted.rate_limit.as_ref().and_then(|rate| {
+        Some(Rate { requests: std::num::NonZeroU32::new(rate.count)?, window: rate.per })
+    });
+    let local = simulated || wanted.api_key.is_none();
+    let rate = chosen.or((!local).then_some(documented));
+    let tasks_max = wanted.max_concurrent.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
+    Ok(Some(Member { provider: Arc::new(Suno::new(settings, http)), gate: Gate::new(rate, tasks_max) }))
+}
+
+fn start_realtime(
+    config: &Config,
+    pool: &Pool,
+    auth: &Arc<Auth>,
+    clock: Clock,
+    arbiters: &[actix::ArbiterHandle],
+) -> Realtime {
+    let wanted = &config.realtime;
+    let mut allowed_origins = config.http.allowed_origins.clone();
+    allowed_origins.extend(config.http.public_url.clone());
+    let settings = realtime::Settings {
+        node: format!("n{}", std::process::id()),
+        hello_timeout: wanted.hello_timeout,
+        ping: wanted.ping,
+        pong: wanted.pong,
+        subs_max: wanted.subs_max,
+        commands_per_second: wanted.commands_per_second,
+        connections_per_user: wanted.connections_per_user,
+        frame_bytes_max: wanted.frame_bytes_max,
+        resume_events_max: wanted.resume_events_max,
+        resume_bytes_max: wanted.resume_bytes_max,
+        outbox_frames_max: wanted.outbox_frames_max,
+        outbox_bytes_max: wanted.outbox_bytes_max,
+        slots_bytes_max: wanted.slots_bytes_max,
+        stall: wanted.stall,
+        snapshots_at_once: wanted.snapshots_at_once,
+        allowed_origins,
+        ..realtime::Settings::default()
+    };
+    let deps = realtime::Deps {
+        feed: Arc::new(feed::PostgresFeed::new(pool.clone(), rules(config))),
+        verifier: Arc::new(TokenCheck { auth: auth.clone(), clock }),
+        clock,
+    };
+    Realtime::start(settings, deps, arbiters)
+}
+
+/// The tokens of sockets are those of requests.
+struct TokenCheck {
+    auth: Arc<Auth>,
+    clock: Clock,
+}
+
+impl realtime::Verifier for TokenCheck {
+    fn verify<'a>(
+        &'a self,
+        token: &'a str,
+    ) -> futures_util::future::LocalBoxFuture<'a, Result<realtime::Identity, realtime::TokenError>> {
+        Box::pin(async move {
+            match self.auth.verify(token, self.clock.now()).await {
+                Ok(identity) => Ok(realtime::Identity { user: identity.user, expires: identity.expires }),
+                Err(auth::AuthError::Expired) => Err(realtime::TokenError::Expired),
+                Err(auth::AuthError::KeysUnavailable) => Err(realtime::TokenError::Unavailable),
+                Err(_) => Err(realtime::TokenError::Bad),
+            }
+        })
+    }
+}
+
+type ReplyTo = Box<dyn Fn(&crate::song::phase::Song, &crate::id::CallKey) -> String + Send + Sync>;
+
+fn callback_urls(config: &Config, address: SocketAddr, key: &SecretString, tasks: &Arc<Tasks>) -> ReplyTo {
+    let base = config.http.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
+    let base = base.trim_end_matches('/').to_owned();
+    let keys = CallbackKeys::new(key, &[]);
+    let tasks = tasks.clone();
+    Box::new(move |song, call| {
+        tasks.remember(call.task, song.id, song.head.kind);
+        format!("{base}/callbacks/{}/{call}/{}", song.head.provider, keys.token(call))
+    })
+}
+
+/// An address that listens everywhere is reached at this machine's own.
+fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    address
+}
+
+fn rules(config: &Config) -> Rules {
+    let tasks = &config.tasks;
+    let retry = &config.retry;
+    let manual = &config.retry.manual;
+    let defaults = RetryRules::default();
+    Rules {
+        deadline: tasks.deadline,
+        grace: tasks.grace,
+        max_wait: tasks.max_wait,
+        call_timeout: tasks.call_timeout,
+        poll: PollRules {
+            initial: tasks.poll.initial,
+            max: tasks.poll.max,
+            multiplier: tasks.poll.multiplier,
+        },
+        retry: RetryRules {
+            rate_limited: retry.rate_limited.delays.first().copied().unwrap_or(defaults.rate_limited),
+            network: retry.network.delays.clone(),
+            provider_error: retry.provider_error.delays.clone(),
+            timeout: retry.timeout.delays.clone(),
+            unknown: retry.unknown.delays.clone(),
+            storage: defaults.storage,
+        },
+        manual_retries: ManualRetries {
+            max: u16::try_from(manual.max).unwrap_or(u16::MAX),
+            per_hour: u16::try_from(manual.per_hour).unwrap_or(u16::MAX),
+        },
+    }
+}
+
+fn prices(config: &Config) -> BTreeMap<&'static str, Credits> {
+    let prices = &config.credits.prices;
+    [("lyrics", &prices.lyrics), ("generate", &prices.generate)]
+        .into_iter()
+        .map(|(kind, price)| (kind, Credits::from_thousandths(price.thousandths())))
+        .collect()
+}
+
+/// One recorder for the whole process.
+fn recorder() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE
+        .get_or_init(|| {
+            let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+            let builder = PrometheusBuilder::new();
+            let recorder = builder
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)
+                .expect("the buckets are not empty")
+                .build_recorder();
+            let handle = recorder.handle();
+            // Only a second recorder in one process would be refused.
+            let _ = metrics::set_global_recorder(recorder);
+            handle
+        })
+        .clone()
+}
+
+fn serve(
+    config: &Config,
+    listener: TcpListener,
+    api: web::Data<Api>,
+    callbacks: web::Data<Callbacks>,
+    realtime: &Realtime,
+) -> std::io::Result<actix_web::dev::Server> {
+    let realtime = web::Data::new(realtime.clone());
+    let origins = config.clone();
+    let mut server = HttpServer::new(move || {
+        let allowed = origins.clone();
+        let cors = Cors::default()
+            .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| allowed.http.allows(origin)))
+            .allow_any_method()
+            .allow_any_header()
+            .expose_headers(["ETag", "Location", "Retry-After", "Songs-Cursor", "Idempotent-Replayed", "X-Request-Id"])
+            .max_age(3600);
+        App::new()
+            .app_data(api.clone())
+            .app_data(callbacks.clone())
+            .app_data(realtime.clone())
+            .wrap(cors)
+            .wrap(from_fn(with_request_id))
+            .wrap(TracingLogger::default())
+            .route("/v1/ws", web::get().to(realtime::session::open))
+            .configure(callback::routes)
+            .configure(api::routes)
+    })
+    .on_connect(realtime::on_connect)
+    .disable_signals()
+    .shutdown_timeout(5)
+    // The WebSocket's close handshake is done by then (protocol.md section 12).
+    .client_disconnect_timeout(Duration::ZERO)
+    .backlog(4096);
+    if let Some(workers) = config.http.workers {
+        server = server.workers(workers.get());
+    }
+    listener.set_nonblocking(true)?;
+    Ok(server.listen(listener)?.run())
+}
+
+/// Every answer names its request, as the logs do.
+async fn with_request_id(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let id = request.extensions().get::<RequestId>().copied();
+    let mut response = next.call(request).await?;
+    if let Some(value) = id.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+    }
+    Ok(response)
+}
