@@ -1,8 +1,13 @@
 //! Songflight: the backend for apps that make songs with AI. Every in-flight song is an actor; every
 //! change is durable before it is shown. `docs/ARCHITECTURE.md` has the picture and the code map.
 
+pub mod auth;
+pub mod cli;
+pub mod cluster;
+pub mod config;
 pub mod credit;
 pub mod id;
+pub mod ops;
 pub mod provider;
 pub mod simulator;
 pub mod song;

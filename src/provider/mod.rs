@@ -204,7 +204,8 @@ impl Providers {
         self.members.iter().map(|member| member.provider.capabilities().name)
     }
 
-    fn member(&self, name: &str) -> Option<&Member> {
+    /// The provider of this name, with its limits.
+    pub fn member(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.provider.capabilities().name == name)
     }
 }

@@ -1,14 +1,17 @@
 //! The song: what it is, what happens to it, who keeps it.
 //!
 //! `parts`, `wish`, `phase` and `event` are the values; `step`, `due`, `refusal` and `view` are the pure
-//! functions over them; `actor` and `directory` are the shell.
+//! functions over them; `actor`, `directory` and `recovery` are the shell.
 
+pub mod actor;
 mod chance;
 mod clips;
+pub mod directory;
 pub mod due;
 pub mod event;
 pub mod parts;
 pub mod phase;
+pub mod recovery;
 pub mod refusal;
 pub mod step;
 pub mod view;

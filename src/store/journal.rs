@@ -69,15 +69,22 @@ pub enum Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
     Moved,
-    Created { song: SongId },
+    Created {
+        song: SongId,
+    },
     /// The key was used before, for this song (CRED-5).
-    Replay { song: SongId },
+    Replay {
+        song: SongId,
+    },
     /// The key was used before, for something else.
     KeyMismatch,
     /// The key's song was deleted.
     KeyGone,
     /// Nothing was written: the user cannot pay for it.
-    Short { required: Credits, available: Credits },
+    Short {
+        required: Credits,
+        available: Credits,
+    },
     /// Nothing was written: the song moved on since the step was decided, or is not ours. Load it again.
     Stale,
     Kept,
@@ -443,8 +450,26 @@ impl Session {
             .query(
                 &self.create,
                 &[
-                    &node.id, &node.epoch, &grant, &users, &songs, &keys, &hashes, &modes, &wishes, &metadata,
-                    &titles, &lyrics, &times, &tasks, &kinds, &providers, &prices, &runs, &progress, &sets,
+                    &node.id,
+                    &node.epoch,
+                    &grant,
+                    &users,
+                    &songs,
+                    &keys,
+                    &hashes,
+                    &modes,
+                    &wishes,
+                    &metadata,
+                    &titles,
+                    &lyrics,
+                    &times,
+                    &tasks,
+                    &kinds,
+                    &providers,
+                    &prices,
+                    &runs,
+                    &progress,
+                    &sets,
                 ],
             )
             .await?)
@@ -468,7 +493,16 @@ impl Session {
             .query(
                 &self.reserve,
                 &[
-                    &node.id, &node.epoch, &users, &songs, &heads, &versions, &tasks, &kinds, &amounts, &places,
+                    &node.id,
+                    &node.epoch,
+                    &users,
+                    &songs,
+                    &heads,
+                    &versions,
+                    &tasks,
+                    &kinds,
+                    &amounts,
+                    &places,
                 ],
             )
             .await?)
@@ -502,8 +536,26 @@ impl Session {
             .query(
                 &self.step,
                 &[
-                    &node.id, &node.epoch, &heads, &versions, &songs, &users, &seqs, &runs, &progress, &times,
-                    &kinds, &sets, &library, &lyrics, &variants, &further, &settles, &notify, &refs, &reserved,
+                    &node.id,
+                    &node.epoch,
+                    &heads,
+                    &versions,
+                    &songs,
+                    &users,
+                    &seqs,
+                    &runs,
+                    &progress,
+                    &times,
+                    &kinds,
+                    &sets,
+                    &library,
+                    &lyrics,
+                    &variants,
+                    &further,
+                    &settles,
+                    &notify,
+                    &refs,
+                    &reserved,
                 ],
             )
             .await?)

@@ -50,8 +50,29 @@ pub async fn leave(client: &impl GenericClient, node: NodeKey) -> Result<(), Sto
     Ok(())
 }
 
-/// Takes over running songs whose owner's lease ran out, whoever left them, and those of nobody; at most
-/// `limit`. Every later commit of the former owner moves nothing.
+/// Fences nodes whose lease ran out: every later commit of theirs moves nothing. Answers how many.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn fence_the_dead(client: &impl GenericClient, node: NodeKey) -> Result<u64, StoreError> {
+    // `for update` waits for commits that hold their `for key share`; a plain update of `epoch` would not.
+    let sql = "update nodes set epoch = epoch + 1, left_at = now()
+                where id in (select id from nodes where lease_until < now() and left_at is null and id <> $1
+                             for update skip locked)";
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.execute(&statement, &[&node.id]).await?)
+}
+
+/// Ends all leases: for a start that knows itself alone, because it holds the lock on the data folder.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn end_all_leases(client: &impl GenericClient) -> Result<(), StoreError> {
+    client.execute("update nodes set lease_until = '-infinity' where left_at is null", &[]).await?;
+    Ok(())
+}
+
+/// Takes running songs of nodes that are gone, and those of nobody; at most `limit`.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
@@ -60,11 +81,6 @@ pub async fn take_over(
     node: NodeKey,
     limit: i64,
 ) -> Result<Vec<SongId>, StoreError> {
-    // `for update` waits for commits that hold their `for key share`; a plain update of `epoch` would not.
-    let fence = "update nodes set epoch = epoch + 1, left_at = now()
-                  where id in (select id from nodes where lease_until < now() and left_at is null and id <> $1
-                               for update skip locked)";
-    client.execute(fence, &[&node.id]).await?;
     let take = "
         update tasks t set owner = $1, epoch = $2
          where t.id in (

@@ -81,9 +81,14 @@ pub async fn load_many(client: &impl GenericClient, ids: &[SongId]) -> Result<Ve
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
-pub async fn of_task(client: &impl GenericClient, task: TaskId) -> Result<Option<(SongId, UserId)>, StoreError> {
+pub async fn of_task(
+    client: &impl GenericClient,
+    task: TaskId,
+) -> Result<Option<(SongId, UserId)>, StoreError> {
     let statement = client
-        .prepare_cached("select s.id, s.user_id from tasks t join songs s on s.id = t.song_id where t.id = $1")
+        .prepare_cached(
+            "select s.id, s.user_id from tasks t join songs s on s.id = t.song_id where t.id = $1",
+        )
         .await?;
     let row = client.query_opt(&statement, &[&task.0]).await?;
     Ok(row.map(|row| (SongId(row.get(0)), UserId::trusted(row.get(1)))))
@@ -216,9 +221,7 @@ pub struct Library {
 /// [`StoreError::Unavailable`] while Postgres is away.
 pub async fn library(client: &impl GenericClient, listing: &Listing<'_>) -> Result<Library, StoreError> {
     let order = match listing.sort {
-        Sort::Smart => {
-            "library_rank(s.status) desc, coalesce(s.last_viewed_at, 'infinity') desc, s.id desc"
-        }
+        Sort::Smart => "library_rank(s.status) desc, coalesce(s.last_viewed_at, 'infinity') desc, s.id desc",
         Sort::Newest => "s.id desc",
     };
     let after = match listing.sort {
@@ -265,8 +268,11 @@ fn read_library(rows: &[Row], limit: i64) -> Result<Library, StoreError> {
     let counts: serde_json::Map<String, serde_json::Value> = json(head, "counts")?;
     let limit = usize::try_from(limit).unwrap_or(0);
     let page: Vec<&Row> = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some()).collect();
-    let songs =
-        page.iter().take(limit).map(|row| read(row).map(|stored| stored.song)).collect::<Result<Vec<_>, _>>()?;
+    let songs = page
+        .iter()
+        .take(limit)
+        .map(|row| read(row).map(|stored| stored.song))
+        .collect::<Result<Vec<_>, _>>()?;
     let next = songs.last().filter(|_| page.len() > limit).map(|last| Mark {
         rank: page[limit - 1].get("rank"),
         viewed: last.last_viewed_at.map(crate::time::Time::millis),
@@ -275,10 +281,7 @@ fn read_library(rows: &[Row], limit: i64) -> Result<Library, StoreError> {
     Ok(Library {
         songs,
         next,
-        counts: counts
-            .iter()
-            .filter_map(|(status, n)| Some((Status::parse(status)?, n.as_i64()?)))
-            .collect(),
+        counts: counts.iter().filter_map(|(status, n)| Some((Status::parse(status)?, n.as_i64()?))).collect(),
         u: head.get("u"),
         log_epoch: head.get("log_epoch"),
     })

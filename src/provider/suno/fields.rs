@@ -108,6 +108,7 @@ fn clip(value: &Value) -> Clip {
         audio_url: audio,
         image_url: url(value, IMAGE),
         video_url: url(value, VIDEO),
+        fallback_url: None,
         failed: has_failed(value),
     }
 }

@@ -1,0 +1,36 @@
+# `make` alone lists what there is. The work is in cargo and in .ci/.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test setup fmt lint doc load clean-data
+
+help: ## This list
+	@printf '\n  \033[1mSongflight\033[0m  the backend for apps that make songs with AI\n\n'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  \033[36mmake %-12s\033[0m %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\n  Start with \033[1mmake run\033[0m, then open http://127.0.0.1:8080\n\n'
+
+run: setup ## Build and start everything; nothing needs to be configured (Ctrl-C stops it)
+	@cargo build --release
+	@exec target/release/songflight serve
+
+test: ## Format check, lints, all tests; with timings
+	@.ci/test
+
+setup: ## Install what is missing: the Postgres programs, a C compiler
+	@.ci/setup --quiet
+
+fmt: ## Format the code
+	@cargo fmt --all
+
+lint: ## Format check and clippy, warnings are errors
+	@cargo fmt --all --check
+	@cargo clippy --workspace --all-targets -- -D warnings
+
+doc: ## Build the code's documentation and say where it is
+	@cargo doc --no-deps --document-private-items
+	@echo "target/doc/songflight/index.html"
+
+load: setup ## Measure: many songs and sessions at once
+	@if [ -f loadtest/Cargo.toml ]; then cargo run --release -p songflight-loadtest; else echo "There is no loadtest/ here."; fi
+
+clean-data: ## Remove the development database, key and assets
+	@.ci/clean-data

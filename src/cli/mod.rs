@@ -1,0 +1,221 @@
+//! The command line: what can be asked for, and what each command does in a few lines. Whatever takes
+//! more stands in a module of its own.
+
+pub mod terminal;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::auth::{self, Auth, Role};
+use crate::config::{Config, ConfigError, Loaded, describe, duration};
+use crate::id::UserId;
+use crate::time::Clock;
+use terminal::Style;
+
+/// The backend for apps that make songs with AI.
+#[derive(Debug, Parser)]
+#[command(name = "songflight", version)]
+pub struct Cli {
+    /// The configuration file [default: songflight.toml, if it is there]
+    #[arg(long, global = true, env = "SONGFLIGHT_CONFIG", value_name = "PATH")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the service (what happens without a command)
+    Serve,
+    /// Bring the database up to date and end
+    Migrate,
+    /// Imitate all four providers, for trying and testing
+    Simulator(SimulatorArgs),
+    /// Print a token for development
+    Token(TokenArgs),
+    /// Print the effective configuration and where each value came from
+    Config,
+    /// Check database, providers, storage and clock, and say what to do
+    Doctor,
+    /// Follow a song, or all songs of a user, in the terminal
+    Watch(WatchArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct SimulatorArgs {
+    /// Where to listen
+    #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS:PORT")]
+    pub bind: SocketAddr,
+}
+
+#[derive(Debug, Args)]
+pub struct TokenArgs {
+    /// Whom the token is for
+    #[arg(long, value_parser = user)]
+    pub user: UserId,
+    /// The plan it names, such as free, pro or premium [default: the profile's]
+    #[arg(long)]
+    pub plan: Option<String>,
+    /// What its bearer may do
+    #[arg(long, value_enum, default_value = "authenticated")]
+    pub role: RoleArg,
+    /// How long it is valid
+    #[arg(long, default_value = "1h", value_parser = ttl)]
+    pub ttl: Duration,
+}
+
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Where the service is [default: the configured address]
+    #[arg(long)]
+    pub url: Option<String>,
+    /// The token to use
+    #[arg(long, conflicts_with = "user", env = "SONGFLIGHT_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Make a token for this user with the key of this machine
+    #[arg(long, value_parser = user)]
+    pub user: Option<UserId>,
+    /// The song to follow [default: all songs of the user]
+    pub song_id: Option<crate::id::SongId>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RoleArg {
+    Authenticated,
+    Service,
+}
+
+impl From<RoleArg> for Role {
+    fn from(role: RoleArg) -> Self {
+        match role {
+            RoleArg::Authenticated => Role::Authenticated,
+            RoleArg::Service => Role::Service,
+        }
+    }
+}
+
+/// Why a command ends without having done its work. The message is for the person who ran it.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Exit code 2, as for a wrong argument.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Exit code 1.
+    #[error("{0}")]
+    Failed(String),
+    /// Exit code 0: whoever reads our output has seen enough.
+    #[error(transparent)]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    fn report(&self) -> ExitCode {
+        match self {
+            Failure::Config(error) => {
+                terminal::note(Style::Red, format!("songflight: {error}"));
+                ExitCode::from(2)
+            }
+            Failure::Failed(message) => {
+                terminal::note(Style::Red, format!("songflight: {message}"));
+                ExitCode::from(1)
+            }
+            Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            Failure::Output(_) => ExitCode::from(1),
+        }
+    }
+}
+
+/// Does what the arguments ask for; the exit code is 0, 1 for a failure, 2 for a wrong use.
+pub fn run(cli: Cli) -> ExitCode {
+    // One TLS implementation for all clients; only the first call has an effect.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match perform(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(),
+    }
+}
+
+fn perform(cli: Cli) -> Result<(), Failure> {
+    // An empty variable counts as not set, as everywhere.
+    let path = cli.config.as_deref().filter(|path| !path.as_os_str().is_empty());
+    let loaded = Config::load(path)?;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Config => print_config(&loaded),
+        Command::Token(args) => print_token(&loaded.config, args),
+        Command::Serve => Err(absent("serve")),
+        Command::Migrate => Err(absent("migrate")),
+        Command::Simulator(_) => Err(absent("simulator")),
+        Command::Doctor => Err(absent("doctor")),
+        Command::Watch(_) => Err(absent("watch")),
+    }
+}
+
+fn absent(command: &str) -> Failure {
+    Failure::Failed(format!("this build has no `{command}`"))
+}
+
+/// What somebody set stands out from the defaults.
+fn print_config(loaded: &Loaded) -> Result<(), Failure> {
+    for line in describe(loaded).lines() {
+        let style = if line.ends_with("# default") { Style::Dim } else { Style::Plain };
+        terminal::line(style, line)?;
+    }
+    Ok(())
+}
+
+/// Only the token goes to stdout, so that a shell can take it: `TOKEN=$(songflight token --user alice)`.
+fn print_token(config: &Config, args: TokenArgs) -> Result<(), Failure> {
+    let key = auth::own_key(&config.auth, config.local_dir())
+        .map_err(|error| Failure::Failed(format!("the signing key cannot be had: {error}")))?;
+    let auth = Auth::new(&config.auth, &key, reqwest::Client::new());
+    let token = auth.issue(&args.user, args.plan.as_deref(), args.role.into(), args.ttl, Clock.now());
+    terminal::line(Style::Plain, &token)?;
+    if terminal::is_watched() {
+        let hint = format!("\nValid for {}. Use it as  Authorization: Bearer …", duration::write(args.ttl));
+        terminal::note(Style::Dim, hint);
+    }
+    Ok(())
+}
+
+fn user(text: &str) -> Result<UserId, String> {
+    UserId::parse(text).ok_or_else(|| "1 to 128 characters, no control characters".into())
+}
+
+fn ttl(text: &str) -> Result<Duration, String> {
+    duration::parse(text).filter(|ttl| !ttl.is_zero()).ok_or_else(|| duration::ALLOWED.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serving_is_what_happens_without_a_command() {
+        let cli = Cli::try_parse_from(["songflight", "--config", "x.toml"]).expect("arguments");
+        assert!(cli.command.is_none());
+        assert_eq!(cli.config, Some("x.toml".into()));
+    }
+
+    #[test]
+    fn a_token_needs_a_user_and_a_ttl_that_is_one() {
+        let parse = |arguments: &[&str]| Cli::try_parse_from([&["songflight", "token"], arguments].concat());
+        assert!(parse(&["--user", "alice", "--plan", "pro", "--role", "service", "--ttl", "5m"]).is_ok());
+        for wrong in
+            [&[][..], &["--user", ""], &["--user", "a", "--ttl", "0s"], &["--user", "a", "--role", "x"]]
+        {
+            assert!(parse(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,57 @@
+//! The one place that writes to the terminal. Colours only where people look, and not where
+//! `NO_COLOR` is set (no-color.org).
+
+use std::fmt::Display;
+use std::io::{self, IsTerminal, Write};
+
+#[derive(Clone, Copy, Debug)]
+pub enum Style {
+    Plain,
+    Bold,
+    Dim,
+    Red,
+    Green,
+}
+
+impl Style {
+    fn code(self) -> &'static str {
+        match self {
+            Style::Plain => "",
+            Style::Bold => "\x1b[1m",
+            Style::Dim => "\x1b[2m",
+            Style::Red => "\x1b[31m",
+            Style::Green => "\x1b[32m",
+        }
+    }
+}
+
+/// Writes a line to stdout: what was asked for, and nothing else.
+///
+/// # Errors
+/// When the reader has gone (`songflight config | head`): stop, there is nothing to report.
+pub fn line(style: Style, text: impl Display) -> io::Result<()> {
+    let out = io::stdout();
+    let painted = paint(style, text, out.is_terminal());
+    writeln!(out.lock(), "{painted}")
+}
+
+/// Writes a line to stderr: what goes on. If nobody reads it, nothing is lost.
+pub fn note(style: Style, text: impl Display) {
+    let err = io::stderr();
+    let painted = paint(style, text, err.is_terminal());
+    let _ = writeln!(err.lock(), "{painted}");
+}
+
+/// Whether a person sees stdout.
+pub fn is_watched() -> bool {
+    io::stdout().is_terminal()
+}
+
+fn paint(style: Style, text: impl Display, terminal: bool) -> String {
+    let plain = !terminal || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+    match style {
+        Style::Plain => text.to_string(),
+        _ if plain => text.to_string(),
+        _ => format!("{}{text}\x1b[0m", style.code()),
+    }
+}

@@ -1,0 +1,135 @@
+//! This node among others: its lease, and the songs that others left (`durability.md` section 4).
+//!
+//! One node runs the same code with itself alone. Not here: what is done with a song that was taken
+//! over (`song::directory`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use deadpool_postgres::Pool;
+use tokio::sync::Notify;
+
+use crate::id;
+use crate::store::StoreError;
+use crate::store::journal::NodeKey;
+use crate::store::nodes;
+use crate::time::Clock;
+
+/// How long this node may still act on its songs, on the monotonic clock. Shared by all its threads.
+#[derive(Clone)]
+pub struct Lease {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    zero: Instant,
+    /// Milliseconds after `zero`.
+    ends: AtomicU64,
+    lost: AtomicBool,
+    changed: Notify,
+}
+
+impl Lease {
+    fn new(clock: Clock) -> Self {
+        let zero = clock.monotonic();
+        let inner =
+            Inner { zero, ends: AtomicU64::new(0), lost: AtomicBool::new(false), changed: Notify::new() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// When it ends unless it is prolonged.
+    pub fn ends(&self) -> Instant {
+        self.inner.zero + Duration::from_millis(self.inner.ends.load(Ordering::Acquire))
+    }
+
+    /// Whether another node has taken this node's songs: then nothing may be done for them here.
+    pub fn is_lost(&self) -> bool {
+        self.inner.lost.load(Ordering::Acquire)
+    }
+
+    /// Resolves when the songs are lost.
+    pub async fn lost(&self) {
+        while !self.is_lost() {
+            let changed = self.inner.changed.notified();
+            if self.is_lost() {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    fn prolong(&self, asked_at: Instant, by: Duration) {
+        let ends = asked_at.duration_since(self.inner.zero) + by;
+        let ends = u64::try_from(ends.as_millis()).unwrap_or(u64::MAX);
+        self.inner.ends.fetch_max(ends, Ordering::AcqRel);
+    }
+
+    fn lose(&self) {
+        self.inner.lost.store(true, Ordering::Release);
+        self.inner.changed.notify_waiters();
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub heartbeat: Duration,
+    pub lease: Duration,
+}
+
+/// A node that has entered and keeps its lease as long as [`Node::keep_alive`] runs.
+#[derive(Clone)]
+pub struct Node {
+    pub key: NodeKey,
+    pub lease: Lease,
+    settings: Settings,
+    clock: Clock,
+}
+
+impl Node {
+    /// Enters under an id that was never used before.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] while Postgres is away.
+    pub async fn enter(
+        pool: &Pool,
+        name: &str,
+        settings: Settings,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let lease = Lease::new(clock);
+        let asked_at = clock.monotonic();
+        let key = nodes::enter(&pool.get().await?, id::fresh(), name, settings.lease).await?;
+        lease.prolong(asked_at, settings.lease);
+        Ok(Self { key, lease, settings, clock })
+    }
+
+    /// Prolongs the lease until it is lost. While Postgres is away it runs out, and no call is made; when
+    /// Postgres is back and nobody took over, all goes on.
+    pub async fn keep_alive(self, pool: Pool) {
+        while !self.lease.is_lost() {
+            let asked_at = self.clock.monotonic();
+            let beat = tokio::time::timeout(self.settings.lease, self.beat(&pool)).await;
+            match beat {
+                Ok(Ok(true)) => self.lease.prolong(asked_at, self.settings.lease),
+                Ok(Ok(false)) => self.lease.lose(),
+                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be prolonged"),
+                Err(_) => tracing::warn!("the lease could not be prolonged in time"),
+            }
+            tokio::time::sleep(self.settings.heartbeat).await;
+        }
+    }
+
+    async fn beat(&self, pool: &Pool) -> Result<bool, StoreError> {
+        nodes::heartbeat(&pool.get().await?, self.key, self.settings.lease).await
+    }
+
+    /// Leaves under the fence: songs that are still running may be taken at once.
+    pub async fn leave(&self, pool: &Pool) {
+        self.lease.lose();
+        let left = async { nodes::leave(&pool.get().await?, self.key).await };
+        if let Ok(Err(error)) = tokio::time::timeout(self.settings.lease, left).await {
+            tracing::warn!(%error, "the lease could not be given back; it runs out by itself");
+        }
+    }
+}

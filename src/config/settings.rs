@@ -1,0 +1,339 @@
+//! Every setting, with its unit, default and bounds. Bounds are checked in `check.rs`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use serde::{Deserialize, Serialize};
+
+use super::values::{Credits, Rate, duration, masked, masked_list};
+
+const fn seconds(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+/// A struct of settings with its defaults beside its fields. Unknown keys are refused before serde
+/// sees them (`layers.rs`), with where they came from.
+macro_rules! settings {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[serde(default)]
+        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+/// Development forgives what production refuses: no key, no database, the simulator, any local origin.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Env {
+    #[default]
+    Development,
+    Production,
+}
+
+settings!(
+    /// The whole configuration, sections in the order a request meets them.
+    Config {
+        /// `development` (default) or `production`. Environment: `SONGFLIGHT_ENV`.
+        env: Env = Env::Development,
+        http: Http = Http::default(),
+        auth: Auth = Auth::default(),
+        database: Database = Database::default(),
+        providers: Providers = Providers::default(),
+        tasks: Tasks = Tasks::default(),
+        retry: Retry = Retry::default(),
+        credits: CreditRules = CreditRules::default(),
+        journal: Journal = Journal::default(),
+        realtime: Realtime = Realtime::default(),
+        assets: Assets = Assets::default(),
+        cluster: Cluster = Cluster::default(),
+        log: Log = Log::default(),
+        otel: Otel = Otel::default(),
+    }
+);
+
+settings!(
+    Http {
+        /// Address and port to listen at; default `127.0.0.1:8080`. `PORT` sets the port alone.
+        bind: String = "127.0.0.1:8080".into(),
+        /// Where clients and providers reach us, for callback urls; default: the bound address.
+        public_url: Option<String> = None,
+        /// Origins whose pages may call us (SEC-1); a port `*` is any port. Default: this machine's
+        /// pages in development, none in production. The origin of `public_url` is always allowed.
+        allowed_origins: Vec<String> = vec!["http://localhost:*".into(), "http://127.0.0.1:*".into()],
+        /// Threads that serve requests, 1-1024; default: one per core.
+        workers: Option<NonZeroUsize> = None,
+    }
+);
+
+settings!(
+    Auth {
+        /// The key of our own tokens (HS256) and callback urls; in production at least 32 bytes.
+        /// Default: a key made once in `.songflight/`.
+        #[serde(serialize_with = "masked")]
+        jwt_secret: Option<SecretString> = None,
+        /// Earlier keys: callback urls made with them stay valid; tokens do not.
+        #[serde(serialize_with = "masked_list")]
+        previous_secrets: Vec<SecretString> = Vec::new(),
+        /// Public keys of whoever signs tokens with RS256 or ES256.
+        jwks_url: Option<String> = None,
+        /// The `aud` a token must name, when set.
+        audience: Option<String> = None,
+        /// The `iss` a token must name, when set.
+        issuer: Option<String> = None,
+    }
+);
+
+settings!(
+    Database {
+        /// `postgres://…`; default: a private cluster in `data_dir`. Environment: `DATABASE_URL`.
+        #[serde(serialize_with = "masked")]
+        url: Option<SecretString> = None,
+        /// The private cluster's folder; development key and log are kept beside it. Default
+        /// `.songflight/postgres`.
+        data_dir: PathBuf = ".songflight/postgres".into(),
+        /// Connections for reading, 2-500; default 16. Writing has its own.
+        pool_size: usize = 16,
+    }
+);
+
+settings!(Providers {
+    suno: Provider = Provider::default(),
+    mureka: Provider = Provider::default(),
+    minimax: Provider = Provider::default(),
+    musicgpt: Provider = Provider::default(),
+});
+
+/// Whose flavour of the Suno API is spoken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dialect {
+    #[default]
+    SunoApi,
+    Kie,
+}
+
+settings!(
+    /// One provider. Without `api_key` and `base_url` it is simulated in development and absent in
+    /// production.
+    Provider {
+        /// Whether it may be used at all; default true.
+        enabled: bool = true,
+        /// Default: the provider's own address.
+        base_url: Option<String> = None,
+        #[serde(serialize_with = "masked")]
+        api_key: Option<SecretString> = None,
+        /// What the provider signs its callbacks with, where it signs them (CB-1).
+        #[serde(serialize_with = "masked")]
+        webhook_secret: Option<SecretString> = None,
+        /// `sunoapi` (default) or `kie`; only `suno` looks at it.
+        dialect: Dialect = Dialect::SunoApi,
+        /// How often it may be called, such as `20/10s`; default: what the provider documents, none when simulated.
+        rate_limit: Option<Rate> = None,
+        /// Generations in flight at once, from 1; default: what the provider documents.
+        max_concurrent: Option<u32> = None,
+        /// Where its finished files are fetched from, when not from the urls it gives.
+        cdn_url: Option<String> = None,
+        /// The model when the song names none; default: the adapter's.
+        model: Option<String> = None,
+    }
+);
+
+settings!(Tasks {
+    /// From submission to `timeout`, 1s-24h; default 10m.
+    #[serde(with = "duration")]
+    deadline: Duration = seconds(600),
+    /// How long an ambiguous submission may still be answered by a callback, 0s-1h; default 2m.
+    #[serde(with = "duration")]
+    grace: Duration = seconds(120),
+    /// Longest wait for a provider's limit, 1s-24h; default 60m.
+    #[serde(with = "duration")]
+    max_wait: Duration = seconds(3600),
+    /// One call to a provider, 100ms-10m; default 30s.
+    #[serde(with = "duration")]
+    call_timeout: Duration = seconds(30),
+    poll: Poll = Poll::default(),
+});
+
+settings!(
+    /// How often a provider is asked while its callback is awaited.
+    Poll {
+        /// 10ms-10m; default 2s.
+        #[serde(with = "duration")]
+        initial: Duration = seconds(2),
+        /// Longest pause, from `initial` to 1h; default 30s.
+        #[serde(with = "duration")]
+        max: Duration = seconds(30),
+        /// Each pause is the last one times this, 1.0-10.0; default 1.5.
+        multiplier: f64 = 1.5,
+    }
+);
+
+settings!(
+    /// When a failed call is tried again, per class (PROV-8); one delay per try, the last class's
+    /// single delay for as long as `tasks.max_wait` allows.
+    Retry {
+        /// 5 tries from 1 s doubling; jitter is added.
+        network: Delays = Delays::of(&[1, 2, 4, 8, 16]),
+        /// 30s, 2m, 5m.
+        provider_error: Delays = Delays::of(&[30, 120, 300]),
+        /// As `provider_error`.
+        unknown: Delays = Delays::of(&[30, 120, 300]),
+        /// None: partial results, or a refund.
+        timeout: Delays = Delays::of(&[]),
+        /// When the provider does not say how long; default 10s, exactly one.
+        rate_limited: Delays = Delays::of(&[10]),
+        manual: ManualRetry = ManualRetry::default(),
+    }
+);
+
+settings!(
+    Delays {
+        /// Each 0s-24h, at most 20.
+        #[serde(with = "duration::list")]
+        delays: Vec<Duration> = Vec::new(),
+    }
+);
+
+impl Delays {
+    fn of(delays: &[u64]) -> Self {
+        Self { delays: delays.iter().copied().map(seconds).collect() }
+    }
+}
+
+settings!(
+    /// The user's own retries of a failed song.
+    ManualRetry {
+        /// Per song, 0-100; default 5.
+        max: u32 = 5,
+        /// Per song and hour, 0-100; default 3.
+        per_hour: u32 = 3,
+    }
+);
+
+settings!(CreditRules {
+    /// What a new user starts with; default 10.
+    signup_grant: Credits = Credits::from_thousandths(10_000),
+    prices: Prices = Prices::default(),
+});
+
+settings!(
+    /// What one task costs, in credits with at most three decimals (CRED-1, `design.md` section 10).
+    Prices {
+        generate: Credits = Credits::from_thousandths(1000),
+        lyrics: Credits = Credits::from_thousandths(100),
+        extend: Credits = Credits::from_thousandths(500),
+        replace_section: Credits = Credits::from_thousandths(500),
+        stems: Credits = Credits::from_thousandths(500),
+        persona: Credits = Credits::from_thousandths(0),
+        cover: Credits = Credits::from_thousandths(1000),
+        merge: Credits = Credits::from_thousandths(500),
+        video: Credits = Credits::from_thousandths(0),
+    }
+);
+
+settings!(
+    /// The writer that commits many songs at once.
+    Journal {
+        /// Writers side by side, 1-16; default 1.
+        lanes: usize = 1,
+        /// Steps in one transaction, 1-16384; default 1024.
+        batch_max: usize = 1024,
+        /// Steps waiting before new work is refused, from `batch_max` to 1000000; default 4096.
+        queue_max: usize = 4096,
+    }
+);
+
+settings!(
+    /// WebSocket and SSE sessions (`protocol.md`).
+    Realtime {
+        /// From connect to `hello`, 100ms-1m; default 5s.
+        #[serde(with = "duration")]
+        hello_timeout: Duration = seconds(5),
+        /// Between pings, 100ms-10m; default 25s.
+        #[serde(with = "duration")]
+        ping: Duration = seconds(25),
+        /// From ping to pong, 100ms-10m; default 10s.
+        #[serde(with = "duration")]
+        pong: Duration = seconds(10),
+        /// Subscriptions of one session, 1-10000; default 100.
+        subs_max: usize = 100,
+        /// Per session, 1-10000; default 20.
+        commands_per_second: u32 = 20,
+        /// 1-10000; default 10.
+        connections_per_user: usize = 10,
+        /// One frame from a client in bytes, 1 KiB-16 MiB; default 64 KiB.
+        frame_bytes_max: usize = 65_536,
+        /// Events replayed on a resume, 1-100000; default 300.
+        resume_events_max: usize = 300,
+        /// The same in bytes, 1 KiB-64 MiB; default 256 KiB.
+        resume_bytes_max: usize = 262_144,
+        /// Frames waiting for one client, 1-100000; default 32.
+        outbox_frames_max: usize = 32,
+        /// The same in bytes, 1 KiB-64 MiB; default 64 KiB.
+        outbox_bytes_max: usize = 65_536,
+        /// Newest states kept for a slow client in bytes, 1 KiB-64 MiB; default 256 KiB.
+        slots_bytes_max: usize = 262_144,
+        /// A client that takes nothing for this long is cut off, 100ms-10m; default 10s.
+        #[serde(with = "duration")]
+        stall: Duration = seconds(10),
+        /// How long events can be replayed, in days, 1-365; default 7.
+        events_keep_days: u32 = 7,
+        /// Snapshots read at the same time, 1-1000; default 8.
+        snapshots_at_once: usize = 8,
+    }
+);
+
+settings!(
+    Assets {
+        /// `file:///…` or `s3://…`; default: `assets` beside the private cluster.
+        url: Option<String> = None,
+    }
+);
+
+settings!(
+    Cluster {
+        /// The bus between nodes; not needed for one. Environment: `REDIS_URL`.
+        #[serde(serialize_with = "masked")]
+        redis_url: Option<SecretString> = None,
+        /// How often a node renews its lease, 10ms-1m; default 2s.
+        #[serde(with = "duration")]
+        heartbeat: Duration = seconds(2),
+        /// After this long without a heartbeat a node's songs are taken over; from three heartbeats
+        /// to 10m; default 6s.
+        #[serde(with = "duration")]
+        lease: Duration = seconds(6),
+    }
+);
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One object per line.
+    Json,
+}
+
+settings!(Log {
+    /// `text` (default) or `json`.
+    format: LogFormat = LogFormat::Text,
+    /// Which messages, in the syntax of `tracing`; default `info`. Environment: `RUST_LOG`.
+    filter: String = "info".into(),
+});
+
+settings!(
+    Otel {
+        /// Where traces are sent (OTLP over HTTP); default: nowhere.
+        endpoint: Option<String> = None,
+    }
+);

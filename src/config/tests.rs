@@ -1,0 +1,235 @@
+//! The environment is an argument everywhere here, so these tests do not meet.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret;
+
+use super::*;
+
+fn load(environment: &[(&str, &str)]) -> Result<Loaded, ConfigError> {
+    let owned = environment.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    Config::load_from(None, owned)
+}
+
+fn problems(environment: &[(&str, &str)]) -> Vec<Problem> {
+    match load(environment) {
+        Err(ConfigError::Problems(problems)) => problems,
+        other => panic!("expected problems, got {other:?}"),
+    }
+}
+
+fn keys(problems: &[Problem]) -> Vec<&str> {
+    problems.iter().map(|problem| problem.key.as_str()).collect()
+}
+
+fn file(name: &str, text: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("songflight-config-{name}-{}.toml", std::process::id()));
+    std::fs::write(&path, text).expect("a file");
+    path
+}
+
+const PRODUCTION: [(&str, &str); 5] = [
+    ("SONGFLIGHT_ENV", "production"),
+    ("SONGFLIGHT_AUTH__JWT_SECRET", "0123456789abcdef0123456789abcdef"),
+    ("DATABASE_URL", "postgres://songs:hidden@db/songs"),
+    ("SONGFLIGHT_PROVIDERS__SUNO__API_KEY", "12345"),
+    ("SONGFLIGHT_HTTP__PUBLIC_URL", "https://songs.example.com"),
+];
+
+#[test]
+fn nothing_configured_is_a_working_development_configuration() {
+    let loaded = load(&[]).expect("the defaults");
+    let config = &loaded.config;
+    assert_eq!(config.env, Env::Development);
+    assert_eq!(config.http.bind, "127.0.0.1:8080");
+    assert_eq!(config.tasks.deadline, Duration::from_secs(600));
+    assert_eq!(config.credits.prices.lyrics.thousandths(), 100);
+    assert_eq!(config.retry.network.delays.len(), 5);
+    assert!(config.is_simulated());
+    assert!(!loaded.is_chosen("http.bind"));
+}
+
+#[test]
+fn the_file_is_over_the_defaults_and_the_environment_over_the_file() {
+    let path = file(
+        "layers",
+        "[tasks]\ndeadline = \"5m\"\ngrace = \"1m\"\npoll = { multiplier = 2 }\n\
+         [credits.prices]\ngenerate = 1.005\nstems = 2\n",
+    );
+    let environment = [("SONGFLIGHT_TASKS__GRACE".to_owned(), "30s".to_owned())];
+    let loaded = Config::load_from(Some(&path), environment).expect("a configuration");
+    let config = &loaded.config;
+    assert_eq!(config.tasks.deadline, Duration::from_secs(300));
+    assert_eq!(config.tasks.grace, Duration::from_secs(30));
+    assert_eq!(config.tasks.poll.multiplier, 2.0);
+    assert_eq!(config.credits.prices.generate.thousandths(), 1005);
+    assert_eq!(config.credits.prices.stems.thousandths(), 2000);
+    assert_eq!(loaded.sources["tasks.deadline"], path.display().to_string());
+    assert_eq!(loaded.sources["tasks.grace"], "env SONGFLIGHT_TASKS__GRACE");
+    assert_eq!(loaded.sources["tasks.max_wait"], DEFAULT_SOURCE);
+    std::fs::remove_file(path).expect("the file");
+}
+
+#[test]
+fn variables_are_read_as_what_their_key_is() {
+    let loaded = load(&[
+        ("SONGFLIGHT_RETRY__PROVIDER_ERROR__DELAYS", "[\"1s\",\"2s\"]"),
+        ("SONGFLIGHT_RETRY__NETWORK__DELAYS", "100ms, 1s"),
+        ("SONGFLIGHT_RETRY__UNKNOWN__DELAYS", "[]"),
+        ("SONGFLIGHT_AUTH__JWT_SECRET", "0012345"),
+        ("SONGFLIGHT_PROVIDERS__SUNO__MAX_CONCURRENT", "3"),
+        ("SONGFLIGHT_PROVIDERS__SUNO__RATE_LIMIT", "20/10s"),
+        ("SONGFLIGHT_PROVIDERS__SUNO__DIALECT", "kie"),
+        ("SONGFLIGHT_PROVIDERS__MUREKA__ENABLED", "false"),
+        ("SONGFLIGHT_CREDITS__PRICES__GENERATE", "1.005"),
+        ("SONGFLIGHT_HTTP__PUBLIC_URL", ""),
+        ("PORT", "9000"),
+        ("SONGFLIGHT_TOKEN", "an argument of `watch`"),
+        ("RUST_LOG", "debug"),
+    ]);
+    let loaded = loaded.expect("a configuration");
+    let config = &loaded.config;
+    let seconds = Duration::from_secs;
+    assert_eq!(config.retry.provider_error.delays, [seconds(1), seconds(2)]);
+    assert_eq!(config.retry.network.delays, [Duration::from_millis(100), seconds(1)]);
+    assert!(config.retry.unknown.delays.is_empty());
+    let secret = config.auth.jwt_secret.as_ref().map(ExposeSecret::expose_secret);
+    assert_eq!(secret, Some("0012345"));
+    assert_eq!(config.providers.suno.max_concurrent, Some(3));
+    assert_eq!(config.providers.suno.rate_limit, Some(Rate { count: 20, per: seconds(10) }));
+    assert_eq!(config.providers.suno.dialect, Dialect::Kie);
+    assert!(!config.providers.mureka.enabled);
+    assert_eq!(config.credits.prices.generate.thousandths(), 1005);
+    assert_eq!(config.http.public_url, None);
+    assert_eq!(config.http.bind, "127.0.0.1:9000");
+    assert_eq!(loaded.sources["http.bind"], "env PORT");
+    assert_eq!(config.log.filter, "debug");
+}
+
+#[test]
+fn all_problems_are_told_at_once_with_key_value_source_and_what_is_allowed() {
+    let found = problems(&[
+        ("SONGFLIGHT_TASKS__DEADLINE", "ten minutes"),
+        ("SONGFLIGHT_TASKS__GRACE", "9d"),
+        ("SONGFLIGHT_DATABASE__POOL_SIZE", "many"),
+        ("SONGFLIGHT_LOG__FORMAT", "xml"),
+        ("SONGFLIGHT_HTTP__BINDD", "x"),
+        ("SONGFLIGHT_CREDITS__PRICES__LYRICS", "0.0001"),
+        ("SONGFLIGHT_CLUSTER__LEASE", "5s"),
+        ("SONGFLIGHT_HTTP__WORKERS", "0"),
+        ("SONGFLIGHT_RETRY__UNKNOWN__DELAYS", "1s,soon"),
+        ("PORT", "80000"),
+    ]);
+    let mut sorted = keys(&found);
+    sorted.sort_unstable();
+    assert_eq!(
+        sorted,
+        [
+            "cluster.lease",
+            "credits.prices.lyrics",
+            "database.pool_size",
+            "http.bind",
+            "http.bindd",
+            "http.workers",
+            "log.format",
+            "retry.unknown.delays",
+            "tasks.deadline",
+            "tasks.grace",
+        ]
+    );
+    let text = ConfigError::Problems(found).to_string();
+    for part in [
+        "tasks.deadline = \"ten minutes\"   (env SONGFLIGHT_TASKS__DEADLINE)",
+        "must be a duration such as 250ms",
+        "must be from 0s to 1h",
+        "must be text or json",
+        "http.bindd = \"x\"   (env SONGFLIGHT_HTTP__BINDD)",
+        "did you mean http.bind?",
+        "must be from 6s to 10m",
+        "(env PORT)",
+    ] {
+        assert!(text.contains(part), "{part} is missing in:\n{text}");
+    }
+}
+
+#[test]
+fn unknown_keys_in_the_file_are_refused_with_the_file() {
+    let path = file("unknown", "http = 5\n[task]\ndeadline = \"1m\"\n[tasks]\nsecret_number = 7\n");
+    let error = Config::load_from(Some(&path), []).expect_err("unknown keys").to_string();
+    for part in ["did you mean tasks.deadline?", "this is a section", "tasks.secret_number"] {
+        assert!(error.contains(part), "{part} is missing in:\n{error}");
+    }
+    assert!(error.contains(&path.display().to_string()));
+    std::fs::remove_file(path).expect("the file");
+}
+
+#[test]
+fn a_named_file_must_exist_and_be_toml() {
+    let missing = Config::load_from(Some(Path::new("/nowhere/songflight.toml")), []);
+    assert!(matches!(missing, Err(ConfigError::File(..))));
+    let path = file("syntax", "[http\n");
+    let error = Config::load_from(Some(&path), []).expect_err("no TOML").to_string();
+    assert!(error.contains("is not valid TOML"), "{error}");
+    std::fs::remove_file(path).expect("the file");
+}
+
+#[test]
+fn production_starts_when_everything_is_there() {
+    let loaded = load(&PRODUCTION).expect("a configuration");
+    assert!(loaded.config.http.allowed_origins.is_empty());
+    assert!(loaded.config.http.allows("https://songs.example.com"));
+    assert!(!loaded.config.http.allows("http://localhost:3000"));
+}
+
+#[test]
+fn production_refuses_each_thing_that_is_only_for_development() {
+    let all = problems(&[("SONGFLIGHT_ENV", "production")]);
+    assert_eq!(keys(&all), ["auth.jwt_secret", "database.url", "providers.suno.api_key", "http.public_url"]);
+    for (name, text, key) in [
+        ("SONGFLIGHT_AUTH__JWT_SECRET", "short", "auth.jwt_secret"),
+        ("SONGFLIGHT_AUTH__PREVIOUS_SECRETS", "short", "auth.previous_secrets"),
+        ("SONGFLIGHT_AUTH__JWKS_URL", "http://keys.example.com", "auth.jwks_url"),
+        ("SONGFLIGHT_HTTP__ALLOWED_ORIGINS", "*", "http.allowed_origins"),
+        ("SONGFLIGHT_HTTP__ALLOWED_ORIGINS", "http://localhost:*", "http.allowed_origins"),
+        ("SONGFLIGHT_HTTP__PUBLIC_URL", "http://songs.example.com", "http.public_url"),
+        ("SONGFLIGHT_PROVIDERS__SUNO__ENABLED", "false", "providers.suno.api_key"),
+    ] {
+        let changed: Vec<_> = PRODUCTION.iter().copied().chain([(name, text)]).collect();
+        assert_eq!(keys(&problems(&changed)), [key], "{name}={text}");
+    }
+}
+
+#[test]
+fn origins_match_whole_and_a_star_is_any_port() {
+    let http = load(&[]).expect("the defaults").config.http;
+    for origin in ["http://localhost:3000", "http://127.0.0.1:8080", "http://localhost"] {
+        assert!(http.allows(origin), "{origin}");
+    }
+    for origin in
+        ["http://localhost.evil.com", "http://localhost:80.evil.com", "https://localhost:3000", "null"]
+    {
+        assert!(!http.allows(origin), "{origin}");
+    }
+}
+
+#[test]
+fn no_secret_is_in_what_is_printed() {
+    let environment: Vec<_> = PRODUCTION
+        .iter()
+        .copied()
+        .chain([
+            ("SONGFLIGHT_PROVIDERS__SUNO__WEBHOOK_SECRET", "hidden"),
+            ("SONGFLIGHT_AUTH__PREVIOUS_SECRETS", "hidden6789abcdef0123456789abcdef"),
+            ("REDIS_URL", "redis://:hidden@cache:6379"),
+        ])
+        .collect();
+    let loaded = load(&environment).expect("a configuration");
+    let printed = describe(&loaded) + &format!("{loaded:?}");
+    for secret in ["hidden", "12345", "0123456789abcdef"] {
+        assert!(!printed.contains(secret), "{secret} is in\n{printed}");
+    }
+    assert!(printed.contains("postgres://songs:••••@db/songs"));
+    assert!(printed.contains("# env DATABASE_URL"));
+    let misspelt = problems(&[("SONGFLIGHT_AUTH__JWT_SECRETT", "hidden"), ("DATABASE_URL", "hidden")]);
+    assert!(!ConfigError::Problems(misspelt).to_string().contains("hidden"));
+}

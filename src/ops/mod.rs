@@ -1,0 +1,3 @@
+//! What keeps the service running besides songs: the private database so far.
+
+pub mod private_postgres;

@@ -1,0 +1,541 @@
+//! The shell around one song in flight: an actor that carries events to [`step`], steps to the journal,
+//! and acts to the provider, always in the order *decide, commit, act*.
+//!
+//! Deliberately absent: any `if` about what an event means (`song::step`), any SQL (`store`). A song with
+//! nothing due soon has no actor: the directory keeps its time and wakes it again.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::{
+    Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, Message,
+    SpawnHandle, WrapFuture,
+};
+use serde_json::{Map, Value};
+
+use super::directory::{Directory, Rest};
+use super::due::{Due, due};
+use super::event::Event;
+use super::parts::News;
+use super::phase::{CallState, Rules, Run, Song};
+use super::refusal::{self, Refusal};
+use super::step::{Act, Step, step};
+use super::view;
+use crate::cluster::Lease;
+use crate::credit::Credits;
+use crate::id::{CallKey, SongId, UserId};
+use crate::provider::failure::{Class, Failure};
+use crate::provider::gate::TaskSlot;
+use crate::provider::{Member, Providers, Submitted};
+use crate::store::journal::{CommitError, Committed, Entry, Journal};
+use crate::store::row::{InboxRow, StepRow};
+use crate::time::{Clock, Time};
+
+/// What every song of a node shares.
+pub struct World {
+    pub rules: Rules,
+    pub clock: Clock,
+    pub journal: Journal,
+    pub pool: deadpool_postgres::Pool,
+    pub providers: Providers,
+    pub lease: Lease,
+    /// The url that a provider is to call for this call (CB-1).
+    pub reply_to: Box<dyn Fn(&str, &CallKey) -> String + Send + Sync>,
+}
+
+/// A song whose next need is farther off than this gives its actor up.
+const LINGER: Duration = Duration::from_secs(20);
+/// A call starts at most this long after its intent was recorded.
+const CALL_WITHIN: Duration = Duration::from_secs(5);
+/// A wait for the provider's limits that lasts longer is shown to the owner.
+const LIMIT_SHOWS: Duration = Duration::from_secs(1);
+
+pub struct SongActor {
+    song: Song,
+    version: i64,
+    /// The song as its watchers know it.
+    view: Map<String, Value>,
+    world: Arc<World>,
+    directory: Addr<Directory>,
+    timer: Option<SpawnHandle>,
+    /// Its place at the provider, from the submission to the end of the task.
+    slot: Option<TaskSlot>,
+    /// When the provider was last asked, or this actor took the song up.
+    polled: Time,
+    /// A wait for a slot, or a poll, is under way.
+    busy: Option<Due>,
+}
+
+/// Something happened. Answered once it is durable.
+#[derive(Message)]
+#[rtype(result = "Result<Told, TellError>")]
+pub struct Happened {
+    pub event: Event,
+    /// The owner's wish is checked and may be refused; our own events never are.
+    pub by: Option<UserId>,
+    /// The callback that brought it, to be kept in the same commit (CB-2).
+    pub inbox: Option<InboxRow>,
+}
+
+/// The song after the event.
+#[derive(Clone, Debug)]
+pub struct Told {
+    pub view: Arc<Map<String, Value>>,
+    pub changed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum TellError {
+    /// There is none, or it is somebody else's.
+    #[error("no such song")]
+    NotFound,
+    #[error("refused: {0:?}")]
+    Refused(Refusal),
+    #[error("costs {required}, there are {available}")]
+    Short { required: Credits, available: Credits },
+    /// Not known to be durable: try again later.
+    #[error("the song cannot be changed now")]
+    Unavailable,
+    /// Another node writes this song.
+    #[error("the song is another node's")]
+    Elsewhere,
+}
+
+impl SongActor {
+    pub fn new(
+        song: Song,
+        version: i64,
+        slot: Option<TaskSlot>,
+        world: Arc<World>,
+        directory: Addr<Directory>,
+    ) -> Self {
+        let view = view::view(&song, &world.rules);
+        let polled = world.clock.now();
+        Self { song, version, view, world, directory, timer: None, slot, polled, busy: None }
+    }
+
+    fn member(&self) -> Option<&Member> {
+        self.world.providers.member(&self.song.head.provider)
+    }
+
+    /// Looks at what the song needs next: does it, or sets the timer for it, or rests.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let now = self.world.clock.now();
+        match due(&self.song, self.polled, &self.world.rules) {
+            Some((at, what)) if at <= now => self.perform(what, ctx),
+            next => {
+                let left = next.map_or(LINGER, |(at, _)| at.since(now));
+                let rest = next.is_none() || left > LINGER;
+                // Rounded up: a timer that fires early would find nothing due.
+                let wait = left.min(LINGER) + Duration::from_millis(1);
+                let timer = ctx.run_later(wait, move |actor, ctx| {
+                    actor.timer = None;
+                    if rest { actor.rest(ctx) } else { actor.arm(ctx) }
+                });
+                self.timer = Some(timer);
+            }
+        }
+    }
+
+    /// Gives the actor up until something is due or asked.
+    fn rest(&mut self, ctx: &mut Context<Self>) {
+        if self.busy.is_some() {
+            return self.arm_later(LINGER, ctx);
+        }
+        let due = due(&self.song, self.world.clock.now(), &self.world.rules).map(|(at, _)| at);
+        self.directory.do_send(Rest {
+            song: self.song.id,
+            due,
+            slot: self.slot.take(),
+            actor: Some(ctx.address()),
+        });
+        ctx.stop();
+    }
+
+    fn arm_later(&mut self, wait: Duration, ctx: &mut Context<Self>) {
+        if let Some(timer) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        self.timer = Some(ctx.run_later(wait, |actor, ctx| {
+            actor.timer = None;
+            actor.arm(ctx);
+        }));
+    }
+
+    fn perform(&mut self, what: Due, ctx: &mut Context<Self>) {
+        if self.busy == Some(what) {
+            // In the provider's queue, maybe for long: the song looks now and then whether it still wants to.
+            let timer = ctx.run_later(LINGER, |actor, ctx| {
+                actor.timer = None;
+                ctx.notify(Happened { event: Event::Wake, by: None, inbox: None });
+                actor.arm(ctx);
+            });
+            self.timer = Some(timer);
+            return;
+        }
+        match what {
+            Due::Submit(call) => self.seek_slot(call, ctx),
+            Due::Poll(call) => self.poll(call, ctx),
+            Due::Wake => ctx.notify(Happened { event: Event::Wake, by: None, inbox: None }),
+        }
+    }
+
+    // --- submitting ---
+
+    fn seek_slot(&mut self, call: CallKey, ctx: &mut Context<Self>) {
+        if self.slot.is_some() {
+            self.busy = Some(Due::Submit(call));
+            return ctx.notify(SlotHeld { call, slot: None });
+        }
+        let Some(gate) = self.member().map(|member| member.gate.clone()) else {
+            return self.no_provider(call, ctx);
+        };
+        self.busy = Some(Due::Submit(call));
+        if let Some(slot) = gate.try_submit_slot() {
+            return ctx.notify(SlotHeld { call, slot: Some(slot) });
+        }
+        self.arm_later(LINGER, ctx);
+        let me = ctx.address();
+        actix::spawn(async move {
+            let mut slot = Box::pin(gate.submit_slot());
+            let slot = match tokio::time::timeout(LIMIT_SHOWS, &mut slot).await {
+                Ok(slot) => slot,
+                Err(_) => {
+                    me.do_send(Happened { event: Event::Limited, by: None, inbox: None });
+                    loop {
+                        match tokio::time::timeout(LINGER, &mut slot).await {
+                            Ok(slot) => break slot,
+                            // The song ended or moved on while it stood in the queue.
+                            Err(_) if !me.connected() => return,
+                            Err(_) => {}
+                        }
+                    }
+                }
+            };
+            me.do_send(SlotHeld { call, slot: Some(slot) });
+        });
+    }
+
+    /// The configuration no longer has the provider that this song was given to.
+    fn no_provider(&mut self, call: CallKey, ctx: &mut Context<Self>) {
+        let failure = Failure::new(Class::ProviderError, "the provider is not configured").operator();
+        ctx.notify(Happened { event: Event::SubmitFailed { call, failure }, by: None, inbox: None });
+    }
+
+    /// Makes the call whose intent is durable, unless it is too late for it (PROV-5).
+    fn submit(&self, key: CallKey, not_after: Time) {
+        let Some(member) = self.member() else { return };
+        let order = self.song.wish.order(key, self.song.head.kind, self.song.title.as_deref(), self.words());
+        let (world, provider, gate) = (self.world.clone(), member.provider.clone(), member.gate.clone());
+        let (directory, song) = (self.directory.clone(), self.song.id);
+        let reply_to = (world.reply_to)(provider.capabilities().name, &key);
+        actix::spawn(async move {
+            let event = if in_time(&world, not_after) {
+                let started = world.clock.monotonic();
+                let answer = provider.submit(&order, &reply_to).await;
+                tell_metrics(&world, started, &answer);
+                outcome(key, answer, &gate)
+            } else {
+                Event::NotSent { call: key }
+            };
+            insist(&directory, song, event).await;
+        });
+    }
+
+    fn words(&self) -> Option<&str> {
+        self.song.lyrics.as_deref()
+    }
+
+    // --- asking ---
+
+    fn poll(&mut self, call: CallKey, ctx: &mut Context<Self>) {
+        let Some(task) = provider_task(self.song.phase.run(), call) else { return };
+        let Some(member) = self.member().cloned() else { return self.arm_later(LINGER, ctx) };
+        if let Err(wait) = member.gate.try_poll_slot() {
+            return self.arm_later(wait.clamp(Duration::from_millis(50), LINGER), ctx);
+        }
+        self.busy = Some(Due::Poll(call));
+        let (provider, kind, me) = (member.provider, self.song.head.kind, ctx.address());
+        actix::spawn(async move {
+            let answer = provider.poll(kind, &task).await;
+            me.do_send(Polled { call, answer });
+        });
+    }
+
+    // --- keeping ---
+
+    fn adopt(&mut self, step: Step, view: Map<String, Value>, ctx: &mut Context<Self>) {
+        self.song = step.song;
+        self.version += 1;
+        self.view = view;
+        if self.busy.is_none() && !self.song.phase.run().is_some_and(holds_a_place) {
+            self.slot = None;
+        }
+        for act in &step.acts {
+            match act {
+                Act::Submit(key) => {
+                    self.busy = None;
+                    self.polled = self.world.clock.now();
+                    if let Some(not_after) = not_after(&self.song, *key) {
+                        self.submit(*key, not_after);
+                    }
+                }
+            }
+        }
+        self.arm(ctx);
+    }
+
+    /// What is in memory may not be what is stored: stop; whoever needs the song loads it again.
+    fn lost(&mut self, ctx: &mut Context<Self>) {
+        let again = self.song.phase.run().map(|_| self.world.clock.now() + Duration::from_secs(1));
+        let slot = self.slot.take();
+        self.directory.do_send(Rest { song: self.song.id, due: again, slot, actor: Some(ctx.address()) });
+        ctx.stop();
+    }
+
+    /// The slot that was waited for is not needed after all.
+    fn place_not_used(&mut self) {
+        self.busy = None;
+        if !self.song.phase.run().is_some_and(holds_a_place) {
+            self.slot = None;
+        }
+    }
+
+    fn told(&self, changed: bool) -> Told {
+        Told { view: Arc::new(self.view.clone()), changed }
+    }
+
+    fn refused(&self, event: &Event, by: Option<&UserId>, now: Time) -> Option<TellError> {
+        let owner = by?;
+        if *owner != self.song.user {
+            return Some(TellError::NotFound);
+        }
+        refusal::check(&self.song, event, now, &self.world.rules).err().map(|refusal| match refusal {
+            Refusal::Gone => TellError::NotFound,
+            other => TellError::Refused(other),
+        })
+    }
+}
+
+impl Actor for SongActor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        // Room for a burst of callbacks; who finds it full waits.
+        ctx.set_mailbox_capacity(32);
+        if self.slot.is_none() && self.song.phase.run().is_some_and(holds_a_place) {
+            self.slot = self.member().map(|member| member.gate.adopt_slot());
+        }
+        self.arm(ctx);
+    }
+}
+
+impl Handler<Happened> for SongActor {
+    type Result = AtomicResponse<Self, Result<Told, TellError>>;
+
+    /// Decides, commits, then acts: nothing is shown that is not durable (RT-1). The next message waits.
+    fn handle(&mut self, Happened { event, by, inbox }: Happened, _: &mut Context<Self>) -> Self::Result {
+        let now = self.world.clock.now();
+        if let Some(error) = self.refused(&event, by.as_ref(), now) {
+            return AtomicResponse::new(Box::pin(std::future::ready(Err(error)).into_actor(self)));
+        }
+        let next = step(&self.song, &event, now, &self.world.rules);
+        let nothing = next.is_nothing(&self.song);
+        let view = view::view(&next.song, &self.world.rules);
+        let entry = match (nothing, inbox) {
+            (true, None) => {
+                if matches!(event, Event::Submitting { .. }) {
+                    self.place_not_used();
+                }
+                let told = self.told(false);
+                return AtomicResponse::new(Box::pin(std::future::ready(Ok(told)).into_actor(self).map(
+                    |told, actor, ctx| {
+                        actor.arm(ctx);
+                        told
+                    },
+                )));
+            }
+            (true, Some(inbox)) => Entry::Callback(InboxRow { outcome: "nothing new", ..inbox }),
+            (false, inbox) => {
+                let set = view::changes(&self.view, &view);
+                let row = StepRow::new(&self.song, self.version, &next, set, now);
+                Entry::Step(Box::new(row), inbox)
+            }
+        };
+        let journal = self.world.journal.clone();
+        let commit = async move { journal.commit(entry).await };
+        AtomicResponse::new(Box::pin(commit.into_actor(self).map(
+            move |committed, actor, ctx| match committed {
+                Ok(Committed::Moved) => {
+                    actor.adopt(next, view, ctx);
+                    Ok(actor.told(true))
+                }
+                Ok(Committed::Kept) => Ok(actor.told(false)),
+                Ok(Committed::Short { required, available }) => Err(TellError::Short { required, available }),
+                Err(CommitError::Busy) => {
+                    // Nothing was written: the song in memory is still the song.
+                    actor.arm_later(Duration::from_millis(200), ctx);
+                    Err(TellError::Unavailable)
+                }
+                Ok(_) | Err(_) => {
+                    actor.lost(ctx);
+                    Err(TellError::Unavailable)
+                }
+            },
+        )))
+    }
+}
+
+/// The provider has room for this call.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct SlotHeld {
+    call: CallKey,
+    /// `None` where the song already has its place.
+    slot: Option<TaskSlot>,
+}
+
+impl Handler<SlotHeld> for SongActor {
+    type Result = ();
+
+    fn handle(&mut self, SlotHeld { call, slot }: SlotHeld, ctx: &mut Context<Self>) {
+        if slot.is_some() {
+            self.slot = slot;
+        }
+        let lease_left = self.world.lease.ends().saturating_duration_since(self.world.clock.monotonic());
+        if lease_left < Duration::from_millis(100) {
+            // Without the lease nothing may be sent; it comes back with the database (durability.md section 5).
+            self.place_not_used();
+            return self.arm_later(Duration::from_secs(1), ctx);
+        }
+        let not_after = self.world.clock.now() + lease_left.min(CALL_WITHIN);
+        ctx.notify(Happened { event: Event::Submitting { call, not_after }, by: None, inbox: None });
+    }
+}
+
+/// What a poll brought.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Polled {
+    call: CallKey,
+    answer: Result<News, Failure>,
+}
+
+impl Handler<Polled> for SongActor {
+    type Result = ();
+
+    fn handle(&mut self, Polled { call, answer }: Polled, ctx: &mut Context<Self>) {
+        self.busy = None;
+        self.polled = self.world.clock.now();
+        match answer {
+            Ok(news) => {
+                let news = with_fallback_urls(news, self.member());
+                let event = Event::News { call, provider_task: None, news };
+                ctx.notify(Happened { event, by: None, inbox: None });
+            }
+            // The question failed; that says nothing of the task.
+            Err(failure) => {
+                metrics::counter!("songflight_polls_failed_total", "class" => failure.class.as_str())
+                    .increment(1);
+                if failure.class == Class::RateLimited
+                    && let Some(member) = self.member()
+                {
+                    member.gate.pause(failure.retry_after.unwrap_or(self.world.rules.retry.rate_limited));
+                }
+                tracing::debug!(song.id = %self.song.id, ?failure, "a poll failed");
+                self.arm(ctx);
+            }
+        }
+    }
+}
+
+/// A url for each clip that may be tried at the deadline (PROV-7).
+pub fn with_fallback_urls(mut news: News, member: Option<&Member>) -> News {
+    if let (News::Clips(_, clips), Some(member)) = (&mut news, member) {
+        for clip in clips {
+            clip.fallback_url = clip.clip_id.as_ref().and_then(|id| member.provider.audio_from_clip_id(id));
+        }
+    }
+    news
+}
+
+/// Tells a song something that must not get lost: until it is durable, or known to matter no more.
+async fn insist(directory: &Addr<Directory>, song: SongId, event: Event) {
+    let mut wait = Duration::from_millis(100);
+    loop {
+        match super::directory::tell(directory, song, None, event.clone(), None).await {
+            Ok(_) | Err(TellError::NotFound | TellError::Elsewhere) => return,
+            Err(error) => {
+                tracing::warn!(song.id = %song, %error, "what the provider answered is not durable yet");
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(Duration::from_secs(4));
+            }
+        }
+    }
+}
+
+/// The last look before money may be spent: the call starts in time and under our lease, or never.
+fn in_time(world: &World, not_after: Time) -> bool {
+    world.clock.now() < not_after && !world.lease.is_lost() && world.clock.monotonic() < world.lease.ends()
+}
+
+fn outcome(call: CallKey, answer: Result<Submitted, Failure>, gate: &crate::provider::gate::Gate) -> Event {
+    match answer {
+        Ok(Submitted::Task(provider_task)) => Event::Submitted { call, provider_task },
+        Ok(Submitted::Done(news)) => Event::News { call, provider_task: None, news },
+        Err(failure) => {
+            if failure.class == Class::RateLimited {
+                gate.pause(failure.retry_after.unwrap_or(Duration::from_secs(1)));
+            }
+            if failure.operator || failure.class == Class::InsufficientProviderCredits {
+                tracing::error!(?failure, "the provider account needs an operator");
+            }
+            Event::SubmitFailed { call, failure }
+        }
+    }
+}
+
+fn tell_metrics(world: &World, started: Instant, answer: &Result<Submitted, Failure>) {
+    let took = world.clock.monotonic().duration_since(started).as_secs_f64();
+    metrics::histogram!("songflight_submit_seconds").record(took);
+    let outcome = match answer {
+        Ok(_) => "accepted",
+        Err(failure) => failure.class.as_str(),
+    };
+    metrics::counter!("songflight_submissions_total", "outcome" => outcome).increment(1);
+}
+
+/// Whether the provider may be working on it: then it takes up one of the provider's places.
+pub(super) fn holds_a_place(run: &Run) -> bool {
+    run.calls.iter().any(|call| {
+        matches!(
+            call.state,
+            CallState::Intent { .. } | CallState::Submitted { .. } | CallState::Unknown { .. }
+        )
+    })
+}
+
+fn not_after(song: &Song, key: CallKey) -> Option<Time> {
+    match song.phase.run()?.calls.get(usize::from(key.call))?.state {
+        CallState::Intent { not_after, .. } => Some(not_after),
+        CallState::Accepted { .. }
+        | CallState::Submitted { .. }
+        | CallState::Unknown { .. }
+        | CallState::Done
+        | CallState::Failed { .. } => None,
+    }
+}
+
+fn provider_task(run: Option<&Run>, key: CallKey) -> Option<String> {
+    match &run?.calls.get(usize::from(key.call))?.state {
+        CallState::Submitted { provider_task, .. } => Some(provider_task.clone()),
+        CallState::Accepted { .. }
+        | CallState::Intent { .. }
+        | CallState::Unknown { .. }
+        | CallState::Done
+        | CallState::Failed { .. } => None,
+    }
+}

@@ -1,0 +1,339 @@
+//! Who keeps which song: one directory on each arbiter, songs spread over them by id. It finds the actor of
+//! a song that runs, wakes one that rests, and holds the time at which a resting song is due.
+//!
+//! Not here: anything about what a song is or does.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::{
+    Actor, ActorFutureExt, Addr, ArbiterHandle, AsyncContext, Context, Handler, Message, ResponseFuture,
+    SpawnHandle, WrapFuture,
+};
+use tokio::sync::oneshot;
+
+use super::actor::{Happened, SongActor, TellError, Told, World};
+use super::event::Event;
+use super::phase::Song;
+use crate::id::{SongId, UserId};
+use crate::provider::gate::TaskSlot;
+use crate::store::row::InboxRow;
+use crate::store::songs::Stored;
+use crate::store::{StoreError, nodes, songs};
+use crate::time::Time;
+
+pub struct Directory {
+    world: Arc<World>,
+    awake: HashMap<SongId, Addr<SongActor>>,
+    /// Songs that are being loaded, and who waits for them.
+    waking: HashMap<SongId, Vec<oneshot::Sender<Result<Addr<SongActor>, TellError>>>>,
+    /// Songs that rest until a time, with their place at the provider.
+    asleep: HashMap<SongId, Sleep>,
+    wheel: BTreeSet<(Time, SongId)>,
+    timer: Option<(Time, SpawnHandle)>,
+}
+
+struct Sleep {
+    due: Time,
+    slot: Option<TaskSlot>,
+}
+
+/// Songs that are woken in one go when their time has come; the rest follow at once after.
+const WAKE_AT_ONCE: usize = 256;
+
+/// The directories of all arbiters.
+#[derive(Clone)]
+pub struct Directories {
+    each: Arc<[Addr<Directory>]>,
+}
+
+impl Directories {
+    pub fn start(world: &Arc<World>, arbiters: &[ArbiterHandle]) -> Self {
+        let each = arbiters
+            .iter()
+            .map(|arbiter| {
+                let world = world.clone();
+                Directory::start_in_arbiter(arbiter, move |ctx| {
+                    ctx.set_mailbox_capacity(4096);
+                    Directory::new(world)
+                })
+            })
+            .collect();
+        Self { each }
+    }
+
+    /// The one that keeps this song.
+    pub fn of(&self, song: SongId) -> &Addr<Directory> {
+        let spread = song.0.as_u64_pair().1.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        &self.each[usize::try_from(spread).unwrap_or(0) % self.each.len()]
+    }
+
+    /// Tells a song that something happened, and answers once that is durable.
+    ///
+    /// # Errors
+    /// See [`TellError`].
+    pub async fn tell(
+        &self,
+        song: SongId,
+        by: Option<UserId>,
+        event: Event,
+        inbox: Option<InboxRow>,
+    ) -> Result<Told, TellError> {
+        tell(self.of(song), song, by, event, inbox).await
+    }
+}
+
+pub(super) async fn tell(
+    directory: &Addr<Directory>,
+    song: SongId,
+    by: Option<UserId>,
+    event: Event,
+    inbox: Option<InboxRow>,
+) -> Result<Told, TellError> {
+    // Twice: an actor may go to rest between being found and being told.
+    for _ in 0..3 {
+        let found = directory.send(Find { song, by: by.clone() }).await;
+        let actor = found.map_err(|_| TellError::Unavailable)??;
+        let happened = Happened { event: event.clone(), by: by.clone(), inbox: inbox.clone() };
+        if let Ok(answer) = actor.send(happened).await {
+            return answer;
+        }
+    }
+    Err(TellError::Unavailable)
+}
+
+impl Directory {
+    fn new(world: Arc<World>) -> Self {
+        Self {
+            world,
+            awake: HashMap::new(),
+            waking: HashMap::new(),
+            asleep: HashMap::new(),
+            wheel: BTreeSet::new(),
+            timer: None,
+        }
+    }
+
+    fn start_actor(&mut self, song: Song, version: i64, ctx: &mut Context<Self>) -> Addr<SongActor> {
+        let id = song.id;
+        let slot = self.unschedule(id);
+        let actor = SongActor::new(song, version, slot, self.world.clone(), ctx.address()).start();
+        self.awake.insert(id, actor.clone());
+        metrics::gauge!("songflight_song_actors").increment(1);
+        actor
+    }
+
+    fn schedule(&mut self, song: SongId, due: Time, slot: Option<TaskSlot>, ctx: &mut Context<Self>) {
+        let kept = self.unschedule(song);
+        self.asleep.insert(song, Sleep { due, slot: slot.or(kept) });
+        self.wheel.insert((due, song));
+        self.arm(ctx);
+    }
+
+    fn unschedule(&mut self, song: SongId) -> Option<TaskSlot> {
+        let sleep = self.asleep.remove(&song)?;
+        self.wheel.remove(&(sleep.due, song));
+        sleep.slot
+    }
+
+    /// One timer for the earliest of all.
+    fn arm(&mut self, ctx: &mut Context<Self>) {
+        let Some((due, _)) = self.wheel.first().copied() else { return };
+        if self.timer.as_ref().is_some_and(|(at, _)| *at <= due) {
+            return;
+        }
+        if let Some((_, timer)) = self.timer.take() {
+            ctx.cancel_future(timer);
+        }
+        let wait = due.since(self.world.clock.now());
+        let timer = ctx.run_later(wait, |directory, ctx| {
+            directory.timer = None;
+            directory.wake_due(ctx);
+        });
+        self.timer = Some((due, timer));
+    }
+
+    fn wake_due(&mut self, ctx: &mut Context<Self>) {
+        let now = self.world.clock.now();
+        let due: Vec<(Time, SongId)> =
+            self.wheel.iter().take_while(|(at, _)| *at <= now).take(WAKE_AT_ONCE).copied().collect();
+        for (at, song) in &due {
+            self.wheel.remove(&(*at, *song));
+        }
+        let ids: Vec<SongId> =
+            due.iter().map(|(_, song)| *song).filter(|song| !self.awake.contains_key(song)).collect();
+        if !ids.is_empty() {
+            self.load(ids, ctx);
+        }
+        self.arm(ctx);
+    }
+
+    /// Loads songs and starts their actors; whoever waits for one of them is answered.
+    fn load(&mut self, ids: Vec<SongId>, ctx: &mut Context<Self>) {
+        for id in &ids {
+            self.waking.entry(*id).or_default();
+        }
+        let world = self.world.clone();
+        let asked = ids.clone();
+        let loading = async move { load(&world, &asked).await };
+        ctx.spawn(
+            loading.into_actor(self).map(move |loaded, directory, ctx| directory.loaded(&ids, loaded, ctx)),
+        );
+    }
+
+    fn loaded(&mut self, ids: &[SongId], loaded: Result<Vec<Stored>, StoreError>, ctx: &mut Context<Self>) {
+        let again = self.world.clock.now() + Duration::from_secs(2);
+        let mut found = match loaded {
+            Ok(stored) => stored.into_iter().map(|stored| (stored.song.id, stored)).collect(),
+            Err(error) => {
+                tracing::warn!(%error, songs = ids.len(), "songs could not be loaded; trying again");
+                for id in ids {
+                    self.answer(*id, &Err(TellError::Unavailable));
+                    if self.asleep.contains_key(id) {
+                        self.schedule(*id, again, None, ctx);
+                    }
+                }
+                return;
+            }
+        };
+        for id in ids {
+            let answer = self.settle(*id, &mut found, ctx);
+            self.answer(*id, &answer);
+        }
+    }
+
+    fn settle(
+        &mut self,
+        id: SongId,
+        found: &mut HashMap<SongId, Stored>,
+        ctx: &mut Context<Self>,
+    ) -> Result<Addr<SongActor>, TellError> {
+        if let Some(actor) = self.awake.get(&id).filter(|actor| actor.connected()) {
+            return Ok(actor.clone());
+        }
+        let Some(stored) = found.remove(&id) else {
+            self.unschedule(id);
+            return Err(TellError::NotFound);
+        };
+        let node = self.world.journal.node();
+        if stored.owner != Some((node.id, node.epoch)) {
+            self.unschedule(id);
+            return Err(TellError::Elsewhere);
+        }
+        Ok(self.start_actor(stored.song, stored.version, ctx))
+    }
+
+    fn answer(&mut self, id: SongId, answer: &Result<Addr<SongActor>, TellError>) {
+        for waiter in self.waking.remove(&id).unwrap_or_default() {
+            drop(waiter.send(answer.clone()));
+        }
+    }
+}
+
+/// Loads songs for their actors; takes those that no living node owns.
+async fn load(world: &World, ids: &[SongId]) -> Result<Vec<Stored>, StoreError> {
+    let client = world.pool.get().await?;
+    let mut stored = songs::load_many(&client, ids).await?;
+    let node = world.journal.node();
+    for one in &mut stored {
+        if one.owner != Some((node.id, node.epoch)) && nodes::claim(&client, node, one.song.id).await? {
+            // Between reading and claiming the former owner may have written: read again.
+            if let Some(fresh) = songs::load(&client, one.song.id).await? {
+                *one = fresh;
+            }
+        }
+    }
+    Ok(stored)
+}
+
+impl Actor for Directory {
+    type Context = Context<Self>;
+}
+
+/// The actor of a song, woken if need be.
+#[derive(Message)]
+#[rtype(result = "Result<Addr<SongActor>, TellError>")]
+struct Find {
+    song: SongId,
+    /// Whose song it must be, to be worth waking for.
+    by: Option<UserId>,
+}
+
+impl Handler<Find> for Directory {
+    type Result = ResponseFuture<Result<Addr<SongActor>, TellError>>;
+
+    fn handle(&mut self, Find { song, by }: Find, ctx: &mut Context<Self>) -> Self::Result {
+        if let Some(actor) = self.awake.get(&song).filter(|actor| actor.connected()) {
+            return Box::pin(std::future::ready(Ok(actor.clone())));
+        }
+        let (answer, heard) = oneshot::channel();
+        match self.waking.get_mut(&song) {
+            Some(waiters) => waiters.push(answer),
+            None => {
+                self.waking.insert(song, vec![answer]);
+                // Other people's songs are not even woken (SEC-3).
+                let world = self.world.clone();
+                let allowed = async move {
+                    let Some(by) = by else { return Ok(true) };
+                    let client = world.pool.get().await?;
+                    Ok::<_, StoreError>(songs::load_own(&client, song, &by).await?.is_some())
+                };
+                ctx.spawn(allowed.into_actor(self).map(move |allowed, directory, ctx| match allowed {
+                    Ok(true) => directory.load(vec![song], ctx),
+                    Ok(false) => directory.answer(song, &Err(TellError::NotFound)),
+                    Err(error) => {
+                        tracing::warn!(%error, "a song could not be looked up");
+                        directory.answer(song, &Err(TellError::Unavailable));
+                    }
+                }));
+            }
+        }
+        Box::pin(async move { heard.await.unwrap_or(Err(TellError::Unavailable)) })
+    }
+}
+
+/// A song that was just created: its actor starts from what is in memory.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Born {
+    pub song: Box<Song>,
+}
+
+impl Handler<Born> for Directory {
+    type Result = ();
+
+    fn handle(&mut self, Born { song }: Born, ctx: &mut Context<Self>) {
+        if !self.awake.contains_key(&song.id) && !self.waking.contains_key(&song.id) {
+            self.start_actor(*song, 1, ctx);
+        }
+    }
+}
+
+/// A song needs no actor before `due`. Sent by its actor that stops, and by the recovery for songs that
+/// were taken over.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub struct Rest {
+    pub song: SongId,
+    pub due: Option<Time>,
+    pub slot: Option<TaskSlot>,
+    pub actor: Option<Addr<SongActor>>,
+}
+
+impl Handler<Rest> for Directory {
+    type Result = ();
+
+    fn handle(&mut self, Rest { song, due, slot, actor }: Rest, ctx: &mut Context<Self>) {
+        if actor.is_some() && self.awake.get(&song) == actor.as_ref() {
+            self.awake.remove(&song);
+            metrics::gauge!("songflight_song_actors").decrement(1);
+        }
+        if self.awake.contains_key(&song) {
+            return;
+        }
+        if let Some(due) = due {
+            self.schedule(song, due, slot, ctx);
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Songs whose owner is gone are taken over, at the start and ever after: a sweep that keeps running, not a
+//! thing done once (`durability.md` section 4). What each then needs is for `song::due` to say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::actor::World;
+use super::directory::{Directories, Rest};
+use super::due::due;
+use crate::store::{StoreError, nodes, songs};
+
+/// Songs taken in one statement.
+const PAGE: i64 = 1000;
+/// How often other nodes' leases are looked at.
+const EVERY: Duration = Duration::from_secs(1);
+/// Every so many rounds running songs of nobody are looked for, too.
+const THOROUGH_EVERY: u32 = 10;
+
+/// Runs until the lease is lost.
+pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
+    let mut round = 0;
+    while !world.lease.is_lost() {
+        match take_over(&world, &directories, round % THOROUGH_EVERY == 0).await {
+            Ok(0) => {}
+            Ok(taken) => tracing::info!(songs = taken, "took up songs whose owner is gone"),
+            Err(error) => tracing::warn!(%error, "could not look for songs without an owner"),
+        }
+        round += 1;
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+async fn take_over(world: &World, directories: &Directories, thorough: bool) -> Result<usize, StoreError> {
+    let client = world.pool.get().await?;
+    let node = world.journal.node();
+    let mut total = 0;
+    if nodes::fence_the_dead(&client, node).await? == 0 && !thorough {
+        return Ok(0);
+    }
+    loop {
+        let ids = nodes::take_over(&client, node, PAGE).await?;
+        let now = world.clock.now();
+        for stored in songs::load_many(&client, &ids).await? {
+            let id = stored.song.id;
+            let at = due(&stored.song, now, &world.rules).map(|(at, _)| at.max(now));
+            // A task that holds a place at the provider keeps it while its song rests.
+            let slot =
+                stored.song.phase.run().filter(|run| super::actor::holds_a_place(run)).and_then(|_| {
+                    world.providers.member(&stored.song.head.provider).map(|member| member.gate.adopt_slot())
+                });
+            directories.of(id).do_send(Rest { song: id, due: at, slot, actor: None });
+        }
+        total += ids.len();
+        if ids.len() < usize::try_from(PAGE).unwrap_or(0) {
+            return Ok(total);
+        }
+    }
+}
