@@ -9,6 +9,7 @@ pub mod credit;
 pub mod id;
 pub mod ops;
 pub mod provider;
+pub mod realtime;
 pub mod simulator;
 pub mod song;
 pub mod store;

@@ -634,7 +634,12 @@ mod tests {
     #[test]
     fn a_snapshot_comes_in_pages_that_fit_and_the_last_has_the_cursor() {
         let songs: Vec<_> = (0..40)
-            .map(|n| Map::from_iter([("id".to_owned(), value!(n)), ("lyrics".to_owned(), value!("x".repeat(5000)))]))
+            .map(|n| {
+                Map::from_iter([
+                    ("id".to_owned(), value!(n)),
+                    ("lyrics".to_owned(), value!("x".repeat(5000))),
+                ])
+            })
             .collect();
         let pages = snap("me", songs, Cursor { epoch: 1, n: 2 });
         assert!(pages.len() > 1);
@@ -643,7 +648,8 @@ mod tests {
         let (last, before) = read.split_last().unwrap();
         assert_eq!(last["c"], "1.2");
         assert!(before.iter().all(|page| page["more"] == true && page.get("c").is_none()));
-        let ids: Vec<_> = read.iter().flat_map(|page| page["songs"].as_array().unwrap()).map(|s| s["id"].clone()).collect();
+        let ids: Vec<_> =
+            read.iter().flat_map(|page| page["songs"].as_array().unwrap()).map(|s| s["id"].clone()).collect();
         assert_eq!(ids, (0..40).map(|n| value!(n)).collect::<Vec<_>>());
         let none = snap("me", Vec::new(), Cursor { epoch: 1, n: 0 });
         assert_eq!(parsed(&none[0]), value!({"t": "snap", "ch": "me", "songs": [], "c": "1.0"}));

@@ -125,9 +125,8 @@ async fn missed(
     let limit = i64::try_from(settings.resume_events_max + 1).unwrap_or(i64::MAX);
     match (&subscribe.channel, subscribe.song) {
         (Channel::Me, _) => feed.of_user(&subscribe.owner, since.n, limit).await.map(Some),
-        (Channel::Song(song), _) | (Channel::Share(_), Some(ref song)) => {
-            feed.of_song(&subscribe.owner, *song, since.n, limit).await
-        }
+        (Channel::Song(song), _) => feed.of_song(&subscribe.owner, *song, since.n, limit).await,
+        (Channel::Share(_), Some(song)) => feed.of_song(&subscribe.owner, song, since.n, limit).await,
         (Channel::Share(_), None) => Ok(None),
     }
 }

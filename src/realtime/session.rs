@@ -22,7 +22,7 @@ use super::frames::{self, BadCommand, Channel, Command, Hello, Mode, Refusal, Su
 use super::hub::{Leave, Subscribe};
 use super::outbox::LaneId;
 use super::socket::{self, Ctx, Talk};
-use super::{Descriptor, Identity, Inner, PROTOCOL, Realtime, TokenError};
+use super::{Descriptor, Identity, Inner, Realtime, TokenError};
 use crate::id::UserId;
 
 /// Mistakes in a row that a client may make (`protocol.md` 7).
@@ -132,7 +132,9 @@ impl Session {
             }
             Command::Ping { id } => self.connection.say(&frames::pong(id, self.inner.clock.now())),
             Command::Pong | Command::Unknown => return,
-            Command::Sub { id, .. } | Command::Unsub { id, .. } | Command::Auth { id, .. } if !self.greeted => {
+            Command::Sub { id, .. } | Command::Unsub { id, .. } | Command::Auth { id, .. }
+                if !self.greeted =>
+            {
                 return self.refuse(id, None, Refusal::BadRequest, "say hello first");
             }
             Command::Sub { id, sub } => return self.subscribe(id, sub),
@@ -254,8 +256,7 @@ impl Session {
         }
         if let Some(lane) = lane {
             let user = self.user.clone();
-            let beginning =
-                Beginning { id, lane, channel, name: Arc::clone(&name), since: sub.since, user };
+            let beginning = Beginning { id, lane, channel, name: Arc::clone(&name), since: sub.since, user };
             let sent = self.beginnings.as_ref().is_some_and(|to| to.try_send(beginning).is_ok());
             if !sent {
                 self.connection.outbox().close_lane(lane);
@@ -475,10 +476,6 @@ impl Patience {
         if self.bad >= BAD_COMMANDS_MAX { Some((4509, "too many bad commands", None)) } else { None }
     }
 }
-
-/// The subprotocol that was offered must be ours, when any was.
-#[allow(dead_code, reason = "documents the name in one place")]
-const _: &str = PROTOCOL;
 
 #[cfg(test)]
 mod tests {

@@ -22,7 +22,7 @@ use super::connection::{Connection, Registry};
 use super::wire::{self, Incoming, Reader};
 
 /// What a connection's messages mean. Lives in the socket's actor.
-pub trait Talk: Sized + 'static {
+pub trait Talk: Sized + Unpin + 'static {
     fn text(&mut self, text: String, ctx: &mut Ctx<Self>);
     fn binary(&mut self, bytes: Vec<u8>, ctx: &mut Ctx<Self>);
     /// The socket is gone.
