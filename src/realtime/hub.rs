@@ -1,0 +1,395 @@
+//! Where events meet their watchers: one actor per arbiter, users spread over them by shard.
+//!
+//! A hub trusts nothing that it is told to be complete: a user's events are counted without a hole, so
+//! whoever tells it of one too many (or the head check) makes it read the rest from Postgres
+//! (`protocol.md` 1.2). It never waits for a connection: it pushes into outboxes and goes on.
+//!
+//! Not here: what a subscription begins with (`resume`), how frames wait (`outbox`).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::prelude::*;
+use metrics::counter;
+use tokio::sync::Semaphore;
+use tracing::warn;
+
+use super::connection::Connection;
+use super::frames::{self, Channel, Refusal};
+use super::outbox::{LaneId, Pushed};
+use super::resume::{self, Start};
+use super::{Settings, chance};
+use crate::id::{ShareToken, SongId, UserId};
+use crate::store::feed::{Feed, Heads, Page};
+use crate::store::{SongChanged, StoreError};
+use crate::time::Clock;
+
+/// How often hubs look for who left and what is due.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Events read at once to close a gap.
+const GAP_EVENTS_MAX: i64 = 500;
+
+pub(super) struct Hub {
+    feed: Arc<dyn Feed>,
+    settings: Arc<Settings>,
+    /// Snapshots and replays at once, for the whole node.
+    admission: Arc<Semaphore>,
+    users: HashMap<UserId, User>,
+    clock: Clock,
+    next_check: Instant,
+    checks: u64,
+}
+
+/// A user somebody watches, or watched a moment ago.
+#[derive(Default)]
+struct User {
+    /// Epoch of the log and number of the newest event that went to the watchers; `None` until the first
+    /// reading.
+    have: Option<(i64, i64)>,
+    /// The newest event heard of.
+    seen: i64,
+    /// The last ones that went out, oldest first and without a hole.
+    recent: VecDeque<SongChanged>,
+    channels: HashMap<Channel, Watched>,
+    reading: bool,
+    idle_since: Option<Instant>,
+}
+
+struct Watched {
+    name: Arc<str>,
+    /// Which song a share link shows.
+    song: Option<SongId>,
+    watchers: Vec<Watcher>,
+}
+
+struct Watcher {
+    connection: Arc<Connection>,
+    lane: LaneId,
+}
+
+/// Begins a subscription whose lane is open already. Answered when its frames are in the outbox.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Subscribe {
+    pub(super) connection: Arc<Connection>,
+    pub(super) lane: LaneId,
+    /// What the command was called.
+    pub(super) id: Option<u64>,
+    pub(super) channel: Channel,
+    pub(super) name: Arc<str>,
+    pub(super) owner: UserId,
+    /// Which song a share link shows.
+    pub(super) song: Option<SongId>,
+    pub(super) since: Option<String>,
+}
+
+/// A lane was closed, or all of a connection's.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Leave {
+    pub(super) connection: u64,
+    pub(super) lane: Option<LaneId>,
+    pub(super) owner: UserId,
+}
+
+impl Hub {
+    pub(super) fn new(
+        number: usize,
+        feed: Arc<dyn Feed>,
+        settings: Arc<Settings>,
+        admission: Arc<Semaphore>,
+        clock: Clock,
+    ) -> Self {
+        let next_check = clock.monotonic() + settings.head_check.mul_f64(chance(number as u64, 0));
+        Self { feed, settings, admission, users: HashMap::new(), clock, next_check, checks: 0 }
+    }
+
+    /// Forgets who left, and users nobody has watched for a while; asks for the heads when it is time.
+    fn sweep(&mut self, ctx: &mut Context<Self>) {
+        let now = self.clock.monotonic();
+        let kept = self.settings.hub_kept;
+        self.users.retain(|_, user| {
+            user.prune();
+            if !user.channels.is_empty() {
+                user.idle_since = None;
+                return true;
+            }
+            now - *user.idle_since.get_or_insert(now) < kept
+        });
+        if now >= self.next_check {
+            self.checks += 1;
+            // Spread by 25 %, so that nodes do not ask in step.
+            let pause = self.settings.head_check.mul_f64(0.75 + 0.5 * chance(self.checks, 1));
+            self.next_check = now + pause;
+            self.check_heads(ctx);
+        }
+    }
+
+    fn check_heads(&mut self, ctx: &mut Context<Self>) {
+        let have: Vec<(UserId, (i64, i64))> =
+            self.users.iter().filter_map(|(id, user)| Some((id.clone(), user.have?))).collect();
+        if have.is_empty() {
+            return;
+        }
+        let feed = Arc::clone(&self.feed);
+        let heads = async move {
+            let ids: Vec<UserId> = have.iter().map(|(id, _)| id.clone()).collect();
+            (feed.heads(&ids).await, have)
+        };
+        ctx.spawn(heads.into_actor(self).map(|(heads, have), hub, ctx| match heads {
+            Ok(heads) => hub.compare(&heads, have, ctx),
+            Err(error) => warn!(%error, "the heads could not be checked"),
+        }));
+    }
+
+    /// `have` is from before the reading: what has come since then is no sign of a log gone back.
+    fn compare(&mut self, heads: &Heads, have: Vec<(UserId, (i64, i64))>, ctx: &mut Context<Self>) {
+        for (id, (epoch, had)) in have {
+            let head = heads.u.get(&id).copied().unwrap_or(0);
+            if epoch != heads.epoch || head < had {
+                self.invalidate(&id);
+            } else {
+                self.heard_of(&id, head, ctx);
+            }
+        }
+    }
+
+    /// The log is not the one that was read before: everybody begins anew.
+    fn invalidate(&mut self, id: &UserId) {
+        let Some(user) = self.users.remove(id) else { return };
+        counter!("songflight_realtime_invalidated_total").increment(1);
+        for watcher in user.channels.into_values().flat_map(|watched| watched.watchers) {
+            watcher.connection.close(4014, "state invalidated");
+        }
+    }
+
+    /// There are events up to `u`; reads what is missing, unless that is under way.
+    fn heard_of(&mut self, id: &UserId, u: i64, ctx: &mut Context<Self>) {
+        let Some(user) = self.users.get_mut(id) else { return };
+        user.seen = user.seen.max(u);
+        let Some((_, have)) = user.have else { return };
+        if user.reading || user.seen <= have {
+            return;
+        }
+        user.reading = true;
+        counter!("songflight_realtime_gaps_total").increment(1);
+        let (feed, id, told) = (Arc::clone(&self.feed), id.clone(), user.seen);
+        let read = async move {
+            let page = feed.of_user(&id, have, GAP_EVENTS_MAX).await;
+            (id, page)
+        };
+        let close = move |(id, page): (UserId, _), hub: &mut Self, ctx: &mut Context<Self>| {
+            hub.close_gap(&id, have, told, page, ctx);
+        };
+        ctx.spawn(read.into_actor(self).map(close));
+    }
+
+    fn close_gap(
+        &mut self,
+        id: &UserId,
+        after: i64,
+        told: i64,
+        page: Result<Page, StoreError>,
+        ctx: &mut Context<Self>,
+    ) {
+        let Some(user) = self.users.get_mut(id) else { return };
+        user.reading = false;
+        let page = match page {
+            Ok(page) => page,
+            // The next event or the head check asks again.
+            Err(error) => return warn!(%error, "a gap in a user's events could not be read"),
+        };
+        let same_log = user.have.is_some_and(|(epoch, _)| epoch == page.epoch) && page.u >= after;
+        let dense = page.events.iter().zip(after + 1..).all(|(event, u)| event.u == u);
+        if !same_log || !dense || (page.events.is_empty() && page.u > after) {
+            return self.invalidate(id);
+        }
+        for change in page.events {
+            if user.have.is_some_and(|(_, have)| change.u == have + 1) {
+                user.deliver(change, &self.settings);
+            }
+        }
+        // Told of what is not there: not to be asked for over and over. What was told since may be.
+        if page.u < told && user.seen == told {
+            user.seen = page.u;
+        }
+        let seen = user.seen;
+        self.heard_of(id, seen, ctx);
+    }
+
+    /// The reading for a subscription is done.
+    fn begin(&mut self, subscribe: &Subscribe, known_before: bool, start: Reading, ctx: &mut Context<Self>) {
+        let start = match start {
+            Ok(Some(start)) => start,
+            Ok(None) => return self.refuse(subscribe, Refusal::NotFound, "there is no such song"),
+            Err(error) => {
+                warn!(%error, "a subscription could not be read");
+                let refusal = Refusal::Unavailable { after_ms: 1000 };
+                return self.refuse(subscribe, refusal, "the database is away; subscribe again");
+            }
+        };
+        let (cursor, u) = (start.from, start.u);
+        if !start.put(&subscribe.connection, subscribe.lane) {
+            return;
+        }
+        let Some(user) = self.users.get_mut(&subscribe.owner) else {
+            // Invalidated while it was read.
+            return subscribe.connection.close(4014, "state invalidated");
+        };
+        match user.have {
+            None => user.have = Some((cursor.epoch, u)),
+            Some((epoch, _)) if epoch != cursor.epoch => return self.invalidate(&subscribe.owner),
+            // Events between this reading and a later one of another watcher passed while nothing was
+            // pushed yet: again from here. Lanes drop what they have had.
+            Some((epoch, have)) if !known_before && u < have => {
+                user.seen = user.seen.max(have);
+                user.have = Some((epoch, u));
+                user.recent.clear();
+            }
+            Some(_) => {}
+        }
+        self.heard_of(&subscribe.owner, 0, ctx);
+    }
+
+    fn refuse(&mut self, subscribe: &Subscribe, refusal: Refusal, message: &str) {
+        subscribe.connection.outbox().close_lane(subscribe.lane);
+        subscribe.connection.say(&frames::err(subscribe.id, Some(&subscribe.name), refusal, message));
+        self.leave(&subscribe.owner, subscribe.connection.id(), Some(subscribe.lane));
+    }
+
+    fn leave(&mut self, owner: &UserId, connection: u64, lane: Option<LaneId>) {
+        if let Some(user) = self.users.get_mut(owner) {
+            user.forget(|watcher| {
+                watcher.connection.id() == connection && lane.is_none_or(|lane| watcher.lane == lane)
+            });
+        }
+    }
+}
+
+type Reading = Result<Option<Start>, StoreError>;
+
+impl User {
+    fn watch(&mut self, subscribe: &Subscribe) {
+        self.idle_since = None;
+        let watched = self.channels.entry(subscribe.channel.clone()).or_insert_with(|| Watched {
+            name: Arc::clone(&subscribe.name),
+            song: subscribe.song,
+            watchers: Vec::new(),
+        });
+        let connection = Arc::clone(&subscribe.connection);
+        watched.watchers.push(Watcher { connection, lane: subscribe.lane });
+    }
+
+    fn prune(&mut self) {
+        self.forget(|watcher| {
+            watcher.connection.has_ended() || !watcher.connection.outbox().has_lane(watcher.lane)
+        });
+    }
+
+    fn forget(&mut self, gone: impl Fn(&Watcher) -> bool) {
+        self.channels.retain(|_, watched| {
+            watched.watchers.retain(|watcher| !gone(watcher));
+            !watched.watchers.is_empty()
+        });
+    }
+
+    /// The next event, in order.
+    fn deliver(&mut self, change: SongChanged, settings: &Settings) {
+        let Some((epoch, have)) = &mut self.have else { return };
+        *have = change.u;
+        let epoch = *epoch;
+        self.tell(&Channel::Me, &change, epoch);
+        self.tell(&Channel::Song(change.song), &change, epoch);
+        let shares: Vec<ShareToken> = self
+            .channels
+            .iter()
+            .filter_map(|(channel, watched)| match channel {
+                Channel::Share(token) if watched.song == Some(change.song) => Some(*token),
+                Channel::Share(_) | Channel::Me | Channel::Song(_) => None,
+            })
+            .collect();
+        for token in shares {
+            self.tell(&Channel::Share(token), &change, epoch);
+        }
+        if self.recent.len() >= settings.recent_events {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(change);
+    }
+
+    /// Serialised once, for all watchers of the channel.
+    fn tell(&mut self, channel: &Channel, change: &SongChanged, epoch: i64) {
+        let Some(watched) = self.channels.get_mut(channel) else { return };
+        let event = resume::event(channel, &watched.name, change, epoch);
+        watched.watchers.retain(|watcher| match watcher.connection.push(watcher.lane, &event) {
+            Pushed::Queued | Pushed::Conflated | Pushed::Known => true,
+            Pushed::Gone | Pushed::TooSlow => false,
+        });
+        if watched.watchers.is_empty() {
+            self.channels.remove(channel);
+        }
+    }
+}
+
+impl Actor for Hub {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.settings.hub_mailbox);
+        ctx.run_interval(SWEEP.min(self.settings.head_check), Self::sweep);
+    }
+}
+
+impl Handler<SongChanged> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, change: SongChanged, ctx: &mut Self::Context) {
+        let Some(user) = self.users.get_mut(&change.user) else { return };
+        match user.have {
+            Some((_, have)) if change.u <= have => {}
+            Some((_, have)) if change.u == have + 1 && !user.reading => {
+                user.seen = user.seen.max(change.u);
+                user.deliver(change, &self.settings);
+            }
+            Some(_) | None => self.heard_of(&change.user, change.u, ctx),
+        }
+    }
+}
+
+impl Handler<Subscribe> for Hub {
+    type Result = ResponseActFuture<Self, ()>;
+
+    /// First the watcher is there and its lane collects; then is read what it begins with. So there is no
+    /// event that comes neither with the beginning nor after it.
+    fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
+        let user = self.users.entry(subscribe.owner.clone()).or_default();
+        user.watch(&subscribe);
+        if let Some((epoch, have)) = user.have.filter(|_| !user.reading)
+            && let Some(start) = resume::from_memory(&subscribe, &user.recent, epoch, have, &self.settings)
+        {
+            start.put(&subscribe.connection, subscribe.lane);
+            return Box::pin(actix::fut::ready(()));
+        }
+        let known_before = user.have.is_some();
+        let (feed, settings) = (Arc::clone(&self.feed), Arc::clone(&self.settings));
+        let admission = Arc::clone(&self.admission);
+        let read = async move {
+            // Closed never: then nobody would hold the hub either.
+            let _permit = admission.acquire_owned().await;
+            let start = resume::read(&*feed, &subscribe, &settings).await;
+            (subscribe, start)
+        };
+        Box::pin(read.into_actor(self).map(move |(subscribe, start), hub, ctx| {
+            hub.begin(&subscribe, known_before, start, ctx);
+        }))
+    }
+}
+
+impl Handler<Leave> for Hub {
+    type Result = ();
+
+    fn handle(&mut self, leave: Leave, _: &mut Self::Context) {
+        self.leave(&leave.owner, leave.connection, leave.lane);
+    }
+}

@@ -1,0 +1,273 @@
+//! How frontends follow songs: the protocol `songs.v1` over WebSocket (`docs/protocol.md`).
+//!
+//! Postgres is the truth; what goes through here may be lost anywhere and is made good by the numbers on
+//! it. An event's way: `journal` → [`Realtime::changed`] → `hub` (one per arbiter) → `outbox` (one per
+//! connection) → the response stream. A command's way: `socket` → `session` → `hub`. Beside both, the
+//! `reaper` ends what is dead.
+//!
+//! Not here: what a change means (`song::step`), the reads (`store::feed`).
+
+pub mod connection;
+pub mod frames;
+mod hub;
+pub mod outbox;
+mod reaper;
+mod resume;
+pub mod session;
+pub mod socket;
+pub mod wire;
+
+use std::any::Any;
+use std::os::fd::AsFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use actix::{Actor as _, Addr, ArbiterHandle};
+use actix_web::dev::Extensions;
+use futures_util::future::LocalBoxFuture;
+use metrics::counter;
+use tokio::sync::Semaphore;
+
+use self::connection::{Connection, Registry};
+use self::hub::Hub;
+use self::outbox::Limits;
+use crate::id::UserId;
+use crate::store::SongChanged;
+use crate::store::feed::Feed;
+use crate::time::{Clock, Time};
+
+/// The subprotocol's name.
+pub const PROTOCOL: &str = "songs.v1";
+
+/// Users are spread over this many shards, so that hubs, and later nodes, can share them out.
+pub const SHARDS: usize = 128;
+
+/// The limits of `protocol.md`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// What connections' names begin with.
+    pub node: String,
+    pub hello_timeout: Duration,
+    /// From ping to ping, ± 10 %.
+    pub ping: Duration,
+    /// How long an answer to a ping may take.
+    pub pong: Duration,
+    pub subs_max: usize,
+    pub commands_per_second: u32,
+    pub connections_per_user: usize,
+    /// Of a client's message.
+    pub frame_bytes_max: usize,
+    pub resume_events_max: usize,
+    pub resume_bytes_max: usize,
+    pub outbox_frames_max: usize,
+    pub outbox_bytes_max: usize,
+    pub slots_bytes_max: usize,
+    /// How long a peer may take nothing of what waits.
+    pub stall: Duration,
+    pub snapshots_at_once: usize,
+    /// How often the hubs compare with Postgres, ± 25 %.
+    pub head_check: Duration,
+    /// A user's last events kept in memory.
+    pub recent_events: usize,
+    /// How long a user's events are kept after the last watcher left.
+    pub hub_kept: Duration,
+    /// Messages that may wait for a hub; more are lost, and found again by their numbers.
+    pub hub_mailbox: usize,
+    /// `https://app.example`, `http://localhost:*`, or `*`.
+    pub allowed_origins: Vec<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            node: "n1".to_owned(),
+            hello_timeout: Duration::from_secs(5),
+            ping: Duration::from_secs(25),
+            pong: Duration::from_secs(10),
+            subs_max: 100,
+            commands_per_second: 20,
+            connections_per_user: 10,
+            frame_bytes_max: 65_536,
+            resume_events_max: 300,
+            resume_bytes_max: 262_144,
+            outbox_frames_max: 32,
+            outbox_bytes_max: 65_536,
+            slots_bytes_max: 262_144,
+            stall: Duration::from_secs(10),
+            snapshots_at_once: 8,
+            head_check: Duration::from_secs(40),
+            recent_events: 100,
+            hub_kept: Duration::from_secs(60),
+            hub_mailbox: 4096,
+            allowed_origins: Vec::new(),
+        }
+    }
+}
+
+/// Who holds a token, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub user: UserId,
+    pub expires: Time,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenError {
+    Bad,
+    Expired,
+    /// Banned or signed out.
+    Forbidden,
+    /// It cannot be checked now.
+    Unavailable,
+}
+
+/// Checks tokens. Sessions run on single-threaded workers, so its futures need not be `Send`.
+pub trait Verifier: Send + Sync {
+    fn verify<'a>(&'a self, token: &'a str) -> LocalBoxFuture<'a, Result<Identity, TokenError>>;
+}
+
+/// What the realtime part needs of the others.
+#[derive(Clone)]
+pub struct Deps {
+    pub feed: Arc<dyn Feed>,
+    pub verifier: Arc<dyn Verifier>,
+    pub clock: Clock,
+}
+
+/// The handle of everything here. Cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Realtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Arc<Settings>,
+    registry: Arc<Registry>,
+    hubs: Vec<Addr<Hub>>,
+    feed: Arc<dyn Feed>,
+    verifier: Arc<dyn Verifier>,
+    clock: Clock,
+    draining: AtomicBool,
+}
+
+impl Realtime {
+    /// Starts a hub and a reaper on each of the arbiters.
+    pub fn start(settings: Settings, deps: Deps, arbiters: &[ArbiterHandle]) -> Self {
+        assert!(!arbiters.is_empty(), "hubs need an arbiter to run on");
+        let settings = Arc::new(settings);
+        let limits = Limits {
+            frames_max: settings.outbox_frames_max,
+            bytes_max: settings.outbox_bytes_max,
+            slots_bytes_max: settings.slots_bytes_max,
+        };
+        let registry = Arc::new(Registry::new(arbiters.len(), limits, deps.clock));
+        let admission = Arc::new(Semaphore::new(settings.snapshots_at_once.max(1)));
+        let start_hub = |(number, arbiter): (usize, &ArbiterHandle)| {
+            arbiter.spawn(reaper::run(Arc::clone(&registry), number, Arc::clone(&settings)));
+            let (feed, settings) = (Arc::clone(&deps.feed), Arc::clone(&settings));
+            let (admission, clock) = (Arc::clone(&admission), deps.clock);
+            Hub::start_in_arbiter(arbiter, move |_| Hub::new(number, feed, settings, admission, clock))
+        };
+        let hubs = arbiters.iter().enumerate().map(start_hub).collect();
+        let Deps { feed, verifier, clock } = deps;
+        let draining = AtomicBool::new(false);
+        Self { inner: Arc::new(Inner { settings, registry, hubs, feed, verifier, clock, draining }) }
+    }
+
+    /// Something is durable and may be shown (RT-1). To be called in the order of a user's commits, from
+    /// any thread. Never waits: what does not fit is dropped, and read from Postgres when the next number
+    /// or the head check shows the hole.
+    pub fn changed(&self, change: SongChanged) {
+        if self.inner.hub_of(&change.user).try_send(change).is_err() {
+            counter!("songflight_realtime_dropped_total").increment(1);
+        }
+    }
+
+    pub fn connections(&self) -> usize {
+        self.inner.registry.count()
+    }
+
+    /// Says `bye` to everybody and closes; they come back spread over `spread`. New ones are turned away.
+    /// Returns when all are gone, or after three seconds.
+    pub async fn close_all(&self, code: u16, spread: Duration) {
+        self.inner.draining.store(true, Ordering::Relaxed);
+        for connection in self.inner.registry.all() {
+            let after = spread.mul_f64(chance(connection.id(), 2));
+            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+            connection.close_after(code, "deploy", Some(after_ms));
+        }
+        for _ in 0..60 {
+            if self.connections() == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// The user signed out or was banned: open sockets are closed for good (4503).
+    pub fn revoke(&self, user: &UserId) {
+        for connection in self.inner.registry.of_user(user) {
+            connection.close(4503, "revoked");
+        }
+    }
+
+    /// A connection without songs behind it, for trying the socket itself.
+    pub fn bare_connection(&self, descriptor: Option<&Descriptor>) -> (Arc<Connection>, Arc<Registry>) {
+        let connection = self.inner.registry.open(descriptor.and_then(Descriptor::take));
+        connection.hello_came();
+        (connection, Arc::clone(&self.inner.registry))
+    }
+}
+
+impl Inner {
+    fn hub_of(&self, user: &UserId) -> &Addr<Hub> {
+        &self.hubs[shard(user) % self.hubs.len()]
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}
+
+/// Where a user belongs: the same on every node and in every version (FNV-1a).
+pub fn shard(user: &UserId) -> usize {
+    let hash = user.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    usize::try_from((hash ^ (hash >> 32)) % SHARDS as u64).unwrap_or(0)
+}
+
+/// A number in `0.0..1.0` that follows from what it is for: spreads timers apart.
+#[allow(clippy::cast_precision_loss)]
+fn chance(id: u64, purpose: u64) -> f64 {
+    let mut x = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ purpose.rotate_left(32);
+    // The finaliser of SplitMix64.
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    ((x ^ (x >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+}
+
+/// A duplicate of a connection's socket, kept from [`on_connect`] until a WebSocket takes it over.
+pub struct Descriptor(Mutex<Option<socket2::Socket>>);
+
+impl Descriptor {
+    fn take(&self) -> Option<socket2::Socket> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// For `HttpServer::on_connect`. The small send buffer makes a backlog show here instead of in the kernel;
+/// the duplicate is how a jammed peer is cut, whose actor stands still.
+pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
+    let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
+    // A socket that refuses an option is about to fail anyway.
+    let _ = stream.set_nodelay(true);
+    let socket = socket2::SockRef::from(stream);
+    let _ = socket.set_send_buffer_size(65_536);
+    #[cfg(target_os = "linux")]
+    let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(30)));
+    if let Ok(duplicate) = stream.as_fd().try_clone_to_owned() {
+        extensions.insert(Descriptor(Mutex::new(Some(duplicate.into()))));
+    }
+}

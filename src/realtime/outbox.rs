@@ -1,0 +1,717 @@
+//! What waits to be written to one connection: bounded whatever the peer does (RT-4). Pure; whoever
+//! pushes or takes holds the lock that is around it.
+//!
+//! In the order in which it is taken: answers to commands; shared frames of events, as long as they are
+//! few; pages of snapshots and replays; and one slot *per song* into which events merge once the frames
+//! are too many. A lane is a channel of this connection. While anything of a lane waits in its slots,
+//! its cursor is withheld, so that a cut in the middle gives duplicates, never holes (`protocol.md` 1.3).
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::task::Waker;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::frames::{self, Cursor};
+use super::wire;
+use crate::id::SongId;
+use crate::song::event::EventKind;
+use crate::time::Time;
+
+/// An event as the watchers of one channel get it: framed once, shared by all of them.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// What the channel's cursor counts: `u` on `me`, `seq` elsewhere.
+    pub n: i64,
+    pub song: SongId,
+    pub seq: i64,
+    pub at: Time,
+    pub kind: EventKind,
+    pub set: Arc<RawValue>,
+    /// The whole frame, for those who get it unmerged.
+    pub frame: Bytes,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub frames_max: usize,
+    pub bytes_max: usize,
+    pub slots_bytes_max: usize,
+}
+
+/// Answers that wait although the peer reads none of them; its actor is frozen long before.
+const REPLIES_MAX: usize = 512;
+
+/// Names a lane for its whole life; a channel that is subscribed again gets a new one.
+pub type LaneId = u64;
+
+/// What became of an event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pushed {
+    Queued,
+    Conflated,
+    /// The lane has had it, or its snapshot has.
+    Known,
+    /// There is no such lane any more: the watcher is to be forgotten.
+    Gone,
+    /// Too much waits: the connection is to be cut (4008).
+    TooSlow,
+}
+
+/// Why and how the server closes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Closing {
+    /// `None` only in the answer to a close frame without a code.
+    pub code: Option<u16>,
+    pub reason: String,
+    /// When the client may come back, if that is not to be at once.
+    pub after_ms: Option<u64>,
+    /// The client asked; its close frame has been seen, so no `bye`.
+    pub asked: bool,
+}
+
+#[derive(Debug)]
+struct Lane {
+    id: LaneId,
+    channel: Arc<str>,
+    epoch: i64,
+    /// Subscribed, but its snapshot or replay has not come yet: events wait in slots.
+    starting: bool,
+    /// The newest event pushed, or known from the snapshot.
+    high: i64,
+    /// The newest cursor that was taken.
+    told: Option<i64>,
+    bulk: usize,
+    slots: usize,
+}
+
+struct Queued {
+    lane: LaneId,
+    bytes: Bytes,
+    n: Option<i64>,
+}
+
+struct Slot {
+    prev: i64,
+    seq: i64,
+    n: i64,
+    skipped: i64,
+    at: Time,
+    kind: EventKind,
+    /// In the order of their coming; merged when taken or when they grow.
+    set: frames::Overlay,
+    bytes: usize,
+}
+
+pub struct Outbox {
+    limits: Limits,
+    replies: VecDeque<Bytes>,
+    queue: VecDeque<Queued>,
+    queue_bytes: usize,
+    bulk: VecDeque<Queued>,
+    slots: HashMap<(LaneId, SongId), Slot>,
+    order: VecDeque<(LaneId, SongId)>,
+    slots_bytes: usize,
+    lanes: Vec<Lane>,
+    next_lane: LaneId,
+    ping: Option<Time>,
+    closing: Option<Closing>,
+    close_taken: bool,
+    bytes_taken: u64,
+    waker: Option<Waker>,
+    /// Who waits for the pages to be written.
+    room: Option<Waker>,
+}
+
+impl Outbox {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            replies: VecDeque::new(),
+            queue: VecDeque::new(),
+            queue_bytes: 0,
+            bulk: VecDeque::new(),
+            slots: HashMap::new(),
+            order: VecDeque::new(),
+            slots_bytes: 0,
+            lanes: Vec::new(),
+            next_lane: 1,
+            ping: None,
+            closing: None,
+            close_taken: false,
+            bytes_taken: 0,
+            waker: None,
+            room: None,
+        }
+    }
+
+    // --- lanes ---------------------------------------------------------------------------------
+
+    /// `None` when the channel is on already.
+    pub fn open_lane(&mut self, channel: &str) -> Option<LaneId> {
+        if self.lane_of(channel).is_some() {
+            return None;
+        }
+        let id = self.next_lane;
+        self.next_lane += 1;
+        self.lanes.push(Lane {
+            id,
+            channel: channel.into(),
+            epoch: 0,
+            starting: true,
+            high: i64::MIN,
+            told: None,
+            bulk: 0,
+            slots: 0,
+        });
+        Some(id)
+    }
+
+    pub fn lane_of(&self, channel: &str) -> Option<LaneId> {
+        self.lanes.iter().find(|lane| *lane.channel == *channel).map(|lane| lane.id)
+    }
+
+    pub fn has_lane(&self, id: LaneId) -> bool {
+        self.lanes.iter().any(|lane| lane.id == id)
+    }
+
+    pub fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
+    /// Forgets a lane and all that waits in it.
+    pub fn close_lane(&mut self, id: LaneId) -> bool {
+        let before = self.lanes.len();
+        self.lanes.retain(|lane| lane.id != id);
+        self.queue.retain(|queued| queued.lane != id);
+        self.queue_bytes = self.queue.iter().map(|queued| queued.bytes.len()).sum();
+        self.bulk.retain(|queued| queued.lane != id);
+        self.slots.retain(|(lane, _), _| *lane != id);
+        self.order.retain(|(lane, _)| *lane != id);
+        self.slots_bytes = self.slots.values().map(|slot| slot.bytes).sum();
+        self.wake_room();
+        before != self.lanes.len()
+    }
+
+    /// A snapshot or replay has come: `frames` are written first, then what of the events that waited is
+    /// newer than `from`. The lane is live from now on. Each frame names the cursor it carries, if any.
+    pub fn start_lane(&mut self, id: LaneId, frames: Vec<(Bytes, Option<i64>)>, from: Cursor) -> bool {
+        let Some(at) = self.lanes.iter().position(|lane| lane.id == id) else { return false };
+        let known: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|((lane, _), slot)| *lane == id && slot.n <= from.n)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in &known {
+            self.remove_slot(*key);
+        }
+        self.order.retain(|key| !known.contains(key));
+        let lane = &mut self.lanes[at];
+        lane.starting = false;
+        lane.epoch = from.epoch;
+        lane.high = lane.high.max(from.n);
+        lane.bulk = frames.len();
+        self.bulk.extend(frames.into_iter().map(|(bytes, n)| Queued { lane: id, bytes, n }));
+        self.wake();
+        true
+    }
+
+    // --- in ------------------------------------------------------------------------------------
+
+    pub fn push(&mut self, id: LaneId, event: &Event) -> Pushed {
+        if self.closing.is_some() {
+            return Pushed::Gone;
+        }
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) else { return Pushed::Gone };
+        if event.n <= lane.high {
+            return Pushed::Known;
+        }
+        lane.high = lane.high.max(event.n);
+        let behind = lane.starting || lane.bulk > 0 || lane.slots > 0;
+        let full = self.queue.len() >= self.limits.frames_max
+            || self.queue_bytes + event.frame.len() > self.limits.bytes_max;
+        // A frame larger than the whole queue still goes through an empty one.
+        if !behind && (!full || self.queue.is_empty()) {
+            self.queue_bytes += event.frame.len();
+            self.queue.push_back(Queued { lane: id, bytes: event.frame.clone(), n: Some(event.n) });
+            self.wake();
+            return Pushed::Queued;
+        }
+        self.conflate(id, event);
+        self.wake();
+        if self.slots_bytes > self.limits.slots_bytes_max { Pushed::TooSlow } else { Pushed::Conflated }
+    }
+
+    fn conflate(&mut self, id: LaneId, event: &Event) {
+        let key = (id, event.song);
+        let size = event.set.get().len() + 128;
+        match self.slots.get_mut(&key) {
+            Some(slot) => {
+                self.slots_bytes -= slot.bytes;
+                slot.skipped += event.seq - slot.seq;
+                slot.seq = event.seq;
+                slot.n = event.n;
+                slot.at = event.at;
+                slot.kind = event.kind;
+                if event.kind == EventKind::Gone {
+                    slot.set = frames::Overlay::default();
+                }
+                slot.set.add(&event.set);
+                slot.bytes = slot.set.bytes() + 128;
+                self.slots_bytes += slot.bytes;
+            }
+            None => {
+                let mut set = frames::Overlay::default();
+                set.add(&event.set);
+                let Event { n, seq, at, kind, .. } = *event;
+                self.slots
+                    .insert(key, Slot { prev: seq - 1, seq, n, skipped: 0, at, kind, set, bytes: size });
+                self.slots_bytes += size;
+                self.order.push_back(key);
+                if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) {
+                    lane.slots += 1;
+                }
+            }
+        }
+    }
+
+    /// An answer, in front of all that waits. False when too many wait: the peer does not read.
+    pub fn reply(&mut self, frame: Bytes) -> bool {
+        if self.closing.is_some() || self.replies.len() >= REPLIES_MAX {
+            return self.closing.is_some();
+        }
+        self.replies.push_back(frame);
+        self.wake();
+        true
+    }
+
+    /// The ping is made when it is taken, so that the heads in it are what was written before it.
+    pub fn ping(&mut self, now: Time) {
+        self.ping = Some(now);
+        self.wake();
+    }
+
+    /// Only the first of several closings counts.
+    pub fn close(&mut self, closing: Closing) {
+        if self.closing.is_none() {
+            self.closing = Some(closing);
+            self.wake();
+        }
+    }
+
+    // --- out -----------------------------------------------------------------------------------
+
+    pub fn take(&mut self) -> Option<Bytes> {
+        let bytes = self.next()?;
+        self.bytes_taken += bytes.len() as u64;
+        Some(bytes)
+    }
+
+    fn next(&mut self) -> Option<Bytes> {
+        if self.close_taken {
+            return None;
+        }
+        if let Some(reply) = self.replies.pop_front() {
+            return Some(reply);
+        }
+        if let Some(closing) = &self.closing {
+            self.close_taken = true;
+            return Some(closing_frames(closing));
+        }
+        if let Some(now) = self.ping.take() {
+            let heads = self
+                .lanes
+                .iter()
+                .filter_map(|lane| Some((&*lane.channel, Cursor { epoch: lane.epoch, n: lane.told? })));
+            return Some(wire::text(&frames::ping(now, heads)));
+        }
+        if let Some(queued) = self.queue.pop_front() {
+            self.queue_bytes -= queued.bytes.len();
+            self.told(queued.lane, queued.n);
+            return Some(queued.bytes);
+        }
+        if let Some(queued) = self.bulk.pop_front() {
+            if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == queued.lane) {
+                lane.bulk -= 1;
+            }
+            self.told(queued.lane, queued.n);
+            self.wake_room();
+            return Some(queued.bytes);
+        }
+        self.take_slot()
+    }
+
+    fn take_slot(&mut self) -> Option<Bytes> {
+        let starting = |id| self.lanes.iter().any(|lane: &Lane| lane.id == id && lane.starting);
+        let at = self.order.iter().position(|(lane, _)| !starting(*lane))?;
+        let key = self.order.remove(at)?;
+        let slot = self.remove_slot(key)?;
+        let lane = self.lanes.iter_mut().find(|lane| lane.id == key.0)?;
+        let cursor = (lane.slots == 0).then_some(Cursor { epoch: lane.epoch, n: lane.high });
+        if let Some(cursor) = cursor {
+            lane.told = Some(cursor.n);
+        }
+        Some(wire::text(&frames::event(&frames::EventFrame {
+            channel: &lane.channel,
+            cursor,
+            song: key.1,
+            seq: slot.seq,
+            prev: slot.prev,
+            skipped: slot.skipped,
+            at: slot.at,
+            kind: slot.kind,
+            set: slot.set.merged(),
+        })))
+    }
+
+    fn remove_slot(&mut self, key: (LaneId, SongId)) -> Option<Slot> {
+        let slot = self.slots.remove(&key)?;
+        self.slots_bytes -= slot.bytes;
+        if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == key.0) {
+            lane.slots -= 1;
+        }
+        Some(slot)
+    }
+
+    fn told(&mut self, id: LaneId, n: Option<i64>) {
+        if let Some(n) = n
+            && let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id)
+        {
+            lane.told = Some(n);
+        }
+    }
+
+    // --- state ---------------------------------------------------------------------------------
+
+    pub const fn bytes_taken(&self) -> u64 {
+        self.bytes_taken
+    }
+
+    /// Whether something could be taken.
+    pub fn waiting(&self) -> bool {
+        !self.close_taken
+            && (!self.replies.is_empty()
+                || self.closing.is_some()
+                || self.ping.is_some()
+                || !self.queue.is_empty()
+                || !self.bulk.is_empty()
+                || self.order.iter().any(|(id, _)| self.lanes.iter().any(|l| l.id == *id && !l.starting)))
+    }
+
+    /// Whether the next snapshot may be made: the one before is on its way.
+    pub fn has_room(&self) -> bool {
+        self.bulk.is_empty()
+    }
+
+    pub const fn closing(&self) -> Option<&Closing> {
+        self.closing.as_ref()
+    }
+
+    /// Whether the close frame has been handed to the socket; nothing comes after it.
+    pub const fn close_taken(&self) -> bool {
+        self.close_taken
+    }
+
+    pub fn wake_me(&mut self, waker: &Waker) {
+        match &mut self.waker {
+            Some(mine) => mine.clone_from(waker),
+            None => self.waker = Some(waker.clone()),
+        }
+    }
+
+    pub fn wake_for_room(&mut self, waker: &Waker) {
+        self.room = Some(waker.clone());
+    }
+
+    pub fn wake(&mut self) {
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    fn wake_room(&mut self) {
+        if self.bulk.is_empty()
+            && let Some(waker) = self.room.take()
+        {
+            waker.wake();
+        }
+    }
+}
+
+/// `bye`, then the close frame, as one piece.
+fn closing_frames(closing: &Closing) -> Bytes {
+    let close = wire::close(closing.code, &closing.reason);
+    match closing.code {
+        Some(code @ (1001 | 1012 | 1013 | 4000..)) if !closing.asked => {
+            let bye = wire::text(&frames::bye(code, &closing.reason, closing.after_ms));
+            [bye, close].concat().into()
+        }
+        _ => close,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::{Map, Value, json};
+    use std::collections::BTreeMap;
+
+    const LIMITS: Limits = Limits { frames_max: 4, bytes_max: 2_000, slots_bytes_max: 100_000 };
+    const SONGS: usize = 4;
+
+    fn song(n: usize) -> SongId {
+        SongId(uuid::Uuid::from_u128(n as u128 + 1))
+    }
+
+    /// The truth: songs that change, and the log of it.
+    #[derive(Default)]
+    struct Log {
+        u: i64,
+        songs: BTreeMap<SongId, (i64, Map<String, Value>)>,
+        events: Vec<Event>,
+    }
+
+    impl Log {
+        fn change(&mut self, which: usize, field: &str, large: bool) -> Event {
+            let id = song(which);
+            self.u += 1;
+            let (seq, fields) = self.songs.entry(id).or_default();
+            *seq += 1;
+            let value = if large { json!("x".repeat(700)) } else { json!(self.u) };
+            let set = Map::from_iter([(field.to_owned(), value)]);
+            fields.extend(set.clone());
+            let set: Arc<RawValue> = serde_json::value::to_raw_value(&set).unwrap().into();
+            let event = frames::EventFrame {
+                channel: "me",
+                cursor: Some(Cursor { epoch: 1, n: self.u }),
+                song: id,
+                seq: *seq,
+                prev: *seq - 1,
+                skipped: 0,
+                at: Time::from_millis(self.u),
+                kind: EventKind::Updated,
+                set: Arc::clone(&set),
+            };
+            let frame = wire::text(&frames::event(&event));
+            let event =
+                Event { n: self.u, song: id, seq: *seq, at: event.at, kind: EventKind::Updated, set, frame };
+            self.events.push(event.clone());
+            event
+        }
+
+        fn snapshot(&self) -> Vec<(Bytes, Option<i64>)> {
+            let songs = self.songs.iter().map(|(id, (seq, fields))| {
+                let mut song = fields.clone();
+                song.extend([("id".to_owned(), json!(id)), ("seq".to_owned(), json!(seq))]);
+                song
+            });
+            frames::snap("me", songs.collect(), self.cursor())
+                .iter()
+                .map(|page| (wire::text(page), Some(self.u)))
+                .collect()
+        }
+
+        const fn cursor(&self) -> Cursor {
+            Cursor { epoch: 1, n: self.u }
+        }
+    }
+
+    /// A client that keeps to the rules of the protocol and checks that the server does.
+    #[derive(Default, Clone)]
+    struct Client {
+        cursor: i64,
+        songs: BTreeMap<SongId, (i64, Map<String, Value>)>,
+    }
+
+    impl Client {
+        fn take(&mut self, frame: &Bytes, log: &Log) {
+            let start = if frame[1] < 126 {
+                2
+            } else if frame[1] == 126 {
+                4
+            } else {
+                10
+            };
+            let frame: Value = serde_json::from_slice(&frame[start..]).unwrap();
+            match frame["t"].as_str() {
+                Some("snap") => {
+                    for snapped in frame["songs"].as_array().unwrap() {
+                        let mut fields = snapped.as_object().unwrap().clone();
+                        fields.remove("id");
+                        let seq = fields.remove("seq").and_then(|seq| seq.as_i64()).unwrap();
+                        let id = snapped["id"].as_str().unwrap().parse().unwrap();
+                        self.songs.insert(id, (seq, fields));
+                    }
+                }
+                Some("ev") => self.event(&frame),
+                Some("ping") => {
+                    if let Some(head) = frame["heads"]["me"].as_str() {
+                        assert_eq!(head.parse::<Cursor>().unwrap().n, self.cursor, "heads are what was sent");
+                    }
+                }
+                other => panic!("unexpected {other:?}"),
+            }
+            if let Some(cursor) = frame["c"].as_str() {
+                self.cursor = cursor.parse::<Cursor>().unwrap().n;
+                self.has_all_up_to_the_cursor(log);
+            }
+        }
+
+        fn event(&mut self, frame: &Value) {
+            let id = frame["song"].as_str().unwrap().parse().unwrap();
+            let (mine, fields) = self.songs.entry(id).or_default();
+            let (seq, prev) = (frame["seq"].as_i64().unwrap(), frame["prev"].as_i64().unwrap());
+            if seq <= *mine {
+                return;
+            }
+            assert!(prev <= *mine, "a false gap: {prev} after {mine}");
+            assert_eq!(frame["skipped"].as_i64().unwrap_or(0), seq - prev - 1);
+            fields.extend(frame["set"].as_object().unwrap().clone());
+            *mine = seq;
+        }
+
+        fn has_all_up_to_the_cursor(&self, log: &Log) {
+            for event in log.events.iter().filter(|event| event.n <= self.cursor) {
+                let mine = self.songs.get(&event.song).map_or(0, |(seq, _)| *seq);
+                assert!(mine >= event.seq, "cursor {} is ahead of song at {mine}", self.cursor);
+            }
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Move {
+        Change {
+            song: usize,
+            field: u8,
+            large: bool,
+        },
+        Take,
+        Ping,
+        /// The snapshot that was being read is as of now, and comes.
+        Start,
+        /// The connection breaks; the client comes back with its cursor.
+        Reconnect,
+    }
+
+    fn moves() -> impl Strategy<Value = Vec<Move>> {
+        let change = (0..SONGS, 0_u8..3, proptest::bool::weighted(0.2))
+            .prop_map(|(song, field, large)| Move::Change { song, field, large });
+        prop::collection::vec(
+            prop_oneof![6 => change, 5 => Just(Move::Take), 1 => Just(Move::Ping), 1 => Just(Move::Start),
+                        1 => Just(Move::Reconnect)],
+            0..150,
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn a_client_that_keeps_the_rules_ends_with_the_truth_however_slow_it_reads(moves in moves()) {
+            let mut log = Log::default();
+            let mut client = Client::default();
+            let mut outbox = Outbox::new(LIMITS);
+            let mut lane = outbox.open_lane("me").unwrap();
+            let mut started = false;
+            for step in moves.into_iter().chain([Move::Start]) {
+                match step {
+                    Move::Change { song, field, large } => {
+                        let event = log.change(song, ["a", "b", "c"][usize::from(field)], large);
+                        let pushed = outbox.push(lane, &event);
+                        prop_assert!(matches!(pushed, Pushed::Queued | Pushed::Conflated));
+                        prop_assert!(outbox.queue.len() <= LIMITS.frames_max);
+                        prop_assert!(outbox.slots.len() <= SONGS);
+                    }
+                    Move::Take => if let Some(frame) = outbox.take() { client.take(&frame, &log) },
+                    Move::Ping => outbox.ping(Time::from_millis(1)),
+                    Move::Start if started => {}
+                    Move::Start => {
+                        started = true;
+                        prop_assert!(outbox.start_lane(lane, log.snapshot(), log.cursor()));
+                    }
+                    Move::Reconnect if !started => {}
+                    Move::Reconnect => {
+                        outbox = Outbox::new(LIMITS);
+                        lane = outbox.open_lane("me").unwrap();
+                        let missed = log.events.iter().filter(|event| event.n > client.cursor);
+                        let frames = missed.map(|event| (event.frame.clone(), Some(event.n))).collect();
+                        prop_assert!(outbox.start_lane(lane, frames, log.cursor()));
+                    }
+                }
+            }
+            while let Some(frame) = outbox.take() {
+                client.take(&frame, &log);
+            }
+            prop_assert!(!outbox.waiting());
+            prop_assert_eq!(outbox.slots_bytes, 0);
+            prop_assert_eq!(outbox.queue_bytes, 0);
+            prop_assert_eq!(client.songs, log.songs);
+            prop_assert_eq!(client.cursor, log.u);
+        }
+    }
+
+    #[test]
+    fn events_up_to_the_snapshot_are_dropped_and_newer_ones_follow_it() {
+        let mut log = Log::default();
+        let mut outbox = Outbox::new(LIMITS);
+        let lane = outbox.open_lane("me").unwrap();
+        let early = log.change(0, "a", false);
+        outbox.push(lane, &early);
+        let (frames, cursor) = (log.snapshot(), log.cursor());
+        outbox.push(lane, &log.change(0, "b", false));
+        assert!(outbox.take().is_none(), "nothing before the snapshot");
+        outbox.start_lane(lane, frames, cursor);
+        assert_eq!(outbox.push(lane, &early), Pushed::Known);
+        let mut client = Client::default();
+        while let Some(frame) = outbox.take() {
+            client.take(&frame, &log);
+        }
+        assert_eq!(client.songs, log.songs);
+    }
+
+    #[test]
+    fn a_channel_that_is_left_takes_all_that_waits_with_it() {
+        let mut log = Log::default();
+        let mut outbox = Outbox::new(LIMITS);
+        let lane = outbox.open_lane("me").unwrap();
+        outbox.start_lane(lane, log.snapshot(), log.cursor());
+        for _ in 0..20 {
+            outbox.push(lane, &log.change(0, "a", true));
+        }
+        assert!(outbox.open_lane("me").is_none());
+        assert!(outbox.close_lane(lane));
+        assert!(outbox.take().is_none());
+        assert_eq!((outbox.queue_bytes, outbox.slots_bytes), (0, 0));
+        assert_eq!(outbox.push(lane, &log.change(0, "a", true)), Pushed::Gone);
+        assert!(outbox.open_lane("me").is_some_and(|again| again != lane));
+    }
+
+    #[test]
+    fn too_much_for_the_slots_is_too_slow() {
+        let mut log = Log::default();
+        let mut outbox = Outbox::new(Limits { slots_bytes_max: 1_500, ..LIMITS });
+        let lane = outbox.open_lane("me").unwrap();
+        let pushed: Vec<_> = (0..4).map(|n| outbox.push(lane, &log.change(n, "a", true))).collect();
+        assert_eq!(pushed.last(), Some(&Pushed::TooSlow));
+    }
+
+    #[test]
+    fn a_closing_says_bye_first_and_nothing_comes_after_it() {
+        let mut log = Log::default();
+        let mut outbox = Outbox::new(LIMITS);
+        let lane = outbox.open_lane("me").unwrap();
+        outbox.start_lane(lane, Vec::new(), log.cursor());
+        outbox.push(lane, &log.change(0, "a", false));
+        outbox.reply(wire::text("{}"));
+        let close =
+            |code| Closing { code: Some(code), reason: "deploy".into(), after_ms: Some(5), asked: false };
+        outbox.close(close(4001));
+        outbox.close(close(4009));
+        assert_eq!(outbox.take(), Some(wire::text("{}")));
+        let last = outbox.take().unwrap();
+        let bye = wire::text(&frames::bye(4001, "deploy", Some(5)));
+        assert_eq!(last, [bye, wire::close(Some(4001), "deploy")].concat());
+        assert!(outbox.close_taken() && outbox.take().is_none() && !outbox.waiting());
+    }
+}

@@ -1,0 +1,206 @@
+//! What a subscription begins with: exactly the events it missed, or a snapshot and why (RT-2,
+//! `protocol.md` 3). From the hub's memory when that reaches back far enough, else from the database.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use metrics::counter;
+use serde_json::value::to_raw_value;
+use serde_json::{Map, Value};
+
+use super::Settings;
+use super::connection::Connection;
+use super::frames::{self, Channel, Cursor, EventFrame, Mode, Why};
+use super::hub::Subscribe;
+use super::outbox::{Event, LaneId};
+use super::wire;
+use crate::song::view::shared;
+use crate::store::feed::{Feed, Page, Snapshot};
+use crate::store::{SongChanged, StoreError};
+
+/// The frames a subscription begins with, and where they end.
+pub(super) struct Start {
+    frames: Vec<(Bytes, Option<i64>)>,
+    pub(super) from: Cursor,
+    /// The owner's newest event at that moment.
+    pub(super) u: i64,
+}
+
+impl Start {
+    /// False when the lane is gone.
+    pub(super) fn put(self, connection: &Connection, lane: LaneId) -> bool {
+        connection.outbox().start_lane(lane, self.frames, self.from)
+    }
+}
+
+/// An event as the watchers of this channel get it.
+pub(super) fn event(channel: &Channel, name: &str, change: &SongChanged, epoch: i64) -> Event {
+    let SongChanged { song, seq, at, kind, .. } = *change;
+    let n = if *channel == Channel::Me { change.u } else { seq };
+    let set = match channel {
+        Channel::Me | Channel::Song(_) => change.set.clone(),
+        Channel::Share(token) => {
+            let set: Map<String, Value> = serde_json::from_str(change.set.get()).unwrap_or_default();
+            // Events that bring nothing for this link go out all the same: their numbers must not be missed.
+            to_raw_value(&shared(&set, &token.to_string())).map_or_else(|_| change.set.clone(), Into::into)
+        }
+    };
+    let text = frames::event(&EventFrame {
+        channel: name,
+        cursor: Some(Cursor { epoch, n }),
+        song,
+        seq,
+        prev: seq - 1,
+        skipped: 0,
+        at,
+        kind,
+        set: set.clone(),
+    });
+    Event { n, song, seq, at, kind, set, frame: wire::text(&text) }
+}
+
+/// A resume out of the last events, which are without a hole up to `have`.
+pub(super) fn from_memory(
+    subscribe: &Subscribe,
+    recent: &VecDeque<SongChanged>,
+    epoch: i64,
+    have: i64,
+    settings: &Settings,
+) -> Option<Start> {
+    let since: Cursor = subscribe.since.as_ref()?.parse().ok()?;
+    if since.epoch != epoch {
+        return None;
+    }
+    let song = match subscribe.channel {
+        Channel::Me => None,
+        Channel::Song(song) => Some(song),
+        Channel::Share(_) => Some(subscribe.song?),
+    };
+    let number = |change: &SongChanged| if song.is_some() { change.seq } else { change.u };
+    let mine: Vec<&SongChanged> =
+        recent.iter().filter(|change| song.is_none_or(|song| change.song == song)).collect();
+    let head = match (song, mine.last()) {
+        (None, _) => have,
+        (Some(_), Some(last)) => last.seq,
+        // Nothing of it here; whether that is all there is only the database knows.
+        (Some(_), None) => return None,
+    };
+    let missing: Vec<&SongChanged> = mine.into_iter().filter(|change| number(change) > since.n).collect();
+    let complete = match missing.first() {
+        Some(first) => number(first) == since.n + 1,
+        None => since.n == head,
+    };
+    if !complete || missing.len() > settings.resume_events_max {
+        return None;
+    }
+    resumed(subscribe, missing.into_iter(), Cursor { epoch, n: head }, have, settings)
+}
+
+/// The same out of the database. `None`: there is no such song for this user.
+pub(super) async fn read(
+    feed: &dyn Feed,
+    subscribe: &Subscribe,
+    settings: &Settings,
+) -> Result<Option<Start>, StoreError> {
+    let why = match subscribe.since.as_ref().map(|since| since.parse::<Cursor>()) {
+        None => Why::New,
+        Some(Err(())) => Why::Epoch,
+        Some(Ok(since)) => {
+            let Some(page) = missed(feed, subscribe, since, settings).await? else { return Ok(None) };
+            match resume(subscribe, since, &page, settings) {
+                Ok(start) => return Ok(Some(start)),
+                Err(why) => why,
+            }
+        }
+    };
+    Ok(snapshot(feed, subscribe).await?.map(|snapshot| begin_anew(subscribe, snapshot, why)))
+}
+
+async fn missed(
+    feed: &dyn Feed,
+    subscribe: &Subscribe,
+    since: Cursor,
+    settings: &Settings,
+) -> Result<Option<Page>, StoreError> {
+    let limit = i64::try_from(settings.resume_events_max + 1).unwrap_or(i64::MAX);
+    match (&subscribe.channel, subscribe.song) {
+        (Channel::Me, _) => feed.of_user(&subscribe.owner, since.n, limit).await.map(Some),
+        (Channel::Song(song), _) => feed.of_song(&subscribe.owner, *song, since.n, limit).await,
+        (Channel::Share(_), Some(song)) => feed.of_song(&subscribe.owner, song, since.n, limit).await,
+        (Channel::Share(_), None) => Ok(None),
+    }
+}
+
+fn resume(subscribe: &Subscribe, since: Cursor, page: &Page, settings: &Settings) -> Result<Start, Why> {
+    if since.epoch != page.epoch {
+        return Err(Why::Epoch);
+    }
+    // A cursor ahead of the log is from before a restore.
+    let missing = usize::try_from(page.head - since.n).map_err(|_| Why::Restored)?;
+    if missing > settings.resume_events_max {
+        return Err(Why::TooMany);
+    }
+    let me = subscribe.channel == Channel::Me;
+    let number = |change: &SongChanged| if me { change.u } else { change.seq };
+    let dense = page.events.iter().zip(since.n + 1..).all(|(change, n)| number(change) == n);
+    if page.events.len() != missing || !dense {
+        return Err(Why::TooOld);
+    }
+    let from = Cursor { epoch: page.epoch, n: page.head };
+    resumed(subscribe, page.events.iter(), from, page.u, settings).ok_or(Why::TooMany)
+}
+
+/// `None` when they are too many bytes.
+fn resumed<'a>(
+    subscribe: &Subscribe,
+    events: impl Iterator<Item = &'a SongChanged>,
+    from: Cursor,
+    u: i64,
+    settings: &Settings,
+) -> Option<Start> {
+    let mut frames = vec![(Bytes::new(), None)];
+    let mut bytes = 0;
+    for change in events {
+        let event = event(&subscribe.channel, &subscribe.name, change, from.epoch);
+        bytes += event.frame.len();
+        if bytes > settings.resume_bytes_max {
+            return None;
+        }
+        frames.push((event.frame, Some(event.n)));
+    }
+    counter!("songflight_realtime_starts_total", "mode" => "resumed").increment(1);
+    let n = frames.len() - 1;
+    frames[0].0 = wire::text(&frames::subd(subscribe.id, &subscribe.name, Mode::Resumed(n)));
+    frames.push((wire::text(&frames::live(&subscribe.name, from)), Some(from.n)));
+    Some(Start { frames, from, u })
+}
+
+async fn snapshot(feed: &dyn Feed, subscribe: &Subscribe) -> Result<Option<Snapshot>, StoreError> {
+    match (&subscribe.channel, subscribe.song) {
+        (Channel::Me, _) => feed.songs(&subscribe.owner).await.map(Some),
+        (Channel::Song(song), _) => feed.song(&subscribe.owner, *song).await,
+        (Channel::Share(token), Some(song)) => {
+            let snapshot = feed.song(&subscribe.owner, song).await?;
+            let token = token.to_string();
+            Ok(snapshot.map(|snapshot| Snapshot {
+                songs: snapshot.songs.iter().map(|song| shared(song, &token)).collect(),
+                ..snapshot
+            }))
+        }
+        (Channel::Share(_), None) => Ok(None),
+    }
+}
+
+fn begin_anew(subscribe: &Subscribe, snapshot: Snapshot, why: Why) -> Start {
+    counter!("songflight_realtime_starts_total", "mode" => "snapshot", "why" => why.as_str()).increment(1);
+    let from = Cursor { epoch: snapshot.epoch, n: snapshot.head };
+    let name = &subscribe.name;
+    let mut frames = vec![(wire::text(&frames::subd(subscribe.id, name, Mode::Snapshot(why))), None)];
+    let pages = frames::snap(name, snapshot.songs, from);
+    let last = pages.len() - 1;
+    frames.extend(
+        pages.iter().enumerate().map(|(at, page)| (wire::text(page), (at == last).then_some(from.n))),
+    );
+    frames.push((wire::text(&frames::live(name, from)), Some(from.n)));
+    Start { frames, from, u: snapshot.u }
+}

@@ -1,0 +1,539 @@
+//! A client's session: hello, subscriptions, tokens, and the patience with what it says wrongly
+//! (`protocol.md` 2, 3, 6, 7).
+//!
+//! Not here: the socket (`socket`), what a subscription brings (`hub`), time-outs (`reaper`).
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Instant;
+
+use actix::fut::wrap_future;
+use actix::{ActorFutureExt as _, AsyncContext as _};
+use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse, web};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::connection::Connection;
+use super::frames::{self, BadCommand, Channel, Command, Hello, Mode, Refusal, Sub};
+use super::hub::{Leave, Subscribe};
+use super::outbox::LaneId;
+use super::socket::{self, Ctx, Talk};
+use super::{Descriptor, Identity, Inner, Realtime, TokenError};
+use crate::id::UserId;
+
+/// Mistakes in a row that a client may make (`protocol.md` 7).
+const BAD_COMMANDS_MAX: u32 = 10;
+
+/// `GET /v1/ws` (RT-1).
+///
+/// # Errors
+/// When the request is no proper WebSocket handshake; to be answered as it is.
+pub async fn open(
+    request: HttpRequest,
+    payload: web::Payload,
+    realtime: web::Data<Realtime>,
+) -> Result<HttpResponse, actix_web::Error> {
+    let inner = Arc::clone(&realtime.inner);
+    if !origin_allowed(&request, &inner.settings.allowed_origins) {
+        return Ok(problem(403, "forbidden", "this origin may not connect"));
+    }
+    if inner.is_draining() {
+        return Ok(problem(503, "shutting_down", "this node is shutting down; connect again"));
+    }
+    let descriptor = request.conn_data::<Descriptor>().and_then(Descriptor::take);
+    let connection = inner.registry.open(descriptor);
+    let session = Session::new(Arc::clone(&inner), Arc::clone(&connection), bearer(&request));
+    let registry = Arc::clone(&inner.registry);
+    socket::serve(&request, payload, registry, connection, inner.settings.frame_bytes_max, session)
+}
+
+fn problem(status: u16, code: &str, detail: &str) -> HttpResponse {
+    let status = actix_web::http::StatusCode::from_u16(status).unwrap_or_default();
+    HttpResponse::build(status).content_type("application/problem+json").json(serde_json::json!({
+        "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(),
+        "code": code, "detail": detail,
+    }))
+}
+
+/// Browsers always send an `Origin`; who sends none is not a browser, and no page can act through it.
+fn origin_allowed(request: &HttpRequest, allowed: &[String]) -> bool {
+    let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
+    let Ok(origin) = origin.to_str() else { return false };
+    allowed.iter().any(|entry| origin_matches(entry, origin))
+}
+
+/// `http://localhost:*` allows every port, and `*` everything.
+fn origin_matches(entry: &str, origin: &str) -> bool {
+    if entry == "*" || entry.eq_ignore_ascii_case(origin) {
+        return true;
+    }
+    let Some(host) = entry.strip_suffix(":*") else { return false };
+    let (start, rest) = (origin.get(..host.len()), origin.get(host.len()..));
+    let port = |rest: &str| {
+        rest.is_empty()
+            || rest
+                .strip_prefix(':')
+                .is_some_and(|port| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    start.is_some_and(|start| start.eq_ignore_ascii_case(host)) && rest.is_some_and(port)
+}
+
+/// The token from `Sec-WebSocket-Protocol: songs.v1, bearer.<base64url>`: browsers cannot set headers.
+fn bearer(request: &HttpRequest) -> Option<String> {
+    let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
+    let tokens = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
+    let encoded = tokens.map(str::trim).find_map(|offer| offer.strip_prefix("bearer."))?;
+    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?).ok()
+}
+
+struct Session {
+    inner: Arc<Inner>,
+    connection: Arc<Connection>,
+    bearer: Option<String>,
+    greeted: bool,
+    user: Option<UserId>,
+    /// To the task that begins subscriptions one after the other.
+    beginnings: Option<mpsc::Sender<Beginning>>,
+    patience: Patience,
+}
+
+/// A subscription whose lane is open and which has yet to begin.
+struct Beginning {
+    id: Option<u64>,
+    lane: LaneId,
+    channel: Channel,
+    name: Arc<str>,
+    since: Option<String>,
+    user: Option<UserId>,
+}
+
+impl Session {
+    fn new(inner: Arc<Inner>, connection: Arc<Connection>, bearer: Option<String>) -> Self {
+        let patience = Patience::new(inner.settings.commands_per_second, inner.clock.monotonic());
+        Self { inner, connection, bearer, greeted: false, user: None, beginnings: None, patience }
+    }
+
+    fn refuse(&mut self, id: Option<u64>, channel: Option<&str>, refusal: Refusal, message: &str) {
+        self.connection.say(&frames::err(id, channel, refusal, message));
+        if let Some((code, reason, after_ms)) = self.patience.refused(refusal) {
+            self.connection.close_after(code, reason, after_ms);
+        }
+    }
+
+    fn command(&mut self, command: Command, ctx: &mut Ctx<Self>) {
+        match command {
+            Command::Hello(hello) if !self.greeted => return self.hello(hello, ctx),
+            Command::Hello(Hello { id, .. }) => {
+                return self.refuse(id, None, Refusal::BadRequest, "hello was said already");
+            }
+            Command::Ping { id } => self.connection.say(&frames::pong(id, self.inner.clock.now())),
+            Command::Pong | Command::Unknown => return,
+            Command::Sub { id, .. } | Command::Unsub { id, .. } | Command::Auth { id, .. }
+                if !self.greeted =>
+            {
+                return self.refuse(id, None, Refusal::BadRequest, "say hello first");
+            }
+            Command::Sub { id, sub } => return self.subscribe(id, sub),
+            Command::Unsub { id, ch } => self.unsubscribe(id, &ch),
+            Command::Auth { id, token } => self.auth(id, token, ctx),
+        }
+        self.patience.pleased();
+    }
+
+    fn hello(&mut self, hello: Hello, ctx: &mut Ctx<Self>) {
+        self.greeted = true;
+        self.connection.hello_came();
+        let (sender, receiver) = mpsc::channel(2 * self.inner.settings.subs_max);
+        self.beginnings = Some(sender);
+        let begin = begin_all(Arc::clone(&self.inner), Arc::clone(&self.connection), receiver);
+        ctx.spawn(wrap_future(begin));
+        match hello.token.clone().or_else(|| self.bearer.take()) {
+            None => self.welcome(&hello, None),
+            Some(token) => {
+                let inner = Arc::clone(&self.inner);
+                let verified = async move { inner.verifier.verify(&token).await };
+                // What comes meanwhile waits: it needs the answer.
+                ctx.wait(wrap_future(verified).map(
+                    move |identity, socket: &mut socket::Socket<Session>, _: &mut Ctx<Session>| {
+                        socket.talk.hello_verified(&hello, identity);
+                    },
+                ));
+                return;
+            }
+        }
+        self.subscribe_all(hello);
+    }
+
+    fn hello_verified(&mut self, hello: &Hello, identity: Result<Identity, TokenError>) {
+        match identity {
+            Ok(identity) => {
+                let max = self.inner.settings.connections_per_user;
+                if !self.inner.registry.claim(&identity.user, &self.connection, max) {
+                    return self.connection.close(4504, "too many connections");
+                }
+                self.connection.token_ends(identity.expires);
+                self.user = Some(identity.user.clone());
+                self.welcome(hello, Some(&identity));
+                let subs = hello.subs.iter().map(|sub| Sub { ch: sub.ch.clone(), since: sub.since.clone() });
+                self.subscribe_all(Hello { id: hello.id, subs: subs.collect(), ..Hello::default() });
+            }
+            Err(error) => {
+                let (refusal, code, reason) = match error {
+                    TokenError::Bad => (Refusal::Unauthorized, 4500, "bad token"),
+                    TokenError::Expired => (Refusal::TokenExpired, 4009, "token expired"),
+                    TokenError::Forbidden => (Refusal::Forbidden, 4503, "forbidden"),
+                    TokenError::Unavailable => {
+                        (Refusal::Unavailable { after_ms: 1000 }, 1013, "tokens cannot be checked now")
+                    }
+                };
+                self.connection.say(&frames::err(hello.id, None, refusal, reason));
+                let after_ms = (code == 1013).then_some(1000);
+                self.connection.close_after(code, reason, after_ms);
+            }
+        }
+    }
+
+    fn welcome(&mut self, hello: &Hello, identity: Option<&Identity>) {
+        let settings = &self.inner.settings;
+        let millis = |duration: std::time::Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        self.connection.say(&frames::welcome(&frames::Welcome {
+            id: hello.id,
+            conn: &self.connection.name(&settings.node),
+            now: self.inner.clock.now(),
+            ping: millis(settings.ping),
+            pong: millis(settings.pong),
+            token_exp: identity.map(|identity| identity.expires.millis() / 1000),
+            retry: frames::Retry { min: 500, max: 20_000 },
+            limits: frames::ClientLimits {
+                subs: settings.subs_max,
+                frame: settings.frame_bytes_max,
+                cmds: settings.commands_per_second,
+            },
+        }));
+        self.patience.pleased();
+    }
+
+    fn subscribe_all(&mut self, hello: Hello) {
+        for sub in hello.subs {
+            self.subscribe(hello.id, sub);
+        }
+    }
+
+    fn subscribe(&mut self, id: Option<u64>, sub: Sub) {
+        let Ok(channel) = sub.ch.parse::<Channel>() else {
+            let message = "channels are me, song:<id> and share:<token>";
+            return self.refuse(id, Some(&sub.ch), Refusal::UnknownChannel, message);
+        };
+        // As we write it: the same channel in other letters is the same.
+        let name: Arc<str> = channel.to_string().into();
+        let anonymous = self.user.is_none();
+        if anonymous && !matches!(channel, Channel::Share(_)) {
+            return self.refuse(id, Some(&name), Refusal::Unauthorized, "this channel needs a token");
+        }
+        let mut outbox = self.connection.outbox();
+        let answer = if outbox.lane_of(&name).is_some() {
+            Some(Mode::Dup)
+        } else if matches!(channel, Channel::Song(_)) && outbox.lane_of("me").is_some() {
+            Some(Mode::ViaMe)
+        } else {
+            None
+        };
+        let lane = match answer {
+            None if outbox.lanes() >= self.inner.settings.subs_max => {
+                drop(outbox);
+                return self.refuse(id, Some(&name), Refusal::LimitSubs, "too many subscriptions");
+            }
+            None => outbox.open_lane(&name),
+            Some(_) => None,
+        };
+        drop(outbox);
+        if let Some(answer) = answer {
+            self.connection.say(&frames::subd(id, &name, answer));
+        }
+        if let Some(lane) = lane {
+            let user = self.user.clone();
+            let beginning = Beginning { id, lane, channel, name: Arc::clone(&name), since: sub.since, user };
+            let sent = self.beginnings.as_ref().is_some_and(|to| to.try_send(beginning).is_ok());
+            if !sent {
+                self.connection.outbox().close_lane(lane);
+                let refusal = Refusal::RateLimited { after_ms: 1000 };
+                return self.refuse(id, Some(&name), refusal, "too many subscriptions wait to begin");
+            }
+        }
+        self.patience.pleased();
+    }
+
+    fn unsubscribe(&mut self, id: Option<u64>, channel: &str) {
+        let parsed = channel.parse::<Channel>().ok();
+        let name = parsed.map_or_else(|| channel.to_owned(), |channel| channel.to_string());
+        let lane = self.connection.outbox().lane_of(&name);
+        if let Some(lane) = lane {
+            self.connection.outbox().close_lane(lane);
+            self.leave(Some(lane));
+        }
+        self.connection.say(&frames::unsubd(id, &name));
+    }
+
+    /// Watchers of share links are found by the hub's own sweep: whose they are is not known here.
+    fn leave(&self, lane: Option<LaneId>) {
+        if let Some(owner) = self.user.clone() {
+            let connection = self.connection.id();
+            let hub = self.inner.hub_of(&owner);
+            // A full mailbox loses it; the sweep finds the lane gone.
+            let _ = hub.try_send(Leave { connection, lane, owner });
+        }
+    }
+
+    fn auth(&mut self, id: Option<u64>, token: String, ctx: &mut Ctx<Self>) {
+        let inner = Arc::clone(&self.inner);
+        let verified = async move { inner.verifier.verify(&token).await };
+        ctx.wait(wrap_future(verified).map(
+            move |identity, socket: &mut socket::Socket<Session>, _: &mut Ctx<Session>| {
+                socket.talk.auth_verified(id, identity);
+            },
+        ));
+    }
+
+    fn auth_verified(&mut self, id: Option<u64>, identity: Result<Identity, TokenError>) {
+        let identity = match identity {
+            Ok(identity) => identity,
+            Err(TokenError::Forbidden) => return self.connection.close(4503, "forbidden"),
+            Err(TokenError::Expired) => {
+                return self.refuse(id, None, Refusal::TokenExpired, "the token is expired");
+            }
+            Err(TokenError::Bad) => {
+                return self.refuse(id, None, Refusal::Unauthorized, "the token is not valid");
+            }
+            Err(TokenError::Unavailable) => {
+                let refusal = Refusal::Unavailable { after_ms: 1000 };
+                return self.refuse(id, None, refusal, "tokens cannot be checked now");
+            }
+        };
+        match &self.user {
+            Some(user) if *user != identity.user => return self.connection.close(4500, "another user"),
+            Some(_) => {}
+            None => {
+                let max = self.inner.settings.connections_per_user;
+                if !self.inner.registry.claim(&identity.user, &self.connection, max) {
+                    return self.connection.close(4504, "too many connections");
+                }
+                self.user = Some(identity.user);
+            }
+        }
+        self.connection.token_ends(identity.expires);
+        self.connection.say(&frames::authd(id, identity.expires.millis() / 1000));
+    }
+}
+
+impl Talk for Session {
+    fn text(&mut self, text: String, ctx: &mut Ctx<Self>) {
+        for command in frames::commands(&text) {
+            if matches!(command, Ok(Command::Pong)) {
+                continue;
+            }
+            match self.patience.admit(self.inner.clock.monotonic()) {
+                Admission::Granted => {}
+                Admission::Refused { after_ms } => {
+                    let id = match &command {
+                        Err(BadCommand { id, .. }) => *id,
+                        Ok(Command::Sub { id, .. } | Command::Unsub { id, .. } | Command::Ping { id }) => *id,
+                        Ok(_) => None,
+                    };
+                    let refusal = Refusal::RateLimited { after_ms };
+                    self.connection.say(&frames::err(id, None, refusal, "too many commands"));
+                    continue;
+                }
+                Admission::Exhausted { after_ms } => {
+                    return self.connection.close_after(4013, "too many commands", Some(after_ms));
+                }
+            }
+            match command {
+                Ok(command) => self.command(command, ctx),
+                Err(BadCommand { id, message }) => self.refuse(id, None, Refusal::BadRequest, &message),
+            }
+        }
+    }
+
+    fn binary(&mut self, _: Vec<u8>, _: &mut Ctx<Self>) {
+        self.connection.close(1003, "text only");
+    }
+
+    fn ended(&mut self) {
+        self.leave(None);
+    }
+}
+
+/// Begins subscriptions one after the other, each when the pages of the one before are on their way: so a
+/// peer that does not read makes at most one snapshot wait for it.
+async fn begin_all(inner: Arc<Inner>, connection: Arc<Connection>, mut waiting: mpsc::Receiver<Beginning>) {
+    while let Some(beginning) = waiting.recv().await {
+        poll_fn(|cx| {
+            let mut outbox = connection.outbox();
+            if outbox.has_room() {
+                return Poll::Ready(());
+            }
+            outbox.wake_for_room(cx.waker());
+            Poll::Pending
+        })
+        .await;
+        if connection.outbox().has_lane(beginning.lane) {
+            begin(&inner, &connection, beginning).await;
+        }
+    }
+}
+
+async fn begin(inner: &Inner, connection: &Arc<Connection>, beginning: Beginning) {
+    let Beginning { id, lane, channel, name, since, user } = beginning;
+    let refuse = |refusal, message| {
+        connection.outbox().close_lane(lane);
+        connection.say(&frames::err(id, Some(&name), refusal, message));
+    };
+    let (owner, song) = match channel {
+        Channel::Share(token) => match inner.feed.shared(token).await {
+            Ok(Some((song, owner))) => (owner, Some(song)),
+            Ok(None) => return refuse(Refusal::NotFound, "there is no such link"),
+            Err(error) => {
+                warn!(%error, "a share link could not be looked up");
+                let refusal = Refusal::Unavailable { after_ms: 1000 };
+                return refuse(refusal, "the database is away; subscribe again");
+            }
+        },
+        Channel::Me | Channel::Song(_) => match user {
+            Some(user) => (user, None),
+            None => return refuse(Refusal::Unauthorized, "this channel needs a token"),
+        },
+    };
+    let hub = inner.hub_of(&owner).clone();
+    let connection = Arc::clone(connection);
+    let subscribe =
+        Subscribe { connection: Arc::clone(&connection), lane, id, channel, name, owner, song, since };
+    if hub.send(subscribe).await.is_err() {
+        connection.close_after(1012, "restart", Some(1000));
+    }
+}
+
+/// How much a client may ask, and how often it may be wrong.
+struct Patience {
+    per_second: f64,
+    allowance: f64,
+    last: Instant,
+    over: u32,
+    bad: u32,
+    subs: u32,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Admission {
+    Granted,
+    Refused { after_ms: u64 },
+    Exhausted { after_ms: u64 },
+}
+
+impl Patience {
+    fn new(per_second: u32, now: Instant) -> Self {
+        let per_second = f64::from(per_second.max(1));
+        Self { per_second, allowance: per_second, last: now, over: 0, bad: 0, subs: 0 }
+    }
+
+    /// An error first; who goes on for as long again is closed.
+    fn admit(&mut self, now: Instant) -> Admission {
+        let earned = (now - self.last).as_secs_f64() * self.per_second;
+        self.last = now;
+        self.allowance = (self.allowance + earned).min(self.per_second);
+        if self.allowance >= 1.0 {
+            self.allowance -= 1.0;
+            if self.allowance >= self.per_second / 2.0 {
+                self.over = 0;
+            }
+            return Admission::Granted;
+        }
+        self.over += 1;
+        if f64::from(self.over) > self.per_second {
+            return Admission::Exhausted { after_ms: 1000 };
+        }
+        let wait = std::time::Duration::from_secs_f64((1.0 - self.allowance) / self.per_second);
+        Admission::Refused { after_ms: u64::try_from(wait.as_millis()).unwrap_or(1000) + 1 }
+    }
+
+    const fn pleased(&mut self) {
+        self.bad = 0;
+        self.subs = 0;
+    }
+
+    /// The code to close with, once it is enough.
+    const fn refused(&mut self, refusal: Refusal) -> Option<(u16, &'static str, Option<u64>)> {
+        match refusal {
+            Refusal::LimitSubs => self.subs += 1,
+            _ => self.bad += 1,
+        }
+        if self.subs >= BAD_COMMANDS_MAX {
+            return Some((4505, "too many subscriptions", None));
+        }
+        if self.bad >= BAD_COMMANDS_MAX { Some((4509, "too many bad commands", None)) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Clock;
+    use actix_web::test::TestRequest;
+    use std::time::Duration;
+
+    #[test]
+    fn origins_are_matched_whole_and_a_star_stands_for_the_port() {
+        assert!(origin_matches("https://app.example", "https://app.example"));
+        assert!(!origin_matches("https://app.example", "https://app.example.evil"));
+        assert!(origin_matches("http://localhost:*", "http://localhost:5173"));
+        assert!(origin_matches("http://localhost:*", "http://localhost"));
+        assert!(!origin_matches("http://localhost:*", "http://localhost.evil:80"));
+        assert!(!origin_matches("http://localhost:*", "http://localhost:80@evil"));
+        assert!(!origin_allowed(
+            &TestRequest::default().insert_header(("origin", "https://evil")).to_http_request(),
+            &["https://app.example".to_owned()]
+        ));
+        assert!(origin_allowed(&TestRequest::default().to_http_request(), &[]));
+    }
+
+    #[test]
+    fn a_token_may_come_as_a_subprotocol() {
+        let request = |value: &str| {
+            TestRequest::default().insert_header(("sec-websocket-protocol", value)).to_http_request()
+        };
+        let encoded = URL_SAFE_NO_PAD.encode("a.b.c");
+        assert_eq!(bearer(&request(&format!("songs.v1, bearer.{encoded}"))).as_deref(), Some("a.b.c"));
+        assert_eq!(bearer(&request("songs.v1")), None);
+        assert_eq!(bearer(&request("songs.v1, bearer.%%%")), None);
+    }
+
+    #[test]
+    fn who_commands_too_much_is_told_first_and_closed_if_it_goes_on() {
+        let start = Clock.monotonic();
+        let mut patience = Patience::new(20, start);
+        let said: Vec<_> = (0..41).map(|_| patience.admit(start)).collect();
+        assert!(said[..20].iter().all(|a| *a == Admission::Granted));
+        assert!(said[20..40].iter().all(|a| matches!(a, Admission::Refused { .. })));
+        assert!(matches!(said[40], Admission::Exhausted { .. }));
+        let mut patience = Patience::new(20, start);
+        let slow = (0..200).map(|n| patience.admit(start + Duration::from_millis(50 * n)));
+        assert!(slow.into_iter().all(|a| a == Admission::Granted));
+    }
+
+    #[test]
+    fn ten_mistakes_in_a_row_are_enough_and_a_good_command_forgives_them() {
+        let now = Clock.monotonic();
+        let mut patience = Patience::new(20, now);
+        for _ in 0..9 {
+            assert_eq!(patience.refused(Refusal::BadRequest), None);
+        }
+        patience.pleased();
+        for _ in 0..9 {
+            assert_eq!(patience.refused(Refusal::UnknownChannel), None);
+        }
+        assert!(matches!(patience.refused(Refusal::BadRequest), Some((4509, ..))));
+    }
+}
