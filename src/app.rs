@@ -163,7 +163,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let directories = Directories::start(&world, &arbiters);
     actix::spawn(recovery::keep_taking_over(world.clone(), directories.clone()));
 
-    let trial = (config.env == Env::Development).then(|| trial(config, &auth, private.is_some(), clock.now()));
+    let trial =
+        (config.env == Env::Development).then(|| trial(config, &auth, private.is_some(), clock.now()));
     let api = web::Data::new(Api {
         auth: auth.clone(),
         world: world.clone(),
@@ -288,7 +289,8 @@ async fn enter(config: &Config, pool: &Pool, alone: bool, clock: Clock) -> Resul
 async fn make_days(pool: Pool) {
     loop {
         tokio::time::sleep(MAKE_DAYS_EVERY).await;
-        let made = async { Ok::<_, StoreError>(pool.get().await?.batch_execute("select make_days()").await?) };
+        let made =
+            async { Ok::<_, StoreError>(pool.get().await?.batch_execute("select make_days()").await?) };
         if let Err(error) = made.await {
             tracing::warn!(%error, "the coming days' partitions could not be made; trying again in an hour");
         }
@@ -346,9 +348,10 @@ fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>
         requests: std::num::NonZeroU32::new(20).expect("20 is not 0"),
         window: Duration::from_secs(10),
     };
-    let chosen = wanted.rate_limit.as_ref().and_then(|rate| {
-        Some(Rate { requests: std::num::NonZeroU32::new(rate.count)?, window: rate.per })
-    });
+    let chosen = wanted
+        .rate_limit
+        .as_ref()
+        .and_then(|rate| Some(Rate { requests: std::num::NonZeroU32::new(rate.count)?, window: rate.per }));
     let local = simulated || wanted.api_key.is_none();
     let rate = chosen.or((!local).then_some(documented));
     let tasks_max = wanted.max_concurrent.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
@@ -385,7 +388,11 @@ fn start_realtime(
         ..realtime::Settings::default()
     };
     let deps = realtime::Deps {
-        feed: Arc::new(feed::PostgresFeed::new(pool.clone(), rules(config))),
+        feed: Arc::new(feed::PostgresFeed::new(
+            pool.clone(),
+            Arc::new(rules(config)),
+            store::songs::PATIENCE,
+        )),
         verifier: Arc::new(TokenCheck { auth: auth.clone(), clock }),
         clock,
     };
@@ -478,7 +485,8 @@ fn recorder() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE
         .get_or_init(|| {
-            let seconds = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+            let seconds =
+                [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
             let builder = PrometheusBuilder::new();
             let recorder = builder
                 .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)
@@ -504,10 +512,19 @@ fn serve(
     let mut server = HttpServer::new(move || {
         let allowed = origins.clone();
         let cors = Cors::default()
-            .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| allowed.http.allows(origin)))
+            .allowed_origin_fn(move |origin, _| {
+                origin.to_str().is_ok_and(|origin| allowed.http.allows(origin))
+            })
             .allow_any_method()
             .allow_any_header()
-            .expose_headers(["ETag", "Location", "Retry-After", "Songs-Cursor", "Idempotent-Replayed", "X-Request-Id"])
+            .expose_headers([
+                "ETag",
+                "Location",
+                "Retry-After",
+                "Songs-Cursor",
+                "Idempotent-Replayed",
+                "X-Request-Id",
+            ])
             .max_age(3600);
         App::new()
             .app_data(api.clone())

@@ -1,6 +1,8 @@
 //! The command line: what can be asked for, and what each command does in a few lines. Whatever takes
 //! more stands in a module of its own.
 
+mod doctor;
+mod serve;
 pub mod terminal;
 
 use std::io;
@@ -147,10 +149,10 @@ fn perform(cli: Cli) -> Result<(), Failure> {
     match cli.command.unwrap_or(Command::Serve) {
         Command::Config => print_config(&loaded),
         Command::Token(args) => print_token(&loaded.config, args),
-        Command::Serve => Err(absent("serve")),
-        Command::Migrate => Err(absent("migrate")),
-        Command::Simulator(_) => Err(absent("simulator")),
-        Command::Doctor => Err(absent("doctor")),
+        Command::Serve => serve::serve(&loaded),
+        Command::Migrate => serve::migrate(&loaded.config),
+        Command::Simulator(args) => serve::simulator(&loaded.config, args.bind),
+        Command::Doctor => doctor::doctor(&loaded),
         Command::Watch(_) => Err(absent("watch")),
     }
 }

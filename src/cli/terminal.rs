@@ -11,6 +11,8 @@ pub enum Style {
     Dim,
     Red,
     Green,
+    Yellow,
+    Cyan,
 }
 
 impl Style {
@@ -21,6 +23,8 @@ impl Style {
             Style::Dim => "\x1b[2m",
             Style::Red => "\x1b[31m",
             Style::Green => "\x1b[32m",
+            Style::Yellow => "\x1b[33m",
+            Style::Cyan => "\x1b[36m",
         }
     }
 }

@@ -34,14 +34,13 @@ struct Inner {
 impl Lease {
     fn new(clock: Clock) -> Self {
         let zero = clock.monotonic();
-        let inner =
-            Inner {
-                zero,
-                ends: AtomicU64::new(0),
-                lost: AtomicBool::new(false),
-                draining: AtomicBool::new(false),
-                changed: Notify::new(),
-            };
+        let inner = Inner {
+            zero,
+            ends: AtomicU64::new(0),
+            lost: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            changed: Notify::new(),
+        };
         Self { inner: Arc::new(inner) }
     }
 

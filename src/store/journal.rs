@@ -151,7 +151,7 @@ impl Journal {
         postgres: tokio_postgres::Config,
         node: NodeKey,
         settings: Settings,
-        changed: impl Fn(SongChanged) + 'static,
+        changed: impl Fn(SongChanged) + Send + 'static,
     ) -> (Self, impl Future<Output = ()>) {
         let (queue, waiting) = mpsc::channel(settings.queue_max);
         let writer = Writer {
@@ -186,7 +186,7 @@ struct Writer {
     postgres: tokio_postgres::Config,
     node: NodeKey,
     settings: Settings,
-    changed: Box<dyn Fn(SongChanged)>,
+    changed: Box<dyn Fn(SongChanged) + Send>,
     session: Option<Session>,
     /// The last batch was given up: try the next ones once, not with all the patience.
     away: bool,

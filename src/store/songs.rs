@@ -222,7 +222,7 @@ pub async fn library(client: &impl GenericClient, listing: &Listing<'_>) -> Resu
     };
     let after = match listing.sort {
         Sort::Smart => {
-            "(library_rank(s.status), coalesce(s.last_viewed_at, 'infinity'), s.id) < ($4, coalesce($5, 'infinity'), $6)"
+            "(library_rank(s.status), coalesce(s.last_viewed_at, 'infinity'), s.id) < ($4::smallint, coalesce($5::timestamptz, 'infinity'), $6)"
         }
         Sort::Newest => "($4::smallint is null or $5::timestamptz is null or true) and s.id < $6",
     };

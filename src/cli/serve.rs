@@ -1,0 +1,123 @@
+//! The commands that run until they are told to stop: the service, the simulator; and the schema's.
+
+use std::net::{SocketAddr, TcpListener};
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::Failure;
+use super::terminal::{self, Style};
+use crate::app::{self, Database, Running};
+use crate::config::{Config, Loaded, LogFormat};
+use crate::{simulator, store};
+
+/// Runs the service until Ctrl-C or SIGTERM.
+pub(super) fn serve(loaded: &Loaded) -> Result<(), Failure> {
+    start_log(&loaded.config);
+    actix_web::rt::System::new().block_on(async {
+        let progress = |step: &str| terminal::note(Style::Dim, format!("  {step} …"));
+        let mut running = app::start(loaded, progress).await.map_err(failed)?;
+        welcome(&running)?;
+        let why = tokio::select! {
+            why = told_to_stop() => Ok(why?),
+            why = running.fallen() => Err(Failure::Failed(why)),
+        };
+        if why.is_ok() {
+            terminal::note(Style::Dim, "\n  stopping: songs under way go on at the next start …");
+        }
+        tokio::select! {
+            () = running.stop() => {}
+            // Whoever asks twice does not want to wait.
+            _ = told_to_stop() => terminal::note(Style::Yellow, "  stopped at once"),
+        }
+        why.map(drop)
+    })
+}
+
+fn failed(error: impl std::fmt::Display) -> Failure {
+    Failure::Failed(error.to_string())
+}
+
+fn welcome(running: &Running) -> Result<(), Failure> {
+    let address = running.address;
+    terminal::line(Style::Bold, format!("\n  Songflight is up at http://{address}"))?;
+    let Some(trial) = &running.trial else { return Ok(()) };
+    let database = if trial.private_database { "its own Postgres in .songflight" } else { "your Postgres" };
+    let providers = if trial.simulated { "a simulated provider" } else { "your providers" };
+    terminal::line(
+        Style::Dim,
+        format!("  development, with {database} and {providers}; Ctrl-C stops it all"),
+    )?;
+    terminal::line(Style::Plain, "\n  Make a first song:\n")?;
+    for line in trial.first_song(address).lines() {
+        terminal::line(Style::Cyan, format!("    {line}"))?;
+    }
+    terminal::line(Style::Plain, "\n  Watch it live, in another terminal:\n")?;
+    let program = std::env::args().next().unwrap_or_else(|| "songflight".to_owned());
+    terminal::line(Style::Cyan, format!("    {program} watch --user {} --url http://{address}", trial.user))?;
+    terminal::line(Style::Plain, format!("\n  The API: http://{address}/docs\n"))?;
+    Ok(())
+}
+
+async fn told_to_stop() -> Result<(), Failure> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}
+
+/// Brings the schema up to date and says what was done.
+pub(super) fn migrate(config: &Config) -> Result<(), Failure> {
+    start_log(config);
+    actix_web::rt::System::new().block_on(async {
+        let progress = |step: &str| terminal::note(Style::Dim, format!("  {step} …"));
+        let database = Database::open(config, progress).await.map_err(failed)?;
+        let applied = store::migrate(&database.postgres).await.map_err(failed);
+        if let Some(private) = database.private {
+            private.stop().await;
+        }
+        match applied? {
+            0 => terminal::line(Style::Green, "The schema is up to date.")?,
+            n => terminal::line(Style::Green, format!("The schema is up to date: {n} migrations applied."))?,
+        }
+        Ok(())
+    })
+}
+
+/// Runs the simulator alone.
+pub(super) fn simulator(config: &Config, bind: SocketAddr) -> Result<(), Failure> {
+    start_log(config);
+    actix_web::rt::System::new().block_on(async {
+        let listener =
+            TcpListener::bind(bind).map_err(|error| Failure::Failed(format!("--bind {bind}: {error}")))?;
+        let simulator = simulator::start(listener, simulator::Options::default()).map_err(failed)?;
+        let address = simulator.address();
+        terminal::line(Style::Bold, format!("\n  The simulator is up at http://{address}"))?;
+        terminal::line(Style::Dim, "  what it does, and how to steer it, stands there; Ctrl-C stops it\n")?;
+        terminal::line(Style::Plain, "  Songflight uses it with\n")?;
+        terminal::line(
+            Style::Cyan,
+            format!("    SONGFLIGHT_PROVIDERS__SUNO__BASE_URL=http://{address}/suno songflight serve\n"),
+        )?;
+        told_to_stop().await?;
+        // Callbacks that wait for their time are not worth a delay.
+        let _ = tokio::time::timeout(Duration::from_secs(3), simulator.stop()).await;
+        Ok(())
+    })
+}
+
+/// Logs go to stderr; stdout is for what a command prints.
+pub(super) fn start_log(config: &Config) {
+    // What libraries say of their own starting is noise; whoever asks for it by name gets it.
+    let quiet = format!("actix_server=warn,refinery_core=warn,{}", config.log.filter);
+    let filter = EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second subscriber in one process is refused; the first one serves.
+    let _ = match config.log.format {
+        LogFormat::Text => log.with_ansi(terminal::is_watched()).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+}
