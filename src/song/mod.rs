@@ -13,3 +13,6 @@ pub mod refusal;
 pub mod step;
 pub mod view;
 pub mod wish;
+
+#[cfg(test)]
+mod tests;

@@ -249,7 +249,7 @@ pub struct Call {
     pub failures: Vec<Class>,
     /// An earlier attempt of which nobody knows whether it arrived: it may still be adopted (PROV-5).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lost: Option<u16>,
+    pub lost: Option<Lost>,
     /// It was submitted again although it may have arrived, which happens once at most (PROV-5).
     #[serde(default)]
     pub resent: bool,
@@ -275,6 +275,14 @@ impl Call {
         let times = self.failures.iter().filter(|failed| **failed == class).count();
         u16::try_from(times).unwrap_or(u16::MAX)
     }
+}
+
+/// An attempt of unknown fate that another one has taken the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    pub attempt: u16,
+    /// Before this nothing is submitted beside it (PROV-5).
+    pub until: Time,
 }
 
 /// The life of one submission (`durability.md` section 5).

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use super::event::{Choice, Event, EventKind};
 use super::parts::{LyricsText, News, Stage, TaskKind};
-use super::phase::{Call, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song, Waiting};
+use super::phase::{
+    Call, CallState, Head, Lost, LyricsVariant, Phase, Progress, Push, Rules, Run, Song, Waiting,
+};
 use super::wish::Mode;
 use super::{chance, clips, refusal};
 use crate::credit::Credits;
@@ -365,7 +367,7 @@ fn adopted(
     let call = run.calls.get_mut(index).filter(|_| key.task == next.song.head.task)?;
     let alive = !matches!(news, News::Failed(_));
     let present = key.attempt == call.attempt;
-    let lost = call.lost == Some(key.attempt);
+    let lost = call.lost.is_some_and(|lost| lost.attempt == key.attempt);
     let open = match &call.state {
         CallState::Accepted { .. } => alive && (present || lost),
         CallState::Unknown { .. } => present || (alive && lost),
@@ -383,7 +385,14 @@ fn adopted(
         return Some(index);
     }
     if lost {
-        call.lost = matches!(call.state, CallState::Unknown { .. }).then_some(call.attempt);
+        call.lost = match call.state {
+            CallState::Unknown { until } => Some(Lost { attempt: call.attempt, until }),
+            CallState::Accepted { .. }
+            | CallState::Intent { .. }
+            | CallState::Submitted { .. }
+            | CallState::Done
+            | CallState::Failed { .. } => None,
+        };
     }
     call.attempt = key.attempt;
     next.refer(key, provider_task);
@@ -441,7 +450,7 @@ fn try_again(next: &mut Draft, run: &mut Run, index: usize, from: Time) {
     let call = &mut run.calls[index];
     call.attempt = call.next_attempt;
     call.next_attempt = call.next_attempt.saturating_add(1);
-    call.state = CallState::Accepted { from };
+    call.state = CallState::Accepted { from: call.lost.map_or(from, |lost| from.max(lost.until)) };
     clips::forget(&mut next.song, call);
 }
 
@@ -461,7 +470,7 @@ fn wake(next: &mut Draft, mut run: Run) {
                     return conclude(next, run);
                 }
                 run.calls[index].resent = true;
-                run.calls[index].lost = Some(run.calls[index].attempt);
+                run.calls[index].lost = Some(Lost { attempt: run.calls[index].attempt, until });
                 next.count_retry();
                 run.waiting = Some(Waiting::Retry);
                 next.kind = Some(EventKind::RetryScheduled);
