@@ -412,12 +412,14 @@ pub(super) fn any_news(dice: &mut Dice) -> News {
         3 => gave_up(dice.pick(&CLASSES)),
         _ => {
             let stage = dice.pick(&[Stage::Text, Stage::First, Stage::Complete]);
-            News::Clips(stage, (0..dice.below(4)).map(|_| any_clip(dice)).collect())
+            // A provider names its clips or does not; it does not mix.
+            let named = !dice.percent(20);
+            News::Clips(stage, (0..dice.below(4)).map(|_| any_clip(dice, named)).collect())
         }
     }
 }
 
-fn any_clip(dice: &mut Dice) -> Clip {
+fn any_clip(dice: &mut Dice, named: bool) -> Clip {
     let id = dice.pick(&["00", "10", "01", "x", "y"]);
     Clip {
         audio_url: dice.percent(50).then(|| format!("https://files/{id}.mp3")),
@@ -425,7 +427,7 @@ fn any_clip(dice: &mut Dice) -> Clip {
         lyrics: dice.percent(20).then(|| "sung".into()),
         title: dice.percent(20).then(|| "told".into()),
         fallback_url: dice.percent(50).then(|| format!("https://cdn/{id}.mp3")),
-        clip_id: dice.percent(80).then(|| id.into()),
+        clip_id: named.then(|| id.into()),
         failed: dice.percent(10),
         ..Clip::default()
     }
