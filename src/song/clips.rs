@@ -134,7 +134,8 @@ fn place_for(
 
     let by_id = |v: &Variant| clip.clip_id.is_some() && v.clip_id == clip.clip_id;
     let unnamed = |v: &Variant| v.clip_id.is_none() || clip.clip_id.is_none();
-    let by_audio = |v: &Variant| clip.audio_url.is_some() && v.audio_url == clip.audio_url && unnamed(v);
+    let same_audio = |v: &Variant| clip.audio_url.is_some() && v.audio_url == clip.audio_url;
+    let by_audio = |v: &Variant| same_audio(v) && unnamed(v) && !others(v.variant_number);
     let open = |v: &Variant| v.clip_id.is_none() && !taken.contains(&v.variant_number);
     let by_position =
         |v: &Variant| clip.clip_id.is_none() && mine.get(nth) == Some(&v.variant_number) && open(v);

@@ -412,15 +412,15 @@ pub(super) fn any_news(dice: &mut Dice) -> News {
         3 => gave_up(dice.pick(&CLASSES)),
         _ => {
             let stage = dice.pick(&[Stage::Text, Stage::First, Stage::Complete]);
-            // A provider names its clips or does not; it does not mix.
-            let named = !dice.percent(20);
-            News::Clips(stage, (0..dice.below(4)).map(|_| any_clip(dice, named)).collect())
+            // A provider names its clips or does not, and tells of each once in a report.
+            let (named, from) = (!dice.percent(20), dice.below(5));
+            let ids = (from..from + dice.below(4)).map(|n| ["00", "10", "01", "x", "y"][n as usize % 5]);
+            News::Clips(stage, ids.map(|id| any_clip(dice, id, named)).collect())
         }
     }
 }
 
-fn any_clip(dice: &mut Dice, named: bool) -> Clip {
-    let id = dice.pick(&["00", "10", "01", "x", "y"]);
+fn any_clip(dice: &mut Dice, id: &str, named: bool) -> Clip {
     Clip {
         audio_url: dice.percent(50).then(|| format!("https://files/{id}.mp3")),
         stream_url: dice.percent(50).then(|| format!("https://files/{id}")),
