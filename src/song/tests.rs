@@ -1,5 +1,5 @@
-//! What a song does, told in sentences (`story`), and what holds whatever happens (`properties`, over
-//! histories made in `world` or of any events at all). Builders stand here.
+//! What a song does, told in sentences (`submitting`, `music`, `owner`), and what holds whatever happens
+//! (`properties`: the laws of `law`, over histories made in `world`). Builders stand here.
 
 mod dice;
 mod law;

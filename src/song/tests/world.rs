@@ -361,8 +361,9 @@ impl<'a> World<'a> {
 
     /// News of any kind for any call that was once made: what nobody expects of a provider.
     fn oddity(&mut self) -> Result<(), String> {
-        if self.orders.is_empty() {
-            return Ok(());
+        // A sweep may wake any song at any time.
+        if self.orders.is_empty() || self.dice.percent(20) {
+            return self.tell(Event::Wake).map(drop);
         }
         let which = self.dice.below(u32::try_from(self.orders.len()).expect("few orders")) as usize;
         let order = &self.orders[which];
