@@ -1,8 +1,9 @@
 //! How the clips that a provider reports become a song's variants: placeholders first, filled by
 //! position, matched by clip id ever after (SONG-9). Pure.
 
-use super::parts::Clip;
-use super::phase::{Song, VARIANTS_MAX, Variant, VariantStatus};
+use super::parts::{Clip, Stage};
+use super::phase::{Call, Run, Song, VARIANTS_MAX, Variant, VariantStatus};
+use super::wish::Mode;
 use crate::id::ShareToken;
 
 /// Placeholders for all the clips that are to come.
@@ -19,18 +20,63 @@ pub(super) fn keep_places(song: &mut Song) {
     }
 }
 
-/// Forgets the clips of an attempt that failed; the places stay, and with them the share links.
-pub(super) fn forget(song: &mut Song) {
-    for variant in &mut song.variants {
-        *variant =
-            Variant { selected: variant.selected, ..place(variant.variant_number, variant.share_token) };
+/// Forgets what an attempt that failed has brought; the places stay, and with them the share links.
+pub(super) fn forget(song: &mut Song, call: &mut Call) {
+    for variant in song.variants.iter_mut().filter(|v| call.places.contains(&v.variant_number)) {
+        clear(variant);
+    }
+    if !call.places.is_empty() && !song.variants.iter().any(|v| v.clip_id.is_some() || v.playable()) {
+        forget_words(song);
+    }
+    call.places.clear();
+    call.stage = None;
+}
+
+/// Forgets what a task that failed has brought.
+pub(super) fn forget_all(song: &mut Song) {
+    song.variants.iter_mut().for_each(clear);
+    forget_words(song);
+}
+
+fn clear(variant: &mut Variant) {
+    *variant = Variant { selected: variant.selected, ..place(variant.variant_number, variant.share_token) };
+}
+
+/// Words that the provider made up are not an order for the next attempt.
+fn forget_words(song: &mut Song) {
+    if song.wish.mode == Mode::Music {
+        song.lyrics.clone_from(&song.wish.lyrics);
     }
 }
 
-/// Takes over what is told. What `newer` reports say overwrites; what late ones say fills gaps only (CB-4).
-pub(super) fn merge(song: &mut Song, clips: &[Clip], newer: bool) {
-    for clip in clips {
-        let Some(position) = place_for(song, clip) else { continue };
+/// Whether this call has brought anything that can be played.
+pub(super) fn playable(song: &Song, call: &Call) -> bool {
+    song.variants.iter().any(|v| v.playable() && call.places.contains(&v.variant_number))
+}
+
+/// Whether watchers see no difference: the url in reserve is not shown.
+pub(super) fn look_alike(before: &[Variant], after: &[Variant]) -> bool {
+    before.len() == after.len()
+        && before.iter().zip(after).all(|(before, after)| {
+            before == after
+                || Variant { fallback_url: before.fallback_url.clone(), ..after.clone() } == *before
+        })
+}
+
+/// Takes over what is told of a call. Of a stage not behind the known one it overwrites; late, it fills
+/// gaps only (CB-4).
+pub(super) fn merge(song: &mut Song, run: &mut Run, index: usize, stage: Stage, clips: &[Clip]) {
+    let newer = run.calls[index].stage.is_none_or(|known| stage >= known);
+    run.calls[index].stage = run.calls[index].stage.max(Some(stage));
+    let mut taken = Vec::new();
+    for (nth, clip) in clips.iter().enumerate() {
+        let Some(position) = place_for(song, run, index, nth, clip, &taken) else { continue };
+        let number = song.variants[position].variant_number;
+        taken.push(number);
+        let places = &mut run.calls[index].places;
+        if !places.contains(&number) {
+            places.push(number);
+        }
         overlay(&mut song.variants[position], clip, newer);
         if song.lyrics.is_none() && !song.wish.instrumental {
             song.lyrics.clone_from(&clip.lyrics);
@@ -41,10 +87,13 @@ pub(super) fn merge(song: &mut Song, clips: &[Clip], newer: bool) {
     }
 }
 
-/// At the deadline: the url that can be built from a clip's id stands in for the missing one (PROV-7).
-pub(super) fn fall_back(song: &mut Song) {
-    for variant in song.variants.iter_mut().filter(|variant| !variant.playable()) {
-        variant.audio_url.clone_from(&variant.fallback_url);
+/// At a call's deadline: the url that can be built from a clip's id stands in for the missing one, also
+/// where there is a stream, which ends with its generation (PROV-7).
+pub(super) fn fall_back(song: &mut Song, call: &Call) {
+    for variant in song.variants.iter_mut().filter(|v| call.places.contains(&v.variant_number)) {
+        if variant.audio_url.is_none() {
+            variant.audio_url.clone_from(&variant.fallback_url);
+        }
     }
 }
 
@@ -55,6 +104,11 @@ pub(super) fn close(song: &mut Song) {
     }
 }
 
+/// How many clips are there to stay.
+pub(super) fn finished(song: &Song) -> i64 {
+    song.variants.iter().map(|variant| i64::from(variant.status == VariantStatus::Complete)).sum()
+}
+
 /// The song ends without its music: what is not finished will not be.
 pub(super) fn abandon(song: &mut Song) {
     for variant in song.variants.iter_mut().filter(|variant| variant.status != VariantStatus::Complete) {
@@ -62,24 +116,36 @@ pub(super) fn abandon(song: &mut Song) {
     }
 }
 
-/// The variant with this clip's id; else the first that has none yet; else a further one.
-fn place_for(song: &mut Song, clip: &Clip) -> Option<usize> {
-    let known = clip
-        .clip_id
-        .as_ref()
-        .and_then(|id| song.variants.iter().position(|variant| variant.clip_id.as_ref() == Some(id)));
-    let same_audio = || {
-        let url = clip.audio_url.as_ref()?;
-        song.variants.iter().position(|variant| variant.audio_url.as_ref() == Some(url))
-    };
-    if let Some(position) = known.or_else(same_audio) {
-        return Some(position);
-    }
-    let free = |variant: &Variant| variant.clip_id.is_none() && variant.audio_url.is_none();
-    if let Some(position) = song.variants.iter().position(free) {
-        return Some(position);
-    }
-    add_place(song).then(|| song.variants.len() - 1)
+/// The variant with this clip's id, or else with its audio. A clip without an id is then the one that
+/// stood at this place in the call's earlier reports. Else it takes the first place that is free, or a
+/// further one. Two clips of one report never share a place by chance.
+fn place_for(
+    song: &mut Song,
+    run: &Run,
+    index: usize,
+    nth: usize,
+    clip: &Clip,
+    taken: &[i16],
+) -> Option<usize> {
+    let find = |wanted: &dyn Fn(&Variant) -> bool| song.variants.iter().position(wanted);
+    let mine = &run.calls[index].places;
+    let others =
+        |number| run.calls.iter().any(|call| call.places.contains(&number)) && !mine.contains(&number);
+
+    let by_id = |v: &Variant| clip.clip_id.is_some() && v.clip_id == clip.clip_id;
+    let unnamed = |v: &Variant| v.clip_id.is_none() || clip.clip_id.is_none();
+    let same_audio = |v: &Variant| clip.audio_url.is_some() && v.audio_url == clip.audio_url;
+    let by_audio = |v: &Variant| same_audio(v) && unnamed(v) && !others(v.variant_number);
+    let open = |v: &Variant| v.clip_id.is_none() && !taken.contains(&v.variant_number);
+    let by_position =
+        |v: &Variant| clip.clip_id.is_none() && mine.get(nth) == Some(&v.variant_number) && open(v);
+    let free = |v: &Variant| v.audio_url.is_none() && open(v) && !others(v.variant_number);
+
+    find(&by_id)
+        .or_else(|| find(&by_audio))
+        .or_else(|| find(&by_position))
+        .or_else(|| find(&free))
+        .or_else(|| add_place(song).then(|| song.variants.len() - 1))
 }
 
 fn add_place(song: &mut Song) -> bool {

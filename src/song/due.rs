@@ -18,12 +18,21 @@ pub enum Due {
 }
 
 /// The next thing to be done, and when; `None` when the song waits for nobody but its owner.
-/// `polled` is when the provider was last asked, or when this process took the song up.
+/// `polled` is when the provider was last asked. A process that took the song up and has not asked yet
+/// gives a time before the submission: then a song that finished while nobody listened is asked for
+/// once before its deadline, however long over, gives it up (OPS-3).
 pub fn due(song: &Song, polled: Time, rules: &Rules) -> Option<(Time, Due)> {
-    let run = song.phase.run()?;
-    (0..run.calls.len())
-        .flat_map(|index| due_for_call(song, run, index, polled, rules))
-        .min_by_key(|(at, due)| (*at, matches!(due, Due::Poll(_))))
+    all(song, polled, rules).into_iter().next()
+}
+
+/// Everything that is to be done by the present state, in order: for whoever stands in the queue for a
+/// slot with one call and must not miss the time of another, or the end of patience.
+pub fn all(song: &Song, polled: Time, rules: &Rules) -> Vec<(Time, Due)> {
+    let Some(run) = song.phase.run() else { return Vec::new() };
+    let calls = 0..run.calls.len();
+    let mut due: Vec<_> = calls.flat_map(|index| due_for_call(song, run, index, polled, rules)).collect();
+    due.sort_by_key(|(at, due)| (*at, matches!(due, Due::Poll(_))));
+    due
 }
 
 fn due_for_call(song: &Song, run: &Run, index: usize, polled: Time, rules: &Rules) -> Vec<(Time, Due)> {

@@ -16,3 +16,6 @@ pub mod refusal;
 pub mod step;
 pub mod view;
 pub mod wish;
+
+#[cfg(test)]
+mod tests;

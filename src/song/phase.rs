@@ -12,7 +12,7 @@ use super::parts::{LyricsText, Stage, TaskKind};
 use super::wish::Wish;
 use crate::credit::Credits;
 use crate::id::{CallKey, ShareToken, SongId, TaskId, UserId};
-use crate::provider::failure::{Failure, RetryRules};
+use crate::provider::failure::{Class, Failure, RetryRules};
 use crate::time::Time;
 
 /// Variants a song may have (SONG-9).
@@ -196,21 +196,12 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Run {
     pub calls: Vec<Call>,
-    /// Failures that used up an automatic attempt (PROV-9).
-    #[serde(default)]
-    pub failures: u16,
     /// Since when a limit has kept it from starting; it gives up after [`Rules::max_wait`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limited_since: Option<Time>,
     /// What it is waiting for, as its owner sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
-    /// How far the music is; reports of less change nothing (CB-4).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub stage: Option<Stage>,
-    /// Submissions made although an earlier one may have arrived (PROV-5); a metric.
-    #[serde(default)]
-    pub possible_duplicates: u16,
 }
 
 impl Run {
@@ -218,12 +209,14 @@ impl Run {
     pub fn new(calls: u8, now: Time) -> Self {
         Self {
             calls: (0..calls.max(1)).map(|_| Call::new(now)).collect(),
-            failures: 0,
             limited_since: None,
             waiting: None,
-            stage: None,
-            possible_duplicates: 0,
         }
+    }
+
+    /// Submissions made although an earlier one may have arrived (PROV-5); a metric.
+    pub fn possible_duplicates(&self) -> usize {
+        self.calls.iter().filter(|call| call.resent).count()
     }
 }
 
@@ -245,12 +238,51 @@ pub struct Call {
     /// The lyrics it brought, once done.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub texts: Vec<LyricsText>,
+    /// The numbers of the variants that its clips fill.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub places: Vec<i16>,
+    /// How far its music is; reports of less fill gaps only (CB-4).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<Stage>,
+    /// Failures that used up an automatic attempt, each class on its own (PROV-9).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<Class>,
+    /// An earlier attempt of which nobody knows whether it arrived: it may still be adopted (PROV-5).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Lost>,
+    /// It was submitted again although it may have arrived, which happens once at most (PROV-5).
+    #[serde(default)]
+    pub resent: bool,
 }
 
 impl Call {
     pub fn new(now: Time) -> Self {
-        Self { attempt: 0, next_attempt: 1, state: CallState::Accepted { from: now }, texts: Vec::new() }
+        Self {
+            attempt: 0,
+            next_attempt: 1,
+            state: CallState::Accepted { from: now },
+            texts: Vec::new(),
+            places: Vec::new(),
+            stage: None,
+            failures: Vec::new(),
+            lost: None,
+            resent: false,
+        }
     }
+
+    /// Automatic attempts that this class of failure has used up.
+    pub(super) fn failed_by(&self, class: Class) -> u16 {
+        let times = self.failures.iter().filter(|failed| **failed == class).count();
+        u16::try_from(times).unwrap_or(u16::MAX)
+    }
+}
+
+/// An attempt of unknown fate that another one has taken the place of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lost {
+    pub attempt: u16,
+    /// Before this nothing is submitted beside it (PROV-5).
+    pub until: Time,
 }
 
 /// The life of one submission (`durability.md` section 5).

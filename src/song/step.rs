@@ -4,13 +4,18 @@
 //! or out of order is a [`Step::nothing`] (CB-4). Not here: what is due next (`song::due`), whether an
 //! owner's wish is to be refused (`song::refusal`), how clips are matched (`song::clips`).
 
+use std::time::Duration;
+
 use super::event::{Choice, Event, EventKind};
 use super::parts::{LyricsText, News, Stage, TaskKind};
-use super::phase::{Call, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song, Waiting};
-use super::{chance, clips};
+use super::phase::{
+    Call, CallState, Head, Lost, LyricsVariant, Phase, Progress, Push, Rules, Run, Song, Waiting,
+};
+use super::wish::Mode;
+use super::{chance, clips, refusal};
 use crate::credit::Credits;
 use crate::id::{CallKey, TaskId};
-use crate::provider::failure::{Class, Failure};
+use crate::provider::failure::{Arrived, Class, Failure};
 use crate::time::Time;
 
 /// One step of a song: how it is afterwards, what is written with it, what is done once all of that is
@@ -125,17 +130,27 @@ impl<'a> Draft<'a> {
         self.song.progress_mut(kind).get_or_insert_with(Progress::default)
     }
 
-    fn settle(&mut self, settlement: Settlement) {
+    /// Ends the head task's reservation by giving this much of it back.
+    fn settle(&mut self, amount: Credits) {
         let head = &self.song.head;
         if head.price == Credits::ZERO {
             return;
         }
-        let amount = match settlement {
-            Settlement::Capture => Credits::ZERO,
-            Settlement::Release => head.price,
-        };
+        let settlement = if amount == head.price { Settlement::Release } else { Settlement::Capture };
         self.song.refunded = self.song.refunded + amount;
         self.writes.push(Write::Settle { task: head.task, kind: head.kind, settlement, amount });
+    }
+
+    /// Keeps what the provider calls one of our calls, if it calls it anything.
+    fn refer(&mut self, call: CallKey, provider_task: &str) {
+        if !provider_task.is_empty() {
+            self.writes.push(Write::Ref { call, provider_task: provider_task.to_owned() });
+        }
+    }
+
+    fn count_retry(&mut self) {
+        let progress = self.progress();
+        progress.retry_count = progress.retry_count.saturating_add(1);
     }
 
     fn notify(&mut self, push: Push) {
@@ -174,7 +189,7 @@ fn shows_a_difference(before: &Song, after: &Song) -> bool {
         || before.title != after.title
         || before.lyrics != after.lyrics
         || before.lyrics_variants != after.lyrics_variants
-        || before.variants != after.variants
+        || !clips::look_alike(&before.variants, &after.variants)
         || before.cost != after.cost
         || before.refunded != after.refunded
         || before.last_viewed_at != after.last_viewed_at
@@ -206,14 +221,17 @@ fn running(next: &mut Draft, run: Run, event: &Event) {
 // --- submitting -------------------------------------------------------------------------------
 
 fn limited(next: &mut Draft, mut run: Run) {
-    let to_be_submitted = run.calls.iter().any(|call| matches!(call.state, CallState::Accepted { .. }));
-    if to_be_submitted && run.waiting.is_none() {
+    let held_up = |call: &Call| matches!(call.state, CallState::Accepted { from } if from <= next.now);
+    if run.calls.iter().any(held_up) {
         run.waiting = Some(Waiting::ProviderLimit);
         run.limited_since.get_or_insert(next.now);
         next.kind = Some(EventKind::Waiting);
         next.keep(run);
     }
 }
+
+/// What kept one call from being made (a lease about to end) keeps the next from it for a moment too.
+const NOT_SENT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The call of this key in its present attempt, if it is of the task that runs.
 fn present(song: &Song, run: &mut Run, key: CallKey) -> Option<usize> {
@@ -237,24 +255,42 @@ fn submitting(next: &mut Draft, mut run: Run, key: CallKey, not_after: Time) {
 fn not_sent(next: &mut Draft, mut run: Run, key: CallKey) {
     let Some(index) = present(&next.song, &mut run, key) else { return };
     if matches!(run.calls[index].state, CallState::Intent { .. }) {
-        run.calls[index].state = CallState::Accepted { from: next.now };
+        run.calls[index].state = CallState::Accepted { from: next.now + NOT_SENT_PAUSE };
         next.keep(run);
     }
 }
 
 fn submitted(next: &mut Draft, mut run: Run, key: CallKey, provider_task: &str) {
     // Also of a superseded attempt: what it is called must be known when it reports (PROV-5).
-    next.writes.push(Write::Ref { call: key, provider_task: provider_task.to_owned() });
+    next.refer(key, provider_task);
     let Some(index) = present(&next.song, &mut run, key) else { return };
-    match run.calls[index].state {
+    match &run.calls[index].state {
         CallState::Intent { .. } | CallState::Unknown { .. } => {
             start(next, &mut run, index, provider_task);
             next.keep(run);
         }
+        CallState::Submitted { .. } => {
+            learn_name(next, &mut run, index, provider_task);
+            next.keep(run);
+        }
+        CallState::Accepted { .. } | CallState::Done | CallState::Failed { .. } => {}
+    }
+}
+
+/// A callback that came before the submission's answer may not have said how to ask for the task (CB-4).
+fn learn_name(next: &mut Draft, run: &mut Run, index: usize, told: &str) -> bool {
+    match &mut run.calls[index].state {
+        CallState::Submitted { provider_task, .. } if provider_task.is_empty() && !told.is_empty() => {
+            told.clone_into(provider_task);
+            next.progress().provider_task = Some(told.to_owned());
+            true
+        }
         CallState::Accepted { .. }
+        | CallState::Intent { .. }
         | CallState::Submitted { .. }
+        | CallState::Unknown { .. }
         | CallState::Done
-        | CallState::Failed { .. } => {}
+        | CallState::Failed { .. } => false,
     }
 }
 
@@ -276,14 +312,23 @@ fn start(next: &mut Draft, run: &mut Run, index: usize, provider_task: &str) {
 
 fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failure: &Failure) {
     let Some(index) = present(&next.song, &mut run, key) else { return };
-    if !matches!(run.calls[index].state, CallState::Intent { .. }) {
-        return;
-    }
-    if failure.arrived == crate::provider::failure::Arrived::Maybe {
-        run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
-        next.keep(run);
-    } else {
-        go_wrong(next, run, index, failure.clone());
+    match (&run.calls[index].state, failure.arrived) {
+        (CallState::Intent { .. }, Arrived::Maybe) => {
+            run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
+            next.keep(run);
+        }
+        // Also when it was given up as unknown: that it did not arrive is better to know late than never.
+        (CallState::Intent { .. } | CallState::Unknown { .. }, Arrived::No) => {
+            go_wrong(next, run, index, failure.clone());
+        }
+        (CallState::Unknown { .. }, Arrived::Maybe)
+        | (
+            CallState::Accepted { .. }
+            | CallState::Submitted { .. }
+            | CallState::Done
+            | CallState::Failed { .. },
+            _,
+        ) => {}
     }
 }
 
@@ -308,8 +353,9 @@ fn reported(next: &mut Draft, mut run: Run, key: CallKey, provider_task: Option<
     }
 }
 
-/// Which call the news is for. An order whose fate was unknown, or an earlier attempt that turns out to
-/// be alive before a later one was paid for, is taken on here (PROV-5).
+/// Which call the news is for. An order whose fate was unknown is taken on here if it turns out to be
+/// alive before a later one was paid for (PROV-5). An attempt that is known to have failed stays dead,
+/// whatever comes late.
 fn adopted(
     next: &mut Draft,
     run: &mut Run,
@@ -319,34 +365,46 @@ fn adopted(
 ) -> Option<usize> {
     let index = usize::from(key.call);
     let call = run.calls.get_mut(index).filter(|_| key.task == next.song.head.task)?;
-    let bad = matches!(news, News::Failed(_));
+    let alive = !matches!(news, News::Failed(_));
+    let present = key.attempt == call.attempt;
+    let lost = call.lost.is_some_and(|lost| lost.attempt == key.attempt);
     let open = match &call.state {
-        CallState::Accepted { .. } => !bad,
-        CallState::Unknown { .. } => !bad || key.attempt == call.attempt,
-        CallState::Intent { .. } | CallState::Submitted { .. } => key.attempt == call.attempt,
+        CallState::Accepted { .. } => alive && (present || lost),
+        CallState::Unknown { .. } => present || (alive && lost),
+        CallState::Intent { .. } | CallState::Submitted { .. } => present,
         CallState::Done | CallState::Failed { .. } => false,
     };
-    if !open || key.attempt >= call.next_attempt {
+    if !open {
         return None;
     }
-    if !matches!(call.state, CallState::Submitted { .. }) {
-        call.attempt = key.attempt;
-        let provider_task = provider_task.unwrap_or_default();
-        if !provider_task.is_empty() {
-            next.writes.push(Write::Ref { call: key, provider_task: provider_task.to_owned() });
+    let provider_task = provider_task.unwrap_or_default();
+    if matches!(call.state, CallState::Submitted { .. }) {
+        if learn_name(next, run, index, provider_task) {
+            next.refer(key, provider_task);
         }
-        start(next, run, index, provider_task);
+        return Some(index);
     }
+    if lost {
+        call.lost = match call.state {
+            CallState::Unknown { until } => Some(Lost { attempt: call.attempt, until }),
+            CallState::Accepted { .. }
+            | CallState::Intent { .. }
+            | CallState::Submitted { .. }
+            | CallState::Done
+            | CallState::Failed { .. } => None,
+        };
+    }
+    call.attempt = key.attempt;
+    next.refer(key, provider_task);
+    start(next, run, index, provider_task);
     Some(index)
 }
 
 fn heard_clips(next: &mut Draft, mut run: Run, index: usize, stage: Stage, found: &[super::parts::Clip]) {
     let was_playable = next.song.variants.iter().any(super::phase::Variant::playable);
-    let newer = run.stage.is_none_or(|known| stage >= known);
-    clips::merge(&mut next.song, found, newer);
-    run.stage = run.stage.max(Some(stage));
+    clips::merge(&mut next.song, &mut run, index, stage, found);
     if stage == Stage::Complete {
-        if !next.song.variants.iter().any(super::phase::Variant::playable) {
+        if !clips::playable(&next.song, &run.calls[index]) {
             let failure = Failure::new(Class::ProviderError, "finished without a playable clip");
             return go_wrong(next, run, index, failure);
         }
@@ -362,10 +420,11 @@ fn heard_clips(next: &mut Draft, mut run: Run, index: usize, stage: Stage, found
 /// A call failed: again later, or for good.
 fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Failure) {
     let limited = failure.class == Class::RateLimited;
-    let waited = run.limited_since.map_or(std::time::Duration::ZERO, |since| next.now.since(since));
+    let waited = run.limited_since.map_or(Duration::ZERO, |since| next.now.since(since));
     let patience_left = !limited || waited < next.rules.max_wait;
     let chance = chance::of(next.song.head.task.0, u64::from(run.calls[index].next_attempt));
-    let again = failure.retry_in(run.failures, &next.rules.retry, chance).filter(|_| patience_left);
+    let used = run.calls[index].failed_by(failure.class);
+    let again = failure.retry_in(used, &next.rules.retry, chance).filter(|_| patience_left);
     let Some(delay) = again else {
         run.calls[index].state = CallState::Failed { failure };
         return conclude(next, run);
@@ -375,8 +434,10 @@ fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Failure) {
         run.waiting = Some(Waiting::ProviderLimit);
         next.kind = Some(EventKind::Waiting);
     } else {
-        run.failures += 1;
+        run.calls[index].failures.push(failure.class);
+        run.limited_since = None;
         run.waiting = Some(Waiting::Retry);
+        next.count_retry();
         next.progress().error = Some(failure);
         next.kind = Some(EventKind::RetryScheduled);
     }
@@ -389,13 +450,8 @@ fn try_again(next: &mut Draft, run: &mut Run, index: usize, from: Time) {
     let call = &mut run.calls[index];
     call.attempt = call.next_attempt;
     call.next_attempt = call.next_attempt.saturating_add(1);
-    call.state = CallState::Accepted { from };
-    run.stage = None;
-    let progress = next.progress();
-    progress.retry_count = progress.retry_count.saturating_add(1);
-    if next.song.head.kind == TaskKind::Generate {
-        clips::forget(&mut next.song);
-    }
+    call.state = CallState::Accepted { from: call.lost.map_or(from, |lost| from.max(lost.until)) };
+    clips::forget(&mut next.song, call);
 }
 
 // --- time -------------------------------------------------------------------------------------
@@ -408,12 +464,14 @@ fn wake(next: &mut Draft, mut run: Run) {
                 run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
             }
             CallState::Unknown { until } if until <= next.now => {
-                if run.possible_duplicates > 0 {
+                if run.calls[index].resent {
                     let failure = Failure::new(Class::Network, "two submissions went without an answer");
                     run.calls[index].state = CallState::Failed { failure };
                     return conclude(next, run);
                 }
-                run.possible_duplicates += 1;
+                run.calls[index].resent = true;
+                run.calls[index].lost = Some(Lost { attempt: run.calls[index].attempt, until });
+                next.count_retry();
                 run.waiting = Some(Waiting::Retry);
                 next.kind = Some(EventKind::RetryScheduled);
                 try_again(next, &mut run, index, next.now);
@@ -441,8 +499,8 @@ fn wake(next: &mut Draft, mut run: Run) {
 
 /// Ten minutes are over: what is playable, or can be had by its clip id, is the song (PROV-7).
 fn deadline(next: &mut Draft, mut run: Run, index: usize) {
-    clips::fall_back(&mut next.song);
-    run.calls[index].state = if next.song.variants.iter().any(super::phase::Variant::playable) {
+    clips::fall_back(&mut next.song, &run.calls[index]);
+    run.calls[index].state = if clips::playable(&next.song, &run.calls[index]) {
         CallState::Done
     } else {
         CallState::Failed { failure: Failure::new(Class::Timeout, "no result before the deadline") }
@@ -516,7 +574,7 @@ fn deliver(next: &mut Draft) {
     let progress = next.progress();
     progress.completed_at = Some(now);
     progress.error = None;
-    next.settle(Settlement::Capture);
+    next.settle(Credits::ZERO);
 }
 
 fn fail(next: &mut Draft, failure: Failure) {
@@ -525,18 +583,29 @@ fn fail(next: &mut Draft, failure: Failure) {
     progress.completed_at = Some(now);
     progress.error = Some(failure.clone());
     clips::abandon(&mut next.song);
-    next.settle(Settlement::Release);
+    next.settle(next.song.head.price);
     next.song.phase = Phase::Failed(failure);
     next.kind = Some(EventKind::Failed);
 }
 
 fn cancel(next: &mut Draft) {
     if next.song.phase.run().is_some() {
-        next.settle(Settlement::Release);
         clips::abandon(&mut next.song);
+        next.settle(not_delivered(&next.song));
     }
     next.song.phase = Phase::Cancelled;
     next.kind = Some(EventKind::Cancelled);
+}
+
+/// What is given back for a phase that was cut off: a clip that is there is paid for (SONG-11).
+fn not_delivered(song: &Song) -> Credits {
+    let price = song.head.price;
+    match (song.head.kind, clips::finished(song), i64::try_from(song.variants.len())) {
+        (TaskKind::Generate, there @ 1.., Ok(of)) => {
+            price + -Credits::from_thousandths(price.thousandths() * there / of)
+        }
+        (TaskKind::Generate | TaskKind::Lyrics, ..) => price,
+    }
 }
 
 fn delete(next: &mut Draft) {
@@ -601,10 +670,14 @@ fn ready(next: &mut Draft, event: &Event) {
 fn failed(next: &mut Draft, event: &Event) {
     let Event::Retried { task, prompt, lyrics } = event else { return ended(next, event) };
     let now = next.now;
+    // The limits hold whoever forgot to ask (PROV-10).
+    if refusal::check(&next.song, event, now, next.rules).is_err() {
+        return;
+    }
     let kind = next.song.head.kind;
     change_words(&mut next.song, prompt.as_deref(), lyrics.as_deref());
     next.song.retries.push(now);
-    clips::forget(&mut next.song);
+    clips::forget_all(&mut next.song);
     let retry_count = next.progress().retry_count.saturating_add(1);
     *next.progress() = Progress { retry_count, ..Progress::default() };
     next.begin(*task, kind);
@@ -616,9 +689,10 @@ fn change_words(song: &mut Song, prompt: Option<&str>, lyrics: Option<&str>) {
     if let Some(prompt) = prompt {
         wish.prompt = Some(prompt.to_owned());
     }
-    if let Some(lyrics) = lyrics {
+    // Lyrics that are still to be written cannot be changed.
+    if let Some(lyrics) = lyrics.filter(|_| song.head.kind == TaskKind::Generate) {
         song.lyrics = Some(lyrics.to_owned());
-        if wish.lyrics.is_some() {
+        if wish.mode == Mode::Music {
             wish.lyrics = Some(lyrics.to_owned());
         }
     }
@@ -633,9 +707,7 @@ fn ended(next: &mut Draft, event: &Event) {
         Event::Viewed => next.song.last_viewed_at = Some(next.now),
         Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
         Event::Deleted => delete(next),
-        Event::Submitted { call, provider_task } => {
-            next.writes.push(Write::Ref { call: *call, provider_task: provider_task.clone() });
-        }
+        Event::Submitted { call, provider_task } => next.refer(*call, provider_task),
         Event::Limited
         | Event::Submitting { .. }
         | Event::NotSent { .. }
@@ -650,7 +722,7 @@ fn ended(next: &mut Draft, event: &Event) {
 
 fn gone(next: &mut Draft, event: &Event) {
     if let Event::Submitted { call, provider_task } = event {
-        next.writes.push(Write::Ref { call: *call, provider_task: provider_task.clone() });
+        next.refer(*call, provider_task);
     }
 }
 

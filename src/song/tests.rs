@@ -1,0 +1,264 @@
+//! What a song does, told in sentences (`submitting`, `music`, `owner`), and what holds whatever happens
+//! (`properties`: the laws of `law`, over histories made in `world`). Builders stand here.
+
+mod dice;
+mod law;
+mod music;
+mod owner;
+mod properties;
+mod submitting;
+mod world;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use super::due::{self, Due};
+use super::event::{Choice, Event};
+use super::parts::{Clip, LyricsText, News, Stage};
+use super::phase::{CallState, Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song, Status};
+use super::step::{Settlement, Step, Write, step};
+use super::wish::{Calls, Mode, Prices, Wish};
+use crate::credit::Credits;
+use crate::id::{CallKey, ShareToken, SongId, TaskId, UserId};
+use crate::provider::failure::{Class, Failure, RetryRules};
+use crate::time::Time;
+
+pub(super) const NOON: Time = Time::from_millis(1_766_318_400_000);
+
+pub(super) fn rules() -> Rules {
+    Rules {
+        deadline: minutes(10),
+        grace: minutes(2),
+        max_wait: minutes(60),
+        call_timeout: seconds(30),
+        poll: PollRules { initial: seconds(2), max: seconds(30), multiplier: 1.5 },
+        retry: RetryRules::default(),
+        manual_retries: ManualRetries { max: 5, per_hour: 3 },
+    }
+}
+
+pub(super) const fn seconds(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+pub(super) const fn minutes(n: u64) -> Duration {
+    Duration::from_secs(60 * n)
+}
+
+pub(super) fn task(number: u8) -> TaskId {
+    TaskId(Uuid::from_u128(0x7000 + u128::from(number)))
+}
+
+pub(super) fn a_wish(mode: Mode) -> Wish {
+    Wish {
+        mode,
+        title: None,
+        prompt: Some("a waltz".into()),
+        lyrics: None,
+        style_tags: vec!["waltz".into()],
+        instrumental: false,
+        provider: "suno".into(),
+        model: None,
+        negative_tags: Vec::new(),
+        vocal_gender: None,
+        style_weight: None,
+        weirdness: None,
+        audio_weight: None,
+        reference_audio_url: None,
+        persona_id: None,
+        variants: 2,
+        calls: Calls { lyrics: 1, generate: 1 },
+        preview: false,
+        prices: Prices { lyrics: Credits::from_thousandths(100), generate: Credits::from_thousandths(1000) },
+        share_tokens: (0..5).map(|n| ShareToken(Uuid::from_u128(0x5000 + n))).collect(),
+    }
+}
+
+/// A song as it is right after its creation at noon.
+pub(super) fn created(wish: Wish) -> Song {
+    let kind = wish.mode.first_task();
+    let run = Run::new(wish.calls(kind), NOON);
+    let lyrics_first = wish.mode == Mode::LyricsFirst;
+    Song {
+        id: SongId(Uuid::from_u128(1)),
+        user: UserId::trusted("alice"),
+        metadata: Arc::new(serde_json::json!({})),
+        phase: if lyrics_first { Phase::Lyrics(run) } else { Phase::Music(run) },
+        head: Head {
+            task: task(1),
+            number: 1,
+            kind,
+            provider: wish.provider.clone(),
+            price: wish.price(kind),
+        },
+        lyrics_progress: lyrics_first.then(Progress::default),
+        music_progress: (!lyrics_first).then(Progress::default),
+        seq: 1,
+        title: wish.title.clone(),
+        lyrics: wish.lyrics.clone(),
+        lyrics_variants: Vec::new(),
+        variants: Vec::new(),
+        cost: wish.price(kind),
+        refunded: Credits::ZERO,
+        retries: Vec::new(),
+        pushes: Vec::new(),
+        last_viewed_at: None,
+        created_at: NOON,
+        updated_at: NOON,
+        wish: Arc::new(wish),
+    }
+}
+
+/// A song and the time: told what happens, it keeps what follows.
+#[derive(Clone)]
+pub(super) struct Story {
+    pub(super) song: Song,
+    pub(super) now: Time,
+    pub(super) last: Step,
+}
+
+pub(super) fn story(wish: Wish) -> Story {
+    let song = created(wish);
+    Story { last: Step::nothing(&song), song, now: NOON }
+}
+
+pub(super) fn a_song() -> Story {
+    story(a_wish(Mode::Music))
+}
+
+pub(super) fn lyrics_first() -> Story {
+    story(a_wish(Mode::LyricsFirst))
+}
+
+/// Whose provider makes one clip, or one text, per call.
+pub(super) fn of_two_calls(mode: Mode) -> Story {
+    story(Wish { calls: Calls { lyrics: 2, generate: 2 }, ..a_wish(mode) })
+}
+
+impl Story {
+    pub(super) fn then(mut self, event: Event) -> Self {
+        self.last = step(&self.song, &event, self.now, &rules());
+        self.song = self.last.song.clone();
+        self
+    }
+
+    pub(super) fn later(mut self, time: Duration) -> Self {
+        self.now = self.now + time;
+        self
+    }
+
+    pub(super) fn key(&self, call: u8, attempt: u16) -> CallKey {
+        CallKey { task: self.song.head.task, call, attempt }
+    }
+
+    pub(super) fn submitting(self, call: u8, attempt: u16) -> Self {
+        let (call, not_after) = (self.key(call, attempt), self.now + seconds(5));
+        self.then(Event::Submitting { call, not_after })
+    }
+
+    /// Submitted and accepted at once.
+    pub(super) fn ordered(self, call: u8, attempt: u16) -> Self {
+        let key = self.key(call, attempt);
+        let provider_task = format!("p{call}{attempt}");
+        self.submitting(call, attempt).then(Event::Submitted { call: key, provider_task })
+    }
+
+    pub(super) fn heard(self, call: u8, attempt: u16, news: News) -> Self {
+        let call = self.key(call, attempt);
+        self.then(Event::News { call, provider_task: None, news })
+    }
+
+    /// Nobody knows whether the order arrived.
+    pub(super) fn ambiguous(self, attempt: u16) -> Self {
+        let call = self.key(0, attempt);
+        let failure = Failure::new(Class::Network, "reset").maybe_arrived();
+        self.submitting(0, attempt).then(Event::SubmitFailed { call, failure })
+    }
+
+    pub(super) fn refused(self, call: u8, attempt: u16, class: Class) -> Self {
+        let call = self.key(call, attempt);
+        self.then(Event::SubmitFailed { call, failure: Failure::new(class, "no") })
+    }
+
+    pub(super) fn wake(self) -> Self {
+        self.then(Event::Wake)
+    }
+
+    /// Lets time pass until the next thing is due.
+    pub(super) fn until_due(mut self) -> Self {
+        if let Some((at, _)) = self.due() {
+            self.now = self.now.max(at);
+        }
+        self
+    }
+
+    pub(super) fn retried(self, number: u8) -> Self {
+        self.then(Event::Retried { task: task(number), prompt: None, lyrics: None })
+    }
+
+    pub(super) fn chosen(self, number: u8) -> Self {
+        self.then(Event::Chosen { choice: Choice::Variant(0), task: task(number) })
+    }
+
+    pub(super) fn due(&self) -> Option<(Time, Due)> {
+        due::due(&self.song, self.now, &rules())
+    }
+
+    pub(super) fn run(&self) -> &Run {
+        self.song.phase.run().expect("the song is at work")
+    }
+
+    pub(super) fn state(&self, call: usize) -> &CallState {
+        &self.run().calls[call].state
+    }
+
+    pub(super) fn status(&self) -> Status {
+        self.song.status()
+    }
+
+    /// The step before changed and wrote nothing.
+    pub(super) fn unmoved_by(&self, event: Event) {
+        let step = step(&self.song, &event, self.now, &rules());
+        assert!(step.is_nothing(&self.song), "{event:?} led to {step:?}");
+        assert_eq!(step.kind, None);
+    }
+
+    pub(super) fn settled(&self) -> Option<(Settlement, i64)> {
+        self.last.writes.iter().find_map(|write| match write {
+            Write::Settle { settlement, amount, .. } => Some((*settlement, amount.thousandths())),
+            Write::Reserve { .. } | Write::Notify(_) | Write::Ref { .. } => None,
+        })
+    }
+}
+
+pub(super) fn clip(id: &str) -> Clip {
+    Clip {
+        clip_id: Some(id.into()),
+        audio_url: Some(format!("https://files/{id}.mp3")),
+        fallback_url: Some(format!("https://cdn/{id}.mp3")),
+        ..Clip::default()
+    }
+}
+
+/// A clip that only has its id so far, and where it will be.
+pub(super) fn named_clip(id: &str) -> Clip {
+    Clip { audio_url: None, ..clip(id) }
+}
+
+pub(super) fn clips(stage: Stage, ids: &[&str]) -> News {
+    News::Clips(stage, ids.iter().map(|id| clip(id)).collect())
+}
+
+pub(super) fn finished() -> News {
+    clips(Stage::Complete, &["a", "b"])
+}
+
+pub(super) fn texts(texts: &[&str]) -> News {
+    News::Lyrics(texts.iter().map(|text| LyricsText { title: None, text: (*text).into() }).collect())
+}
+
+pub(super) fn gave_up(class: Class) -> News {
+    News::Failed(Failure::new(class, "sorry"))
+}

@@ -1,0 +1,162 @@
+//! What the owner does: choose, ask again, cancel, open, delete.
+
+use super::*;
+use crate::song::refusal::{self, Refusal};
+
+fn again(number: u8, prompt: Option<&str>, lyrics: Option<&str>) -> Event {
+    let (prompt, lyrics) = (prompt.map(str::to_owned), lyrics.map(str::to_owned));
+    Event::Retried { task: task(number), prompt, lyrics }
+}
+
+fn refused(song: &Story, event: &Event) -> Option<Refusal> {
+    refusal::check(&song.song, event, song.now, &rules()).err()
+}
+
+fn fails(song: Story, class: Class) -> Story {
+    song.ordered(0, 0).heard(0, 0, gave_up(class))
+}
+
+#[test]
+fn a_cancelled_song_is_refunded_in_every_state_of_its_call() {
+    let unknown = a_song().ambiguous(0);
+    let again = a_song().ordered(0, 0).heard(0, 0, gave_up(Class::ProviderError));
+    for song in [a_song(), a_song().submitting(0, 0), a_song().ordered(0, 0), unknown, again] {
+        let song = song.then(Event::Cancelled);
+        assert_eq!(song.settled(), Some((Settlement::Release, 1000)));
+        assert_eq!(song.due(), None);
+        song.unmoved_by(Event::Cancelled);
+    }
+}
+
+#[test]
+fn clips_that_come_after_a_cancel_change_nothing() {
+    let song = a_song().ordered(0, 0).then(Event::Cancelled);
+    song.unmoved_by(Event::News { call: song.key(0, 0), provider_task: None, news: finished() });
+}
+
+#[test]
+fn a_clip_that_is_there_is_not_refunded_by_a_cancel() {
+    let song = a_song().ordered(0, 0).heard(0, 0, clips(Stage::First, &["a"])).then(Event::Cancelled);
+    assert_eq!(song.settled(), Some((Settlement::Capture, 500)));
+}
+
+#[test]
+fn lyrics_that_were_written_are_not_refunded_by_a_cancel() {
+    let song = lyrics_first().ordered(0, 0).heard(0, 0, texts(&["la", "lo"])).then(Event::Cancelled);
+    assert_eq!(song.status(), Status::Cancelled);
+    assert_eq!(song.settled(), None);
+    assert_eq!((song.song.cost.thousandths(), song.song.refunded.thousandths()), (100, 0));
+}
+
+#[test]
+fn the_answer_to_a_submission_is_kept_after_a_cancel_or_a_delete() {
+    for end in [Event::Cancelled, Event::Deleted] {
+        let song = a_song().submitting(0, 0).then(end);
+        let call = song.key(0, 0);
+        let song = song.then(Event::Submitted { call, provider_task: "p".into() });
+        assert_eq!(song.last.writes, [Write::Ref { call, provider_task: "p".into() }]);
+        let song = song.then(Event::Submitted { call, provider_task: String::new() });
+        assert_eq!(song.last.writes, []);
+    }
+}
+
+#[test]
+fn a_deleted_song_is_refunded_once_and_stays_gone() {
+    let song = a_song().ordered(0, 0).then(Event::Deleted);
+    assert_eq!(song.settled(), Some((Settlement::Release, 1000)));
+    for event in [Event::Deleted, Event::Viewed, Event::Cancelled, again(2, None, None)] {
+        song.unmoved_by(event);
+    }
+    assert_eq!(refused(&song, &Event::Viewed), Some(Refusal::Gone));
+    assert_eq!(refused(&song, &Event::Deleted), None);
+}
+
+#[test]
+fn a_moderated_song_is_refunded_at_once_and_needs_other_words() {
+    let song = fails(a_song(), Class::Moderation);
+    assert_eq!(song.settled(), Some((Settlement::Release, 1000)));
+    assert_eq!(refused(&song, &again(2, None, None)), Some(Refusal::NeedsOtherWords));
+    assert_eq!(refused(&song, &again(2, Some("a waltz"), None)), Some(Refusal::NeedsOtherWords));
+    let song = song.then(again(2, Some("a polka"), None));
+    assert_eq!(song.song.wish.prompt.as_deref(), Some("a polka"));
+    assert_eq!((song.song.cost.thousandths(), song.song.refunded.thousandths()), (2000, 1000));
+}
+
+#[test]
+fn other_lyrics_do_not_help_where_the_prompt_for_lyrics_was_refused() {
+    let song = fails(lyrics_first(), Class::Moderation);
+    assert_eq!(refused(&song, &again(2, None, Some("la"))), Some(Refusal::NeedsOtherWords));
+    let song = song.then(again(2, Some("a polka"), Some("la")));
+    assert_eq!(song.song.lyrics, None);
+}
+
+#[test]
+fn lyrics_given_with_a_retry_are_still_sung_after_the_next_failure() {
+    let song = fails(a_song(), Class::Moderation).then(again(2, None, Some("la")));
+    let song = song.ordered(0, 0).heard(0, 0, clips(Stage::First, &["a"]));
+    let song = song.heard(0, 0, gave_up(Class::ProviderError));
+    assert_eq!(song.song.lyrics.as_deref(), Some("la"));
+}
+
+#[test]
+fn a_retry_makes_the_failed_phase_again_and_keeps_the_lyrics() {
+    let song = lyrics_first().ordered(0, 0).heard(0, 0, texts(&["la", "lo"])).chosen(2);
+    let song = fails(song, Class::InsufficientProviderCredits).retried(3);
+    assert_eq!(song.status(), Status::GeneratingMusic);
+    assert_eq!(song.song.lyrics.as_deref(), Some("la"));
+    assert_eq!(song.song.head.number, 3);
+}
+
+#[test]
+fn an_owner_may_ask_again_three_times_an_hour_and_five_times_in_all() {
+    let mut song = fails(a_song(), Class::InsufficientProviderCredits);
+    for number in 2..5 {
+        song = fails(song.later(minutes(1)).retried(number), Class::InsufficientProviderCredits);
+    }
+    assert_eq!(refused(&song, &again(9, None, None)), Some(Refusal::RetryLater(minutes(58))));
+    song.unmoved_by(again(9, None, None));
+    let mut song = song.later(minutes(60));
+    for number in 5..7 {
+        song = fails(song.retried(number), Class::InsufficientProviderCredits);
+    }
+    let song = song.later(minutes(600));
+    assert_eq!(refused(&song, &again(9, None, None)), Some(Refusal::NoRetriesLeft));
+    song.unmoved_by(again(9, None, None));
+}
+
+#[test]
+fn callbacks_for_the_task_before_a_retry_change_nothing() {
+    let song = fails(a_song(), Class::InsufficientProviderCredits);
+    let call = song.key(0, 0);
+    let song = song.retried(2);
+    song.unmoved_by(Event::News { call, provider_task: None, news: finished() });
+}
+
+#[test]
+fn choosing_reserves_the_music_and_selects_exactly_one_text() {
+    let song = lyrics_first().ordered(0, 0).heard(0, 0, texts(&["la", "lo"]));
+    let choice = Choice::Text { text: "mine".into(), title: Some("Us".into()) };
+    let song = song.then(Event::Chosen { choice, task: task(2) });
+    assert_eq!(song.song.title.as_deref(), Some("Us"));
+    assert_eq!(song.song.lyrics.as_deref(), Some("mine"));
+    assert_eq!(song.song.lyrics_variants.iter().filter(|variant| variant.selected).count(), 1);
+    assert!(matches!(song.last.writes[..], [Write::Reserve { .. }]));
+    song.unmoved_by(Event::Chosen { choice: Choice::Variant(0), task: task(3) });
+}
+
+#[test]
+fn a_ready_song_is_complete_once_its_owner_opened_it() {
+    let song = a_song().ordered(0, 0).heard(0, 0, finished()).then(Event::Viewed);
+    assert_eq!(song.status(), Status::Complete);
+    assert_eq!(refused(&song, &Event::Cancelled), Some(Refusal::WrongState(Status::Complete)));
+}
+
+#[test]
+fn there_is_one_favourite_at_most() {
+    let song = a_song().ordered(0, 0).heard(0, 0, finished());
+    let select = |variant_number| Event::Selected { variant_number, selected: true };
+    let song = song.then(select(1)).then(select(2));
+    let selected: Vec<_> = song.song.variants.iter().map(|variant| variant.selected).collect();
+    assert_eq!(selected, [false, true]);
+    assert_eq!(refused(&song, &select(7)), Some(Refusal::NoSuchVariant));
+}

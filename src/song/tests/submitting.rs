@@ -1,0 +1,155 @@
+//! Orders: sent once, taken on when their fate was unknown, tried again, limited.
+
+use super::*;
+use crate::song::phase::Waiting;
+use crate::song::step::Act;
+
+#[test]
+fn an_order_is_sent_only_with_its_intent() {
+    let song = a_song();
+    assert_eq!(song.due(), Some((NOON, Due::Submit(song.key(0, 0)))));
+    let song = song.submitting(0, 0);
+    assert_eq!(song.last.acts, [Act::Submit(song.key(0, 0))]);
+    song.unmoved_by(Event::Submitting { call: song.key(0, 0), not_after: NOON });
+}
+
+#[test]
+fn a_callback_adopts_an_order_of_unknown_fate() {
+    let song = a_song().ambiguous(0).later(minutes(1)).heard(0, 0, clips(Stage::First, &["a"]));
+    assert!(matches!(song.state(0), CallState::Submitted { .. }));
+    assert_eq!(song.status(), Status::GeneratingMusic);
+}
+
+#[test]
+fn a_callback_adopts_the_first_order_as_long_as_the_second_is_not_sent() {
+    let song = a_song().ambiguous(0).until_due().wake();
+    assert!(matches!(song.state(0), CallState::Accepted { .. }));
+    let song = song.heard(0, 0, clips(Stage::First, &["a"]));
+    assert_eq!(song.run().calls[0].attempt, 0);
+    let late = Event::Submitting { call: song.key(0, 1), not_after: song.now + seconds(5) };
+    song.unmoved_by(late);
+}
+
+#[test]
+fn a_superseded_order_that_reports_late_changes_nothing() {
+    let song = a_song().ambiguous(0).until_due().wake().ordered(0, 1);
+    song.unmoved_by(Event::News { call: song.key(0, 0), provider_task: None, news: finished() });
+}
+
+#[test]
+fn an_order_that_failed_is_not_revived_by_what_was_under_way() {
+    let song = a_song().ordered(0, 0).heard(0, 0, gave_up(Class::ProviderError));
+    for news in [News::Working, clips(Stage::First, &["a"])] {
+        song.unmoved_by(Event::News { call: song.key(0, 0), provider_task: None, news });
+    }
+}
+
+#[test]
+fn a_second_order_beside_one_of_unknown_fate_is_sent_after_the_grace_and_once_only() {
+    let song = a_song().ambiguous(0);
+    assert_eq!(song.due(), Some((NOON + minutes(2), Due::Wake)));
+    let song = song.until_due().wake().ambiguous(1).until_due().wake();
+    assert_eq!(song.status(), Status::Failed);
+    assert_eq!(song.settled(), Some((Settlement::Release, 1000)));
+}
+
+#[test]
+fn nothing_is_sent_beside_an_order_of_unknown_fate_although_another_one_failed() {
+    let song = a_song().ambiguous(0).until_due().wake().ambiguous(1);
+    let grace_ends = song.now + minutes(2);
+    let song = song.heard(0, 0, News::Working).heard(0, 0, gave_up(Class::Network));
+    assert_eq!(song.due(), Some((grace_ends, Due::Submit(song.key(0, 2)))));
+}
+
+#[test]
+fn each_of_two_calls_may_be_sent_a_second_time_after_a_crash() {
+    let song = of_two_calls(Mode::LyricsFirst).submitting(0, 0).submitting(1, 0);
+    let song = song.until_due().wake().until_due().wake();
+    assert!(song.run().calls.iter().all(|call| matches!(call.state, CallState::Accepted { .. })));
+    assert_eq!(song.run().possible_duplicates(), 2);
+}
+
+#[test]
+fn a_crash_between_intent_and_answer_leads_to_the_unknown_once_no_call_can_be_under_way() {
+    let song = a_song().submitting(0, 0);
+    assert_eq!(song.due(), Some((NOON + seconds(35), Due::Wake)));
+    let song = song.until_due().wake();
+    assert!(matches!(song.state(0), CallState::Unknown { .. }));
+}
+
+#[test]
+fn that_an_order_did_not_arrive_is_believed_also_late() {
+    let song = a_song().submitting(0, 0).until_due().wake().refused(0, 0, Class::InvalidInput);
+    assert_eq!(song.status(), Status::Failed);
+}
+
+#[test]
+fn a_callback_before_the_answer_to_the_submission_leaves_the_song_pollable() {
+    let song = a_song().submitting(0, 0).heard(0, 0, clips(Stage::Text, &[]));
+    let call = song.key(0, 0);
+    let song = song.then(Event::Submitted { call, provider_task: "p".into() });
+    assert!(matches!(song.due(), Some((_, Due::Poll(_)))));
+    let progress = song.song.music_progress.as_ref().expect("it started");
+    assert_eq!(progress.provider_task.as_deref(), Some("p"));
+}
+
+#[test]
+fn each_class_of_failure_has_its_own_attempts() {
+    let mut song = a_song();
+    for attempt in 0..3 {
+        song = song.until_due().submitting(0, attempt).refused(0, attempt, Class::Network);
+    }
+    let song = song.until_due().submitting(0, 3).refused(0, 3, Class::ProviderError);
+    assert!(matches!(song.state(0), CallState::Accepted { .. }));
+}
+
+#[test]
+fn a_provider_error_is_tried_three_times_more_and_then_refunded() {
+    let mut song = a_song();
+    for attempt in 0..4 {
+        assert_ne!(song.status(), Status::Failed);
+        song = song.until_due().submitting(0, attempt).refused(0, attempt, Class::ProviderError);
+    }
+    assert_eq!(song.status(), Status::Failed);
+    assert_eq!(song.settled(), Some((Settlement::Release, 1000)));
+}
+
+#[test]
+fn a_provider_limit_is_waited_for_without_using_an_attempt_and_not_for_ever() {
+    let mut song = a_song();
+    let mut attempt = 0;
+    while song.now.since(NOON) < minutes(59) {
+        song = song.until_due().submitting(0, attempt).refused(0, attempt, Class::RateLimited);
+        assert_eq!(song.run().waiting, Some(Waiting::ProviderLimit));
+        attempt += 1;
+    }
+    assert_eq!(song.song.music_progress.as_ref().map(|progress| progress.retry_count), Some(0));
+    let song = song.later(minutes(2)).wake();
+    assert_eq!(song.status(), Status::Failed);
+}
+
+#[test]
+fn a_retry_that_a_limit_holds_up_says_so_and_does_not_wait_for_ever() {
+    let song = a_song().submitting(0, 0).refused(0, 0, Class::ProviderError).until_due();
+    let song = song.then(Event::Limited);
+    assert_eq!(song.run().waiting, Some(Waiting::ProviderLimit));
+    let wake = (song.now + minutes(60), Due::Wake);
+    assert!(due::all(&song.song, song.now, &rules()).contains(&wake));
+}
+
+#[test]
+fn a_song_whose_call_was_not_made_goes_on_after_a_moment() {
+    let song = a_song().submitting(0, 0);
+    let call = song.key(0, 0);
+    let song = song.then(Event::NotSent { call });
+    assert_eq!(song.due(), Some((NOON + seconds(1), Due::Submit(call))));
+}
+
+#[test]
+fn after_the_first_start_a_song_is_not_pending_again() {
+    let song = a_song();
+    assert_eq!(song.status(), Status::Pending);
+    let song = song.ordered(0, 0).heard(0, 0, gave_up(Class::ProviderError));
+    assert_eq!(song.status(), Status::GeneratingMusic);
+    assert_eq!(song.run().waiting, Some(Waiting::Retry));
+}
