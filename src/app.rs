@@ -35,7 +35,7 @@ use crate::provider::suno::{Dialect, Suno, SunoSettings};
 use crate::provider::{Member, Providers};
 use crate::realtime::{self, Realtime};
 use crate::simulator::{self, Simulator};
-use crate::song::actor::World;
+use crate::song::actor::{ReplyTo, World};
 use crate::song::directory::Directories;
 use crate::song::phase::{ManualRetries, PollRules, Rules};
 use crate::song::recovery;
@@ -420,8 +420,6 @@ impl realtime::Verifier for TokenCheck {
         })
     }
 }
-
-type ReplyTo = Box<dyn Fn(&crate::song::phase::Song, &crate::id::CallKey) -> String + Send + Sync>;
 
 fn callback_urls(config: &Config, address: SocketAddr, key: &SecretString, tasks: &Arc<Tasks>) -> ReplyTo {
     let base = config.http.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));

@@ -260,7 +260,7 @@ fn pending(user: &UserId, wish: Wish, metadata: serde_json::Value, now: Time) ->
         updated_at: now,
         wish: Arc::new(wish),
     };
-    *song.progress_mut(kind) = Some(Progress::default());
+    *song.progress_mut(kind) = Some(Progress { task: Some(song.head.task), ..Progress::default() });
     song
 }
 

@@ -112,7 +112,7 @@ pub(super) fn simulator(config: &Config, bind: SocketAddr) -> Result<(), Failure
 /// Logs go to stderr; stdout is for what a command prints.
 pub(super) fn start_log(config: &Config) {
     // What libraries say of their own starting is noise; whoever asks for it by name gets it.
-    let quiet = format!("actix_server=warn,refinery_core=warn,{}", config.log.filter);
+    let quiet = format!("actix_server=warn,refinery_core=warn,tokio_postgres=warn,{}", config.log.filter);
     let filter = EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process is refused; the first one serves.

@@ -244,12 +244,18 @@ impl Failure {
             (Class::InsufficientProviderCredits, _) => SHORT_OF_CAPACITY,
             (Class::RateLimited, _) => "Too many requests at the moment. It goes on as soon as possible.",
             (Class::Network, _) => "The music service could not be reached.",
+            (Class::ProviderError, _) if self.code.as_deref() == Some(TOO_FEW_LYRICS) => {
+                "The music service wrote fewer than two texts to choose from. Please try again."
+            }
             (Class::ProviderError | Class::Unknown, _) => "The generation failed.",
             (Class::Timeout, _) => "The generation took too long.",
             (Class::Storage, _) => "A file could not be stored. The song can still be played.",
         }
     }
 }
+
+/// The code of our own that says why a lyrics phase failed although the provider did not (SONG-5).
+pub const TOO_FEW_LYRICS: &str = "too_few_lyrics";
 
 const SHORT_OF_CAPACITY: &str = "The service is short of capacity. Please try again later.";
 

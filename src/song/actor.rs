@@ -15,7 +15,7 @@ use actix::{
 use serde_json::{Map, Value};
 
 use super::directory::{Directory, Rest};
-use super::due::{Due, due};
+use super::due::{self, Due, due};
 use super::event::Event;
 use super::parts::News;
 use super::phase::{CallState, Rules, Run, Song};
@@ -41,10 +41,13 @@ pub struct World {
     pub providers: Providers,
     pub lease: Lease,
     /// The url that a provider is to call for this call (CB-1).
-    pub reply_to: Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>,
+    pub reply_to: ReplyTo,
     /// Submissions under way; a graceful stop waits for them.
     pub calls: AtomicUsize,
 }
+
+/// Makes the callback url of a song's call.
+pub type ReplyTo = Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>;
 
 /// A song whose next need is farther off than this gives its actor up.
 const LINGER: Duration = Duration::from_secs(20);
@@ -65,8 +68,8 @@ pub struct SongActor {
     slot: Option<TaskSlot>,
     /// When the provider was last asked, or this actor took the song up.
     polled: Time,
-    /// A wait for a slot, or a poll, is under way.
-    busy: Option<Due>,
+    /// Waits for a slot and polls that are under way.
+    busy: Vec<Due>,
 }
 
 /// Something happened. Answered once it is durable.
@@ -113,8 +116,9 @@ impl SongActor {
         directory: Addr<Directory>,
     ) -> Self {
         let view = view::view(&song, &world.rules);
-        let polled = world.clock.now();
-        Self { song, version, view, world, directory, timer: None, slot, polled, busy: None }
+        // Before any submission: what finished while nobody listened is asked for once (OPS-3).
+        let polled = Time::from_millis(0);
+        Self { song, version, view, world, directory, timer: None, slot, polled, busy: Vec::new() }
     }
 
     fn member(&self) -> Option<&Member> {
@@ -127,7 +131,8 @@ impl SongActor {
             ctx.cancel_future(timer);
         }
         let now = self.world.clock.now();
-        match due(&self.song, self.polled, &self.world.rules) {
+        let all = due::all(&self.song, self.polled, &self.world.rules);
+        match all.into_iter().find(|(_, what)| !self.busy.contains(what)) {
             Some((at, what)) if at <= now => self.perform(what, ctx),
             next => {
                 let left = next.map_or(LINGER, |(at, _)| at.since(now));
@@ -145,10 +150,10 @@ impl SongActor {
 
     /// Gives the actor up until something is due or asked.
     fn rest(&mut self, ctx: &mut Context<Self>) {
-        if self.busy.is_some() {
+        if !self.busy.is_empty() {
             return self.arm_later(LINGER, ctx);
         }
-        let due = due(&self.song, self.world.clock.now(), &self.world.rules).map(|(at, _)| at);
+        let due = due(&self.song, self.polled, &self.world.rules).map(|(at, _)| at);
         self.directory.do_send(Rest {
             song: self.song.id,
             due,
@@ -169,16 +174,6 @@ impl SongActor {
     }
 
     fn perform(&mut self, what: Due, ctx: &mut Context<Self>) {
-        if self.busy == Some(what) {
-            // In the provider's queue, maybe for long: the song looks now and then whether it still wants to.
-            let timer = ctx.run_later(LINGER, |actor, ctx| {
-                actor.timer = None;
-                ctx.notify(Happened { event: Event::Wake, by: None, inbox: None });
-                actor.arm(ctx);
-            });
-            self.timer = Some(timer);
-            return;
-        }
         match what {
             Due::Submit(call) => self.seek_slot(call, ctx),
             Due::Poll(call) => self.poll(call, ctx),
@@ -190,17 +185,18 @@ impl SongActor {
 
     fn seek_slot(&mut self, call: CallKey, ctx: &mut Context<Self>) {
         if self.slot.is_some() {
-            self.busy = Some(Due::Submit(call));
+            self.busy.push(Due::Submit(call));
             return ctx.notify(SlotHeld { call, slot: None });
         }
         let Some(gate) = self.member().map(|member| member.gate.clone()) else {
             return self.no_provider(call, ctx);
         };
-        self.busy = Some(Due::Submit(call));
+        self.busy.push(Due::Submit(call));
         if let Some(slot) = gate.try_submit_slot() {
             return ctx.notify(SlotHeld { call, slot: Some(slot) });
         }
-        self.arm_later(LINGER, ctx);
+        // In the queue, maybe for long: nothing else that is due must wait for it.
+        self.arm(ctx);
         let me = ctx.address();
         actix::spawn(async move {
             let mut slot = Box::pin(gate.submit_slot());
@@ -262,7 +258,7 @@ impl SongActor {
         if let Err(wait) = member.gate.try_poll_slot() {
             return self.arm_later(wait.clamp(Duration::from_millis(50), LINGER), ctx);
         }
-        self.busy = Some(Due::Poll(call));
+        self.busy.push(Due::Poll(call));
         let (provider, kind, me) = (member.provider, self.song.head.kind, ctx.address());
         actix::spawn(async move {
             let answer = provider.poll(kind, &task).await;
@@ -276,13 +272,14 @@ impl SongActor {
         self.song = step.song;
         self.version += 1;
         self.view = view;
-        if self.busy.is_none() && !self.song.phase.run().is_some_and(holds_a_place) {
+        let queueing = self.busy.iter().any(|due| matches!(due, Due::Submit(_)));
+        if !queueing && !self.song.phase.run().is_some_and(holds_a_place) {
             self.slot = None;
         }
         for act in &step.acts {
             match act {
                 Act::Submit(key) => {
-                    self.busy = None;
+                    self.busy.retain(|due| *due != Due::Submit(*key));
                     self.polled = self.world.clock.now();
                     if let Some(not_after) = not_after(&self.song, *key) {
                         self.submit(*key, not_after);
@@ -303,7 +300,7 @@ impl SongActor {
 
     /// The slot that was waited for is not needed after all.
     fn place_not_used(&mut self) {
-        self.busy = None;
+        self.busy.retain(|due| !matches!(due, Due::Submit(_)));
         if !self.song.phase.run().is_some_and(holds_a_place) {
             self.slot = None;
         }
@@ -433,7 +430,7 @@ impl Handler<Polled> for SongActor {
     type Result = ();
 
     fn handle(&mut self, Polled { call, answer }: Polled, ctx: &mut Context<Self>) {
-        self.busy = None;
+        self.busy.retain(|due| *due != Due::Poll(call));
         self.polled = self.world.clock.now();
         match answer {
             Ok(news) => {

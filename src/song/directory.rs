@@ -27,12 +27,15 @@ pub struct Directory {
     world: Arc<World>,
     awake: HashMap<SongId, Addr<SongActor>>,
     /// Songs that are being loaded, and who waits for them.
-    waking: HashMap<SongId, Vec<oneshot::Sender<Result<Addr<SongActor>, TellError>>>>,
+    waking: HashMap<SongId, Vec<Waiter>>,
     /// Songs that rest until a time, with their place at the provider.
     asleep: HashMap<SongId, Sleep>,
     wheel: BTreeSet<(Time, SongId)>,
     timer: Option<(Time, SpawnHandle)>,
 }
+
+/// Somebody who asked for a song that is being loaded.
+type Waiter = oneshot::Sender<Result<Addr<SongActor>, TellError>>;
 
 struct Sleep {
     due: Time,

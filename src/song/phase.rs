@@ -184,6 +184,8 @@ pub struct Head {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Progress {
+    /// The newest task of the kind.
+    pub task: Option<TaskId>,
     pub provider_task: Option<String>,
     pub started_at: Option<Time>,
     pub completed_at: Option<Time>,

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::actor::World;
+use super::chance;
 use super::directory::{Directories, Rest};
-use super::due::due;
+use super::due::{Due, due};
+use crate::id::SongId;
 use crate::store::{StoreError, nodes, songs};
+use crate::time::Time;
 
 /// Songs taken in one statement.
 const PAGE: i64 = 1000;
@@ -42,7 +45,8 @@ async fn take_over(world: &World, directories: &Directories, thorough: bool) -> 
         let now = world.clock.now();
         for stored in songs::load_many(&client, &ids).await? {
             let id = stored.song.id;
-            let at = due(&stored.song, now, &world.rules).map(|(at, _)| at.max(now));
+            let at = due(&stored.song, Time::from_millis(0), &world.rules)
+                .map(|next| spread(id, next, now, ids.len()));
             // A task that holds a place at the provider keeps it while its song rests.
             let slot =
                 stored.song.phase.run().filter(|run| super::actor::holds_a_place(run)).and_then(|_| {
@@ -54,5 +58,15 @@ async fn take_over(world: &World, directories: &Directories, thorough: bool) -> 
         if ids.len() < usize::try_from(PAGE).unwrap_or(0) {
             return Ok(total);
         }
+    }
+}
+
+/// Polls that are overdue are spread, so that the provider is not asked for everything at once
+/// (`durability.md` section 6); everything else is done when it is due.
+fn spread(song: SongId, (at, what): (Time, Due), now: Time, songs: usize) -> Time {
+    let seconds = u32::try_from(songs / 50).unwrap_or(u32::MAX).min(30);
+    match what {
+        Due::Poll(_) if at < now => now + Duration::from_secs(1).mul_f64(chance::of(song.0, 1)) * seconds,
+        Due::Poll(_) | Due::Submit(_) | Due::Wake => at.max(now),
     }
 }

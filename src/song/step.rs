@@ -15,7 +15,7 @@ use super::wish::Mode;
 use super::{chance, clips, refusal};
 use crate::credit::Credits;
 use crate::id::{CallKey, TaskId};
-use crate::provider::failure::{Arrived, Class, Failure};
+use crate::provider::failure::{Arrived, Class, Failure, TOO_FEW_LYRICS};
 use crate::time::Time;
 
 /// One step of a song: how it is afterwards, what is written with it, what is done once all of that is
@@ -173,6 +173,7 @@ impl<'a> Draft<'a> {
         if price != Credits::ZERO {
             self.writes.push(Write::Reserve { task, kind, amount: price });
         }
+        self.progress().task = Some(task);
         self.keep(Run::new(self.song.wish.calls(kind), self.now));
     }
 }
@@ -526,7 +527,7 @@ fn conclude_lyrics(next: &mut Draft, calls: &[Call]) {
     if texts.len() < 2 {
         let failure = first_failure(calls).unwrap_or_else(|| {
             let message = format!("{} of at least 2 lyrics came back with words", texts.len());
-            Failure::new(Class::ProviderError, message).code("too_few_lyrics")
+            Failure::new(Class::ProviderError, message).code(TOO_FEW_LYRICS)
         });
         return fail(next, failure);
     }

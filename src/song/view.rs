@@ -95,9 +95,9 @@ fn variant(variant: &Variant) -> Value {
 
 fn progress(song: &Song, kind: TaskKind) -> Value {
     let Some(progress) = song.progress(kind) else { return Value::Null };
-    let Progress { provider_task, started_at, completed_at, error, retry_count } = progress;
+    let Progress { task, provider_task, started_at, completed_at, error, retry_count } = progress;
     json!({
-        "task_id": (song.head.kind == kind).then_some(song.head.task),
+        "task_id": task,
         "provider_task_id": provider_task,
         "started_at": started_at.map(Time::rfc3339),
         "completed_at": completed_at.map(Time::rfc3339),
