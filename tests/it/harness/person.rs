@@ -45,7 +45,10 @@ impl Answer {
     pub fn problem(&self, status: u16) -> &str {
         assert_eq!(self.status, status, "{}", self.text);
         assert_eq!(self.header("content-type"), "application/problem+json", "{}", self.text);
-        assert_eq!(self.body["status"], status);
+        // A song's own status stands in its place (`api.md`).
+        if status != 409 {
+            assert_eq!(self.body["status"], status);
+        }
         assert!(self.body["title"].is_string() && self.body["detail"].is_string(), "{}", self.text);
         let kind = self.body["type"].as_str().expect("a type");
         kind.rsplit('/').next().unwrap_or_default()
