@@ -170,7 +170,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         world: world.clone(),
         directories: directories.clone(),
         prices: prices(config),
-        signup_grant: Credits::from_thousandths(config.credits.signup_grant.thousandths()),
+        signup_grant: config.credits.signup_grant,
         metrics: Some(metrics),
         hint: trial.as_ref().map(|trial| trial.first_song(address)),
     });
@@ -348,12 +348,8 @@ fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>
         requests: std::num::NonZeroU32::new(20).expect("20 is not 0"),
         window: Duration::from_secs(10),
     };
-    let chosen = wanted
-        .rate_limit
-        .as_ref()
-        .and_then(|rate| Some(Rate { requests: std::num::NonZeroU32::new(rate.count)?, window: rate.per }));
     let local = simulated || wanted.api_key.is_none();
-    let rate = chosen.or((!local).then_some(documented));
+    let rate = wanted.rate_limit.or((!local).then_some(documented));
     let tasks_max = wanted.max_concurrent.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
     Ok(Some(Member { provider: Arc::new(Suno::new(settings, http)), gate: Gate::new(rate, tasks_max) }))
 }
@@ -472,10 +468,7 @@ fn rules(config: &Config) -> Rules {
 
 fn prices(config: &Config) -> BTreeMap<&'static str, Credits> {
     let prices = &config.credits.prices;
-    [("lyrics", &prices.lyrics), ("generate", &prices.generate)]
-        .into_iter()
-        .map(|(kind, price)| (kind, Credits::from_thousandths(price.thousandths())))
-        .collect()
+    [("lyrics", prices.lyrics), ("generate", prices.generate)].into()
 }
 
 /// One recorder for the whole process.
