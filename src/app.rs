@@ -118,7 +118,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let metrics = recorder();
 
     let Database { postgres, private } = Database::open(config, &progress).await?;
-    progress("bringing the schema up to date");
+    progress("Bringing the schema up to date …");
     store::migrate(&postgres).await.map_err(cannot("the database"))?;
     let pool = store::pool(&postgres, config.database.pool_size).map_err(cannot("the pool"))?;
     let node = enter(config, &pool, private.is_some(), clock).await.map_err(cannot("the database"))?;
