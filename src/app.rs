@@ -140,14 +140,17 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let realtime = start_realtime(config, &pool, &auth, clock, &arbiters);
 
     let settings = journal::Settings {
+        lanes: config.journal.lanes,
         batch_max: config.journal.batch_max,
         queue_max: config.journal.queue_max,
         ..journal::Settings::default()
     };
     let watchers = realtime.clone();
-    let (journal, writer) =
-        Journal::new(postgres.clone(), node.key, settings, move |change| watchers.changed(change));
-    Arbiter::new().spawn(writer);
+    let (journal, writers) =
+        Journal::new(&postgres, node.key, &settings, move |change| watchers.changed(change));
+    for writer in writers {
+        Arbiter::new().spawn(writer);
+    }
 
     let tasks = Arc::new(Tasks::default());
     let reply_to = callback_urls(config, address, &key, &tasks);
