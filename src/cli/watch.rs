@@ -18,6 +18,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 use self::model::{Model, Next, Return, after_close, back_off};
 use self::screen::Look;
+use super::{Failure, WatchArgs};
+use crate::auth::{self, Auth, Role};
+use crate::config::Config;
 use crate::id::{SongId, fresh};
 use crate::time::Clock;
 
@@ -26,6 +29,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(35);
 /// A connection that lasted this long was a good one: the next trouble starts the waits anew.
 const GOOD_AFTER: Duration = Duration::from_secs(30);
 const OPENING_MAX: Duration = Duration::from_secs(10);
+/// Of a token made here; the next opening makes another.
+const TOKEN_TTL: Duration = Duration::from_secs(3600);
 /// Between two subscriptions that a hole made necessary.
 const AGAIN_PAUSE: Duration = Duration::from_secs(2);
 const TOASTS: usize = 5;
@@ -50,6 +55,30 @@ pub enum WatchError {
     /// Whoever reads our output has seen enough.
     #[error(transparent)]
     Output(#[from] io::Error),
+}
+
+/// The command: who follows what, from the arguments and this machine's configuration.
+///
+/// # Errors
+/// See [`run`]; also when there is no token and no user to make one for.
+pub fn command(config: &Config, args: WatchArgs, json: bool) -> Result<(), Failure> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let token: Box<dyn Fn() -> String> = match (args.token, args.user) {
+        (Some(token), _) => Box::new(move || token.clone()),
+        (None, Some(user)) => {
+            let key = auth::own_key(&config.auth, config.local_dir())
+                .map_err(|error| Failure::Failed(format!("the signing key cannot be had: {error}")))?;
+            let auth = Auth::new(&config.auth, &key, reqwest::Client::new());
+            Box::new(move || auth.issue(&user, None, Role::Authenticated, TOKEN_TTL, Clock.now()))
+        }
+        (None, None) => return Err(Failure::Failed("who follows? Give --user NAME or --token TOKEN".into())),
+    };
+    let url = args.url.unwrap_or_else(|| format!("http://{}", config.http.bind));
+    let options = Options { url, token, song: args.song_id, json };
+    actix_web::rt::System::new().block_on(run(options)).map_err(|error| match error {
+        WatchError::Output(error) => Failure::Output(error),
+        other => Failure::Failed(other.to_string()),
+    })
 }
 
 /// Follows until Ctrl-C.

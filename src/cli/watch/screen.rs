@@ -119,8 +119,9 @@ pub(super) fn line(happened: &Happened, song: Option<&Song>) -> String {
     if happened.skipped > 0 {
         let _ = write!(line, " (newest of {})", happened.skipped + 1);
     }
+    // A new song is all new.
     let changed = changes(&happened.set);
-    if !changed.is_empty() {
+    if happened.kind != "created" && !changed.is_empty() {
         let _ = write!(line, "  {changed}");
     }
     if happened.set.contains_key("variants") {
