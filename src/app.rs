@@ -45,8 +45,8 @@ use crate::time::{Clock, Time};
 
 /// How long callers may be spread over when this node stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Partitions of the coming days are made this often.
-const MAKE_DAYS_EVERY: Duration = Duration::from_secs(3600);
+/// Partitions are made and dropped this often.
+const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
 
 /// Why the program cannot start, in words for whoever started it.
 #[derive(Debug, thiserror::Error)]
@@ -123,7 +123,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let pool = store::pool(&postgres, config.database.pool_size).map_err(cannot("the pool"))?;
     let node = enter(config, &pool, private.is_some(), clock).await.map_err(cannot("the database"))?;
     actix::spawn(node.clone().keep_alive(pool.clone()));
-    actix::spawn(make_days(pool.clone()));
+    let keep_days = i32::try_from(config.realtime.events_keep_days).unwrap_or(i32::MAX - 1);
+    actix::spawn(turn_days(pool.clone(), keep_days));
 
     let simulator = simulate(config).map_err(cannot("the simulator"))?;
     let providers = providers(config, simulator.as_ref())?;
@@ -286,14 +287,20 @@ async fn enter(config: &Config, pool: &Pool, alone: bool, clock: Clock) -> Resul
     Node::enter(pool, &name, settings, clock).await
 }
 
-async fn make_days(pool: Pool) {
+/// Makes the coming days' partitions and drops those that are no longer kept.
+async fn turn_days(pool: Pool, keep_days: i32) {
     loop {
-        tokio::time::sleep(MAKE_DAYS_EVERY).await;
-        let made =
-            async { Ok::<_, StoreError>(pool.get().await?.batch_execute("select make_days()").await?) };
-        if let Err(error) = made.await {
-            tracing::warn!(%error, "the coming days' partitions could not be made; trying again in an hour");
+        let turned = async {
+            let client = pool.get().await?;
+            client.batch_execute("select make_days()").await?;
+            // A day more than promised: the oldest promised day must be whole.
+            client.query_one("select drop_days($1)", &[&(keep_days + 1)]).await?;
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = turned.await {
+            tracing::warn!(%error, "the days' partitions could not be turned; trying again in an hour");
         }
+        tokio::time::sleep(TURN_DAYS_EVERY).await;
     }
 }
 
