@@ -4,6 +4,7 @@
 mod doctor;
 mod serve;
 pub mod terminal;
+pub mod watch;
 
 use std::io;
 use std::net::SocketAddr;
