@@ -61,7 +61,7 @@ pub enum WatchError {
 ///
 /// # Errors
 /// See [`run`]; also when there is no token and no user to make one for.
-pub fn command(config: &Config, args: WatchArgs, json: bool) -> Result<(), Failure> {
+pub fn command(config: &Config, args: WatchArgs) -> Result<(), Failure> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let token: Box<dyn Fn() -> String> = match (args.token, args.user) {
         (Some(token), _) => Box::new(move || token.clone()),
@@ -74,7 +74,7 @@ pub fn command(config: &Config, args: WatchArgs, json: bool) -> Result<(), Failu
         (None, None) => return Err(Failure::Failed("who follows? Give --user NAME or --token TOKEN".into())),
     };
     let url = args.url.unwrap_or_else(|| format!("http://{}", config.http.bind));
-    let options = Options { url, token, song: args.song_id, json };
+    let options = Options { url, token, song: args.song_id, json: args.json };
     actix_web::rt::System::new().block_on(run(options)).map_err(|error| match error {
         WatchError::Output(error) => Failure::Output(error),
         other => Failure::Failed(other.to_string()),
