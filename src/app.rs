@@ -104,6 +104,18 @@ impl Database {
             .map_err(|error| StartError(error.to_string()))?;
         Ok(Self { postgres: private.config(), private: Some(private) })
     }
+
+    /// For a look beside the running service: its private cluster, where it has one.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub async fn open_or_join(config: &Config, progress: impl Fn(&str)) -> Result<Self, StartError> {
+        let running = PrivatePostgres::of_running(&config.database.data_dir);
+        match (Self::open(config, progress).await, running) {
+            (Err(_), Some(postgres)) if config.database.url.is_none() => Ok(Self { postgres, private: None }),
+            (opened, _) => opened,
+        }
+    }
 }
 
 /// Starts everything; returns once requests are served.

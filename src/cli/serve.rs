@@ -74,7 +74,7 @@ pub(super) fn migrate(config: &Config) -> Result<(), Failure> {
     start_log(config);
     actix_web::rt::System::new().block_on(async {
         let progress = |step: &str| terminal::note(Style::Dim, format!("  {step}"));
-        let database = Database::open(config, progress).await.map_err(failed)?;
+        let database = Database::open_or_join(config, progress).await.map_err(failed)?;
         let applied = store::migrate(&database.postgres).await.map_err(failed);
         if let Some(private) = database.private {
             private.stop().await;
