@@ -235,3 +235,21 @@ begin
     end loop;
 end $$;
 select make_days();
+
+-- Drops the days that are no longer kept, whole: nothing is deleted row by row. Answers how many.
+create function drop_days(p_keep integer) returns integer language plpgsql as $$
+declare
+    old record;
+    dropped integer := 0;
+begin
+    perform pg_advisory_xact_lock(5470601);
+    for old in
+        select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+         where i.inhparent in ('song_events'::regclass, 'callback_inbox'::regclass)
+           and right(c.relname, 8) < to_char((now() at time zone 'utc')::date - p_keep, 'YYYYMMDD')
+    loop
+        execute format('drop table %I', old.relname);
+        dropped := dropped + 1;
+    end loop;
+    return dropped;
+end $$;

@@ -45,8 +45,8 @@ use crate::time::{Clock, Time};
 
 /// How long callers may be spread over when this node stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// Partitions of the coming days are made this often.
-const MAKE_DAYS_EVERY: Duration = Duration::from_secs(3600);
+/// Partitions are made and dropped this often.
+const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
 
 /// Why the program cannot start, in words for whoever started it.
 #[derive(Debug, thiserror::Error)]
@@ -104,6 +104,18 @@ impl Database {
             .map_err(|error| StartError(error.to_string()))?;
         Ok(Self { postgres: private.config(), private: Some(private) })
     }
+
+    /// For a look beside the running service: its private cluster, where it has one.
+    ///
+    /// # Errors
+    /// As [`Database::open`].
+    pub async fn open_or_join(config: &Config, progress: impl Fn(&str)) -> Result<Self, StartError> {
+        let running = PrivatePostgres::of_running(&config.database.data_dir);
+        match (Self::open(config, progress).await, running) {
+            (Err(_), Some(postgres)) if config.database.url.is_none() => Ok(Self { postgres, private: None }),
+            (opened, _) => opened,
+        }
+    }
 }
 
 /// Starts everything; returns once requests are served.
@@ -118,12 +130,13 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let metrics = recorder();
 
     let Database { postgres, private } = Database::open(config, &progress).await?;
-    progress("bringing the schema up to date");
+    progress("Bringing the schema up to date …");
     store::migrate(&postgres).await.map_err(cannot("the database"))?;
     let pool = store::pool(&postgres, config.database.pool_size).map_err(cannot("the pool"))?;
     let node = enter(config, &pool, private.is_some(), clock).await.map_err(cannot("the database"))?;
     actix::spawn(node.clone().keep_alive(pool.clone()));
-    actix::spawn(make_days(pool.clone()));
+    let keep_days = i32::try_from(config.realtime.events_keep_days).unwrap_or(i32::MAX - 1);
+    actix::spawn(turn_days(pool.clone(), keep_days));
 
     let simulator = simulate(config).map_err(cannot("the simulator"))?;
     let providers = providers(config, simulator.as_ref())?;
@@ -139,14 +152,17 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let realtime = start_realtime(config, &pool, &auth, clock, &arbiters);
 
     let settings = journal::Settings {
+        lanes: config.journal.lanes,
         batch_max: config.journal.batch_max,
         queue_max: config.journal.queue_max,
         ..journal::Settings::default()
     };
     let watchers = realtime.clone();
-    let (journal, writer) =
-        Journal::new(postgres.clone(), node.key, settings, move |change| watchers.changed(change));
-    Arbiter::new().spawn(writer);
+    let (journal, writers) =
+        Journal::new(&postgres, node.key, &settings, move |change| watchers.changed(change));
+    for writer in writers {
+        Arbiter::new().spawn(writer);
+    }
 
     let tasks = Arc::new(Tasks::default());
     let reply_to = callback_urls(config, address, &key, &tasks);
@@ -170,7 +186,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         world: world.clone(),
         directories: directories.clone(),
         prices: prices(config),
-        signup_grant: Credits::from_thousandths(config.credits.signup_grant.thousandths()),
+        signup_grant: config.credits.signup_grant,
         metrics: Some(metrics),
         hint: trial.as_ref().map(|trial| trial.first_song(address)),
     });
@@ -286,14 +302,20 @@ async fn enter(config: &Config, pool: &Pool, alone: bool, clock: Clock) -> Resul
     Node::enter(pool, &name, settings, clock).await
 }
 
-async fn make_days(pool: Pool) {
+/// Makes the coming days' partitions and drops those that are no longer kept.
+async fn turn_days(pool: Pool, keep_days: i32) {
     loop {
-        tokio::time::sleep(MAKE_DAYS_EVERY).await;
-        let made =
-            async { Ok::<_, StoreError>(pool.get().await?.batch_execute("select make_days()").await?) };
-        if let Err(error) = made.await {
-            tracing::warn!(%error, "the coming days' partitions could not be made; trying again in an hour");
+        let turned = async {
+            let client = pool.get().await?;
+            client.batch_execute("select make_days()").await?;
+            // A day more than promised: the oldest promised day must be whole.
+            client.query_one("select drop_days($1)", &[&(keep_days + 1)]).await?;
+            Ok::<_, StoreError>(())
+        };
+        if let Err(error) = turned.await {
+            tracing::warn!(%error, "the days' partitions could not be turned; trying again in an hour");
         }
+        tokio::time::sleep(TURN_DAYS_EVERY).await;
     }
 }
 
@@ -348,12 +370,8 @@ fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>
         requests: std::num::NonZeroU32::new(20).expect("20 is not 0"),
         window: Duration::from_secs(10),
     };
-    let chosen = wanted
-        .rate_limit
-        .as_ref()
-        .and_then(|rate| Some(Rate { requests: std::num::NonZeroU32::new(rate.count)?, window: rate.per }));
     let local = simulated || wanted.api_key.is_none();
-    let rate = chosen.or((!local).then_some(documented));
+    let rate = wanted.rate_limit.or((!local).then_some(documented));
     let tasks_max = wanted.max_concurrent.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
     Ok(Some(Member { provider: Arc::new(Suno::new(settings, http)), gate: Gate::new(rate, tasks_max) }))
 }
@@ -472,10 +490,7 @@ fn rules(config: &Config) -> Rules {
 
 fn prices(config: &Config) -> BTreeMap<&'static str, Credits> {
     let prices = &config.credits.prices;
-    [("lyrics", &prices.lyrics), ("generate", &prices.generate)]
-        .into_iter()
-        .map(|(kind, price)| (kind, Credits::from_thousandths(price.thousandths())))
-        .collect()
+    [("lyrics", prices.lyrics), ("generate", prices.generate)].into()
 }
 
 /// One recorder for the whole process.

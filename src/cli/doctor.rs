@@ -88,7 +88,7 @@ fn key(config: &Config) -> Finding {
 }
 
 async fn database(config: &Config) -> Vec<Finding> {
-    let database = match Database::open(config, |_| {}).await {
+    let database = match Database::open_or_join(config, |_| {}).await {
         Ok(database) => database,
         Err(error) => {
             return vec![wrong(
@@ -99,7 +99,7 @@ async fn database(config: &Config) -> Vec<Finding> {
         }
     };
     let findings = match store::connect(&database.postgres, "songflight doctor").await {
-        Ok(client) => look_at(&client, database.private.is_some()).await,
+        Ok(client) => look_at(&client, config.database.url.is_none()).await,
         Err(error) => {
             vec![wrong("database", error.to_string(), "check DATABASE_URL, and that the server is up")]
         }
@@ -160,7 +160,7 @@ async fn books(client: &tokio_postgres::Client) -> Vec<Finding> {
         Ok(row) => row,
         Err(error) => {
             let advice = "songflight migrate";
-            return vec![wrong("schema", super::super::store::StoreError::from(error).to_string(), advice)];
+            return vec![wrong("schema", store::StoreError::from(error).to_string(), advice)];
         }
     };
     let (unbalanced, unsettled): (i64, i64) = (row.get("unbalanced"), row.get("unsettled"));

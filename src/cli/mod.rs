@@ -4,6 +4,7 @@
 mod doctor;
 mod serve;
 pub mod terminal;
+pub mod watch;
 
 use std::io;
 use std::net::SocketAddr;
@@ -82,6 +83,9 @@ pub struct WatchArgs {
     /// Make a token for this user with the key of this machine
     #[arg(long, value_parser = user)]
     pub user: Option<UserId>,
+    /// Print every event as it comes, as JSON, one a line
+    #[arg(long)]
+    pub json: bool,
     /// The song to follow [default: all songs of the user]
     pub song_id: Option<crate::id::SongId>,
 }
@@ -153,12 +157,8 @@ fn perform(cli: Cli) -> Result<(), Failure> {
         Command::Migrate => serve::migrate(&loaded.config),
         Command::Simulator(args) => serve::simulator(&loaded.config, args.bind),
         Command::Doctor => doctor::doctor(&loaded),
-        Command::Watch(_) => Err(absent("watch")),
+        Command::Watch(args) => watch::command(&loaded.config, args),
     }
-}
-
-fn absent(command: &str) -> Failure {
-    Failure::Failed(format!("this build has no `{command}`"))
 }
 
 /// What somebody set stands out from the defaults.

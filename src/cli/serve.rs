@@ -16,7 +16,7 @@ use crate::{simulator, store};
 pub(super) fn serve(loaded: &Loaded) -> Result<(), Failure> {
     start_log(&loaded.config);
     actix_web::rt::System::new().block_on(async {
-        let progress = |step: &str| terminal::note(Style::Dim, format!("  {step} …"));
+        let progress = |step: &str| terminal::note(Style::Dim, format!("  {step}"));
         let mut running = app::start(loaded, progress).await.map_err(failed)?;
         welcome(&running)?;
         let why = tokio::select! {
@@ -73,8 +73,8 @@ async fn told_to_stop() -> Result<(), Failure> {
 pub(super) fn migrate(config: &Config) -> Result<(), Failure> {
     start_log(config);
     actix_web::rt::System::new().block_on(async {
-        let progress = |step: &str| terminal::note(Style::Dim, format!("  {step} …"));
-        let database = Database::open(config, progress).await.map_err(failed)?;
+        let progress = |step: &str| terminal::note(Style::Dim, format!("  {step}"));
+        let database = Database::open_or_join(config, progress).await.map_err(failed)?;
         let applied = store::migrate(&database.postgres).await.map_err(failed);
         if let Some(private) = database.private {
             private.stop().await;

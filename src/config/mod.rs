@@ -18,7 +18,7 @@ use figment::value::Value;
 
 use layers::Values;
 pub use settings::*;
-pub use values::{Credits, MASK, Rate, duration};
+pub use values::{MASK, duration};
 
 /// The file that is read when no other is named; it may be missing.
 pub const DEFAULT_FILE: &str = "songflight.toml";

@@ -7,7 +7,9 @@ use std::time::Duration;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use super::values::{Credits, Rate, duration, masked, masked_list};
+use super::values::{credits, duration, masked, masked_list};
+use crate::credit::Credits;
+use crate::provider::gate::Rate;
 
 const fn seconds(count: u64) -> Duration {
     Duration::from_secs(count)
@@ -221,6 +223,7 @@ settings!(
 
 settings!(CreditRules {
     /// What a new user starts with; default 10.
+    #[serde(with = "credits")]
     signup_grant: Credits = Credits::from_thousandths(10_000),
     prices: Prices = Prices::default(),
 });
@@ -228,14 +231,23 @@ settings!(CreditRules {
 settings!(
     /// What one task costs, in credits with at most three decimals (CRED-1, `design.md` section 10).
     Prices {
+        #[serde(with = "credits")]
         generate: Credits = Credits::from_thousandths(1000),
+        #[serde(with = "credits")]
         lyrics: Credits = Credits::from_thousandths(100),
+        #[serde(with = "credits")]
         extend: Credits = Credits::from_thousandths(500),
+        #[serde(with = "credits")]
         replace_section: Credits = Credits::from_thousandths(500),
+        #[serde(with = "credits")]
         stems: Credits = Credits::from_thousandths(500),
+        #[serde(with = "credits")]
         persona: Credits = Credits::from_thousandths(0),
+        #[serde(with = "credits")]
         cover: Credits = Credits::from_thousandths(1000),
+        #[serde(with = "credits")]
         merge: Credits = Credits::from_thousandths(500),
+        #[serde(with = "credits")]
         video: Credits = Credits::from_thousandths(0),
     }
 );

@@ -96,7 +96,10 @@ fn variables_are_read_as_what_their_key_is() {
     let secret = config.auth.jwt_secret.as_ref().map(ExposeSecret::expose_secret);
     assert_eq!(secret, Some("0012345"));
     assert_eq!(config.providers.suno.max_concurrent, Some(3));
-    assert_eq!(config.providers.suno.rate_limit, Some(Rate { count: 20, per: seconds(10) }));
+    assert_eq!(
+        config.providers.suno.rate_limit,
+        Some(crate::provider::gate::Rate { requests: 20.try_into().expect("not 0"), window: seconds(10) })
+    );
     assert_eq!(config.providers.suno.dialect, Dialect::Kie);
     assert!(!config.providers.mureka.enabled);
     assert_eq!(config.credits.prices.generate.thousandths(), 1005);

@@ -5,6 +5,8 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use crate::credit::Credits;
+use crate::provider::gate::Rate;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{self, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -65,54 +67,15 @@ pub mod duration {
     }
 }
 
-/// An amount of credits, in whole thousandths, so that sums are exact (`api.md`).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Credits(i64);
+/// Amounts of credits as decimals, which is how people write them; stored amounts are integers.
+pub(super) mod credits {
+    use super::{Credits, CreditsVisitor, Deserializer, Serializer};
 
-impl Credits {
-    const ALLOWED: &'static str = "a number of credits from 0 to 1000000 with at most three decimals";
-    const THOUSANDTHS_MAX: i64 = 1_000_000_000;
-
-    pub const fn from_thousandths(thousandths: i64) -> Self {
-        Self(thousandths)
+    pub(crate) fn serialize<S: Serializer>(credits: &Credits, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(credits)
     }
 
-    pub const fn thousandths(self) -> i64 {
-        self.0
-    }
-}
-
-impl FromStr for Credits {
-    type Err = &'static str;
-
-    /// Digit by digit: no floating-point number is on the way.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
-        let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
-        let part = part.trim_end_matches('0');
-        if whole.is_empty() || whole.len() > 9 || part.len() > 3 || !is_number(whole) || !is_number(part) {
-            return Err(Self::ALLOWED);
-        }
-        let thousandths = format!("{whole}{part:0<3}").parse().map_err(|_| Self::ALLOWED)?;
-        if thousandths > Self::THOUSANDTHS_MAX { Err(Self::ALLOWED) } else { Ok(Self(thousandths)) }
-    }
-}
-
-impl fmt::Display for Credits {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let part = format!(".{:03}", self.0 % 1000);
-        write!(f, "{}{}", self.0 / 1000, part.trim_end_matches('0').trim_end_matches('.'))
-    }
-}
-
-impl Serialize for Credits {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Credits {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Credits, D::Error> {
         from.deserialize_any(CreditsVisitor)
     }
 }
@@ -144,30 +107,21 @@ impl Visitor<'_> for CreditsVisitor {
     }
 }
 
-/// At most `count` in every `per`. Written `20/10s`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rate {
-    pub count: u32,
-    pub per: Duration,
-}
-
-impl Rate {
-    const ALLOWED: &'static str = "a rate such as 20/10s, from 1 on";
-}
+const RATE_ALLOWED: &str = "a rate such as 20/10s, from 1 on";
 
 impl FromStr for Rate {
     type Err = &'static str;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (count, per) = text.split_once('/').ok_or(Self::ALLOWED)?;
-        let count = count.trim().parse().map_err(|_| Self::ALLOWED)?;
-        let per = duration::parse(per).ok_or(Self::ALLOWED)?;
-        if count == 0 || per.is_zero() { Err(Self::ALLOWED) } else { Ok(Self { count, per }) }
+        let (requests, window) = text.split_once('/').ok_or(RATE_ALLOWED)?;
+        let requests = requests.trim().parse().map_err(|_| RATE_ALLOWED)?;
+        let window = duration::parse(window).filter(|window| !window.is_zero()).ok_or(RATE_ALLOWED)?;
+        Ok(Self { requests, window })
     }
 }
 
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.count, duration::write(self.per))
+        write!(f, "{}/{}", self.requests, duration::write(self.window))
     }
 }
 
@@ -251,7 +205,10 @@ mod tests {
 
     #[test]
     fn rates_are_a_count_and_a_time() {
-        assert_eq!("20/10s".parse(), Ok(Rate { count: 20, per: Duration::from_secs(10) }));
+        assert_eq!(
+            "20/10s".parse(),
+            Ok(Rate { requests: 20.try_into().expect("not 0"), window: Duration::from_secs(10) })
+        );
         for text in ["0/10s", "20/0s", "20", "x/1s", "20/10"] {
             assert!(text.parse::<Rate>().is_err(), "{text}");
         }

@@ -11,6 +11,9 @@ pub struct Credits(i64);
 
 impl Credits {
     pub const ZERO: Credits = Credits(0);
+    /// What a person may write as an amount.
+    pub const ALLOWED: &'static str = "a number of credits from 0 to 1000000 with at most three decimals";
+    const THOUSANDTHS_MAX: i64 = 1_000_000_000;
 
     pub const fn from_thousandths(thousandths: i64) -> Self {
         Self(thousandths)
@@ -48,9 +51,27 @@ impl std::ops::Neg for Credits {
     }
 }
 
+impl std::str::FromStr for Credits {
+    type Err = &'static str;
+
+    /// Digit by digit: no floating-point number is on the way.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (whole, part) = text.trim().split_once('.').unwrap_or((text.trim(), ""));
+        let is_number = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_digit());
+        let part = part.trim_end_matches('0');
+        if whole.is_empty() || whole.len() > 9 || part.len() > 3 || !is_number(whole) || !is_number(part) {
+            return Err(Self::ALLOWED);
+        }
+        let thousandths = format!("{whole}{part:0<3}").parse().map_err(|_| Self::ALLOWED)?;
+        if thousandths > Self::THOUSANDTHS_MAX { Err(Self::ALLOWED) } else { Ok(Self(thousandths)) }
+    }
+}
+
 impl std::fmt::Display for Credits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.as_json())
+        let sign = if self.0 < 0 { "-" } else { "" };
+        let (whole, part) = (self.0.unsigned_abs() / 1000, format!(".{:03}", self.0.unsigned_abs() % 1000));
+        write!(f, "{sign}{whole}{}", part.trim_end_matches('0').trim_end_matches('.'))
     }
 }
 

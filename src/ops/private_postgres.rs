@@ -120,6 +120,14 @@ impl PrivatePostgres {
         Ok(Self { socket_dir: server.socket_dir, watchdog, lifeline, _lock: lock })
     }
 
+    /// How to connect to the cluster that another process of ours runs in `data_dir`; `None` when none does.
+    pub fn of_running(data_dir: &Path) -> Option<Config> {
+        // Line 5 of the server's own file is its first socket folder.
+        let file = std::fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
+        let socket_dir = file.lines().nth(4).filter(|line| !line.is_empty())?;
+        Some(config(Path::new(socket_dir), NAME))
+    }
+
     /// How to connect: by the unix socket, without a password.
     pub fn config(&self) -> Config {
         config(&self.socket_dir, NAME)

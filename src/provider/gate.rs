@@ -25,33 +25,6 @@ pub struct Rate {
     pub window: Duration,
 }
 
-/// Reads `"20/10s"`: requests, a slash, a duration in `ms`, `s`, `m` or `h`.
-///
-/// # Errors
-/// What is allowed, as text for the operator.
-pub fn parse_rate(text: &str) -> Result<Rate, String> {
-    let wrong = || format!("\"{text}\" is not a rate such as \"20/10s\"");
-    let (requests, window) = text.split_once('/').ok_or_else(wrong)?;
-    let window = window.trim();
-    let digits = window.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-    let number: u64 = match &window[..digits] {
-        "" => 1,
-        number => number.parse().map_err(|_| wrong())?,
-    };
-    let unit_ms = match window[digits..].trim() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    let window_ms = number.checked_mul(unit_ms).filter(|ms| (1..=86_400_000).contains(ms));
-    Ok(Rate {
-        requests: requests.trim().parse().map_err(|_| wrong())?,
-        window: Duration::from_millis(window_ms.ok_or_else(wrong)?),
-    })
-}
-
 /// Governor's limiter over a clock that tests can hold.
 struct Pace<C: Clock> {
     limiter: RateLimiter<NotKeyed, InMemoryState, C, NoOpMiddleware<C::Instant>>,
@@ -279,22 +252,7 @@ mod tests {
     use governor::clock::FakeRelativeClock;
 
     fn rate(text: &str) -> Rate {
-        parse_rate(text).unwrap()
-    }
-
-    #[test]
-    fn a_rate_is_written_as_requests_per_duration() {
-        let twenty = Rate { requests: NonZeroU32::new(20).unwrap(), window: Duration::from_secs(10) };
-        assert_eq!(parse_rate("20/10s"), Ok(twenty));
-        assert_eq!(parse_rate(" 20 / 10 s "), Ok(twenty));
-        assert_eq!(rate("1/s").window, Duration::from_secs(1));
-        assert_eq!(rate("5/250ms").window, Duration::from_millis(250));
-        assert_eq!(rate("600/1m").window, Duration::from_secs(60));
-        for wrong in
-            ["", "20", "0/10s", "20/0s", "20/10", "-1/s", "20/10d", "x/1s", "1/99999999999999999999s"]
-        {
-            assert!(parse_rate(wrong).is_err(), "{wrong}");
-        }
+        text.parse().unwrap()
     }
 
     #[test]

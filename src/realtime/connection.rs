@@ -79,7 +79,7 @@ impl Connection {
 
     pub fn close_after(&self, code: u16, reason: &str, after_ms: Option<u64>) {
         let mut outbox = self.outbox();
-        if outbox.closing().is_none() {
+        if outbox.closing().is_none() && !self.has_ended() {
             counter!("songflight_realtime_closed_total", "code" => code.to_string()).increment(1);
         }
         outbox.close(Closing { code: Some(code), reason: reason.to_owned(), after_ms, asked: false });
@@ -226,6 +226,8 @@ impl Registry {
         }
         lock(self.part(connection.id)).remove(&connection.id);
         lock(&connection.descriptor).take();
+        // Hubs find its lanes gone and forget it; what waited is given back now.
+        *connection.outbox() = Outbox::new(self.limits);
         if let Some(user) = connection.user() {
             let mut by_user = lock(&self.by_user);
             if let Some(theirs) = by_user.get_mut(&user) {

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use actix::{Actor, ActorContext as _, AsyncContext as _, StreamHandler};
-use actix_web::error::PayloadError;
 use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_web_actors::ws::{self, WebsocketContext};
@@ -134,14 +133,14 @@ impl Stream for Messages {
             if let Some(incoming) = this.reader.read(&mut this.chunk) {
                 return Poll::Ready(Some(incoming));
             }
+            // Even an empty piece keeps the whole read buffer it was cut from.
+            this.chunk = Bytes::new();
             if this.ended {
                 return Poll::Ready(None);
             }
             match this.payload.as_mut().poll_next(cx) {
                 Poll::Ready(Some(Ok(chunk))) => this.chunk = chunk,
-                Poll::Ready(Some(Err(PayloadError::Overflow))) | Poll::Ready(None | Some(Err(_))) => {
-                    this.ended = true;
-                }
+                Poll::Ready(None | Some(Err(_))) => this.ended = true,
                 Poll::Pending => return Poll::Pending,
             }
         }

@@ -6,6 +6,7 @@
 //! Not here: what a step is (`song::step`), which columns it touches (`store::row`), the SQL's text
 //! (`journal.sql`, beside this file).
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -109,6 +110,9 @@ pub enum CommitError {
 
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// Writers side by side, each with its own connection; a user's songs stay on one, so that their
+    /// numbers keep the order of the commits. One suffices unless the disk is slow.
+    pub lanes: usize,
     /// Most entries in one transaction.
     pub batch_max: usize,
     /// Most entries waiting; beyond it creates and callbacks are refused before anything is accepted.
@@ -119,7 +123,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { batch_max: 1024, queue_max: 4096, patience: super::songs::PATIENCE }
+        Self { lanes: 1, batch_max: 1024, queue_max: 4096, patience: super::songs::PATIENCE }
     }
 }
 
@@ -129,6 +133,9 @@ pub struct NodeKey {
     pub id: Uuid,
     pub epoch: i64,
 }
+
+/// A writer at work.
+pub type Lane = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Waiter = oneshot::Sender<Result<Committed, CommitError>>;
 
@@ -140,30 +147,34 @@ struct Waiting {
 /// Where steps are handed in. Cheap to clone; from any thread.
 #[derive(Clone)]
 pub struct Journal {
-    queue: mpsc::Sender<Waiting>,
+    lanes: Arc<[mpsc::Sender<Waiting>]>,
     node: NodeKey,
 }
 
 impl Journal {
-    /// The handle and the task to be spawned, which ends when all handles are gone. `changed` is told of
-    /// every public change in commit order; it must not block.
+    /// The handle, and the writers to be spawned, which end when all handles are gone. `changed` is told
+    /// of every public change, in commit order for each user; it must not block.
     pub fn new(
-        postgres: tokio_postgres::Config,
+        postgres: &tokio_postgres::Config,
         node: NodeKey,
-        settings: Settings,
-        changed: impl Fn(SongChanged) + Send + 'static,
-    ) -> (Self, impl Future<Output = ()>) {
-        let (queue, waiting) = mpsc::channel(settings.queue_max);
-        let writer = Writer {
-            postgres,
-            node,
-            settings,
-            changed: Box::new(changed),
-            session: None,
-            away: false,
-            clock: Clock,
-        };
-        (Self { queue, node }, writer.run(waiting))
+        settings: &Settings,
+        changed: impl Fn(SongChanged) + Clone + Send + 'static,
+    ) -> (Self, Vec<Lane>) {
+        let lanes = (0..settings.lanes.max(1)).map(|_| {
+            let (queue, waiting) = mpsc::channel(settings.queue_max);
+            let writer = Writer {
+                postgres: postgres.clone(),
+                node,
+                settings: settings.clone(),
+                changed: Box::new(changed.clone()),
+                session: None,
+                away: false,
+                clock: Clock,
+            };
+            (queue, Box::pin(writer.run(waiting)) as Lane)
+        });
+        let (queues, writers): (Vec<_>, Vec<_>) = lanes.unzip();
+        (Self { lanes: queues.into(), node }, writers)
     }
 
     pub fn node(&self) -> NodeKey {
@@ -177,8 +188,20 @@ impl Journal {
     /// that nothing was written.
     pub async fn commit(&self, entry: Entry) -> Result<Committed, CommitError> {
         let (answer, heard) = oneshot::channel();
-        self.queue.try_send(Waiting { entry, answer }).map_err(|_| CommitError::Busy)?;
+        self.lane(&entry).try_send(Waiting { entry, answer }).map_err(|_| CommitError::Busy)?;
         heard.await.unwrap_or(Err(CommitError::Away))
+    }
+}
+
+impl Journal {
+    fn lane(&self, entry: &Entry) -> &mpsc::Sender<Waiting> {
+        let user = match entry {
+            Entry::Create(new) => new.song.user.as_str(),
+            Entry::Step(row, _) => row.user.as_str(),
+            Entry::Callback(_) => "",
+        };
+        let hash = user.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        &self.lanes[hash % self.lanes.len()]
     }
 }
 

@@ -1,0 +1,112 @@
+//! How phases end: delivered, failed, cancelled; and what that owes (CRED-2, SONG-11).
+
+use super::Draft;
+use crate::credit::Credits;
+use crate::provider::failure::{Class, Failure, TOO_FEW_LYRICS};
+use crate::song::clips;
+use crate::song::event::EventKind;
+use crate::song::parts::{LyricsText, TaskKind};
+use crate::song::phase::{Call, CallState, LyricsVariant, Phase, Push, Run, Song};
+
+/// Ends the phase once all of its calls have ended.
+pub(super) fn conclude(next: &mut Draft, run: Run) {
+    if !run.calls.iter().all(|call| call.state.ended()) {
+        return next.keep(run);
+    }
+    match next.song.head.kind {
+        TaskKind::Lyrics => conclude_lyrics(next, &run.calls),
+        TaskKind::Generate => conclude_music(next, &run.calls),
+    }
+}
+
+pub(super) fn conclude_lyrics(next: &mut Draft, calls: &[Call]) {
+    let texts: Vec<&LyricsText> = calls.iter().flat_map(|call| &call.texts).collect();
+    if texts.len() < 2 {
+        let failure = first_failure(calls).unwrap_or_else(|| {
+            let message = format!("{} of at least 2 lyrics came back with words", texts.len());
+            Failure::new(Class::ProviderError, message).code(TOO_FEW_LYRICS)
+        });
+        return fail(next, failure);
+    }
+    next.song.lyrics_variants = (0..)
+        .zip(texts)
+        .map(|(variant_index, text)| LyricsVariant {
+            variant_index,
+            title: text.title.clone(),
+            text: text.text.clone(),
+            selected: false,
+        })
+        .collect();
+    deliver(next);
+    next.song.phase = Phase::LyricsReady;
+    next.notify(Push::LyricsReady);
+    next.kind = Some(EventKind::LyricsReady);
+}
+
+pub(super) fn conclude_music(next: &mut Draft, calls: &[Call]) {
+    if !next.song.variants.iter().any(crate::song::phase::Variant::playable) {
+        let failure = first_failure(calls)
+            .unwrap_or_else(|| Failure::new(Class::ProviderError, "finished without a playable clip"));
+        return fail(next, failure);
+    }
+    clips::close(&mut next.song);
+    deliver(next);
+    next.song.phase = Phase::Ready;
+    next.notify(Push::MusicReady);
+    next.kind = Some(EventKind::Ready);
+}
+
+pub(super) fn first_failure(calls: &[Call]) -> Option<Failure> {
+    calls.iter().find_map(|call| match &call.state {
+        CallState::Failed { failure } => Some(failure.clone()),
+        CallState::Accepted { .. }
+        | CallState::Intent { .. }
+        | CallState::Submitted { .. }
+        | CallState::Unknown { .. }
+        | CallState::Done => None,
+    })
+}
+
+pub(super) fn deliver(next: &mut Draft) {
+    let now = next.now;
+    let progress = next.progress();
+    progress.completed_at = Some(now);
+    progress.error = None;
+    next.settle(Credits::ZERO);
+}
+
+pub(super) fn fail(next: &mut Draft, failure: Failure) {
+    let now = next.now;
+    let progress = next.progress();
+    progress.completed_at = Some(now);
+    progress.error = Some(failure.clone());
+    clips::abandon(&mut next.song);
+    next.settle(next.song.head.price);
+    next.song.phase = Phase::Failed(failure);
+    next.kind = Some(EventKind::Failed);
+}
+
+pub(super) fn cancel(next: &mut Draft) {
+    if next.song.phase.run().is_some() {
+        clips::abandon(&mut next.song);
+        next.settle(not_delivered(&next.song));
+    }
+    next.song.phase = Phase::Cancelled;
+    next.kind = Some(EventKind::Cancelled);
+}
+
+/// What is given back for a phase that was cut off: a clip that is there is paid for (SONG-11).
+pub(super) fn not_delivered(song: &Song) -> Credits {
+    let price = song.head.price;
+    match (song.head.kind, clips::finished(song), i64::try_from(song.variants.len())) {
+        (TaskKind::Generate, there @ 1.., Ok(of)) => {
+            price + -Credits::from_thousandths(price.thousandths() * there / of)
+        }
+        (TaskKind::Generate | TaskKind::Lyrics, ..) => price,
+    }
+}
+
+pub(super) fn delete(next: &mut Draft) {
+    next.song.phase = Phase::Deleted;
+    next.kind = Some(EventKind::Gone);
+}

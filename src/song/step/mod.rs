@@ -1,0 +1,348 @@
+//! What an event means for a song. The only place that knows (`design.md` section 1).
+//!
+//! Pure and total: no clock, no chance, no I/O, and no event that is an error. What comes late, twice
+//! or out of order is a [`Step::nothing`] (CB-4). `run` is a task under way, `end` how phases end. Not here:
+//! what is due next (`song::due`), whether an
+//! owner's wish is to be refused (`song::refusal`), how clips are matched (`song::clips`).
+
+mod end;
+mod run;
+
+use super::event::{Choice, Event, EventKind};
+use super::parts::TaskKind;
+use super::phase::{Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song};
+use super::wish::Mode;
+use super::{clips, refusal};
+use crate::credit::Credits;
+use crate::id::{CallKey, TaskId};
+use crate::time::Time;
+use end::{cancel, delete};
+use run::{limited, not_sent, reported, submit_failed, submitted, submitting, wake};
+
+/// One step of a song: how it is afterwards, what is written with it, what is done once all of that is
+/// durable.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Step {
+    pub song: Song,
+    /// The event its watchers see; `None` when nothing public changed.
+    pub kind: Option<EventKind>,
+    pub writes: Vec<Write>,
+    pub acts: Vec<Act>,
+}
+
+/// A row to write beside the song's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// Money for the new head task; the step is refused where it is lacking (CRED-2).
+    Reserve {
+        task: TaskId,
+        kind: TaskKind,
+        amount: Credits,
+    },
+    /// The one settling entry of a task: `Capture` gives back what was not delivered, `Release` all.
+    Settle {
+        task: TaskId,
+        kind: TaskKind,
+        settlement: Settlement,
+        amount: Credits,
+    },
+    Notify(Push),
+    /// The provider's name for one of our calls (PROV-5).
+    Ref {
+        call: CallKey,
+        provider_task: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settlement {
+    Capture,
+    Release,
+}
+
+/// What to do once the step is durable.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// Make the call whose intent was just recorded.
+    Submit(CallKey),
+}
+
+impl Step {
+    /// The event changes nothing.
+    pub fn nothing(song: &Song) -> Self {
+        Self { song: song.clone(), kind: None, writes: Vec::new(), acts: Vec::new() }
+    }
+
+    /// Whether there is nothing to commit.
+    pub fn is_nothing(&self, before: &Song) -> bool {
+        self.writes.is_empty() && self.acts.is_empty() && self.song == *before
+    }
+}
+
+/// Takes a song one event further.
+pub fn step(song: &Song, event: &Event, now: Time, rules: &Rules) -> Step {
+    let mut next = Draft::new(song, now, rules);
+    match &song.phase {
+        Phase::Lyrics(run) | Phase::Music(run) => running(&mut next, run.clone(), event),
+        Phase::LyricsReady => lyrics_ready(&mut next, event),
+        Phase::Ready => ready(&mut next, event),
+        Phase::Failed(_) => failed(&mut next, event),
+        Phase::Complete | Phase::Cancelled => ended(&mut next, event),
+        Phase::Deleted => gone(&mut next, event),
+    }
+    next.finish(song)
+}
+
+/// A step being worked out.
+struct Draft<'a> {
+    song: Song,
+    kind: Option<EventKind>,
+    writes: Vec<Write>,
+    acts: Vec<Act>,
+    now: Time,
+    rules: &'a Rules,
+}
+
+impl<'a> Draft<'a> {
+    fn new(song: &Song, now: Time, rules: &'a Rules) -> Self {
+        Self { song: song.clone(), kind: None, writes: Vec::new(), acts: Vec::new(), now, rules }
+    }
+
+    /// Gives the step its number if anybody can see a difference.
+    fn finish(mut self, before: &Song) -> Step {
+        let kind = shows_a_difference(before, &self.song).then(|| self.kind.unwrap_or(EventKind::Updated));
+        if kind.is_some() {
+            self.song.seq = before.seq + 1;
+            self.song.updated_at = self.now;
+        }
+        Step { song: self.song, kind, writes: self.writes, acts: self.acts }
+    }
+
+    /// Stays in the running phase, with this run.
+    fn keep(&mut self, run: Run) {
+        self.song.phase = match self.song.head.kind {
+            TaskKind::Lyrics => Phase::Lyrics(run),
+            TaskKind::Generate => Phase::Music(run),
+        };
+    }
+
+    fn progress(&mut self) -> &mut Progress {
+        let kind = self.song.head.kind;
+        self.song.progress_mut(kind).get_or_insert_with(Progress::default)
+    }
+
+    /// Ends the head task's reservation by giving this much of it back.
+    fn settle(&mut self, amount: Credits) {
+        let head = &self.song.head;
+        if head.price == Credits::ZERO {
+            return;
+        }
+        let settlement = if amount == head.price { Settlement::Release } else { Settlement::Capture };
+        self.song.refunded = self.song.refunded + amount;
+        self.writes.push(Write::Settle { task: head.task, kind: head.kind, settlement, amount });
+    }
+
+    /// Keeps what the provider calls one of our calls, if it calls it anything.
+    fn refer(&mut self, call: CallKey, provider_task: &str) {
+        if !provider_task.is_empty() {
+            self.writes.push(Write::Ref { call, provider_task: provider_task.to_owned() });
+        }
+    }
+
+    fn count_retry(&mut self) {
+        let progress = self.progress();
+        progress.retry_count = progress.retry_count.saturating_add(1);
+    }
+
+    fn notify(&mut self, push: Push) {
+        if !self.song.pushes.contains(&push) {
+            self.song.pushes.push(push);
+            self.writes.push(Write::Notify(push));
+        }
+    }
+
+    fn begin(&mut self, task: TaskId, kind: TaskKind) {
+        let price = self.song.wish.price(kind);
+        self.song.head = Head {
+            task,
+            number: self.song.head.number + 1,
+            kind,
+            provider: self.song.wish.provider.clone(),
+            price,
+        };
+        self.song.cost = self.song.cost + price;
+        if price != Credits::ZERO {
+            self.writes.push(Write::Reserve { task, kind, amount: price });
+        }
+        self.progress().task = Some(task);
+        self.keep(Run::new(self.song.wish.calls(kind), self.now));
+    }
+}
+
+/// What watchers can see is all of a song but the inside of its run.
+fn shows_a_difference(before: &Song, after: &Song) -> bool {
+    let waiting = |song: &Song| song.phase.run().and_then(|run| run.waiting);
+    before.status() != after.status()
+        || waiting(before) != waiting(after)
+        || matches!(after.phase, Phase::Deleted) != matches!(before.phase, Phase::Deleted)
+        || before.head != after.head
+        || before.lyrics_progress != after.lyrics_progress
+        || before.music_progress != after.music_progress
+        || before.title != after.title
+        || before.lyrics != after.lyrics
+        || before.lyrics_variants != after.lyrics_variants
+        || !clips::look_alike(&before.variants, &after.variants)
+        || before.cost != after.cost
+        || before.refunded != after.refunded
+        || before.last_viewed_at != after.last_viewed_at
+        || before.wish != after.wish
+}
+
+fn running(next: &mut Draft, run: Run, event: &Event) {
+    match event {
+        Event::Limited => limited(next, run),
+        Event::Submitting { call, not_after } => submitting(next, run, *call, *not_after),
+        Event::NotSent { call } => not_sent(next, run, *call),
+        Event::Submitted { call, provider_task } => submitted(next, run, *call, provider_task),
+        Event::SubmitFailed { call, failure } => submit_failed(next, run, *call, failure),
+        Event::News { call, provider_task, news } => {
+            reported(next, run, *call, provider_task.as_deref(), news);
+        }
+        Event::Wake => wake(next, run),
+        Event::Cancelled => cancel(next),
+        Event::Viewed => next.song.last_viewed_at = Some(next.now),
+        Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
+        Event::Deleted => {
+            cancel(next);
+            delete(next);
+        }
+        Event::Chosen { .. } | Event::Retried { .. } => {}
+    }
+}
+
+// --- between and after ------------------------------------------------------------------------
+
+fn lyrics_ready(next: &mut Draft, event: &Event) {
+    match event {
+        Event::Chosen { choice, task } => choose(next, choice, *task),
+        Event::Cancelled => cancel(next),
+        Event::Limited
+        | Event::Submitting { .. }
+        | Event::NotSent { .. }
+        | Event::Submitted { .. }
+        | Event::SubmitFailed { .. }
+        | Event::News { .. }
+        | Event::Wake
+        | Event::Retried { .. }
+        | Event::Viewed
+        | Event::Selected { .. }
+        | Event::Deleted => ended(next, event),
+    }
+}
+
+fn choose(next: &mut Draft, choice: &Choice, task: TaskId) {
+    let song = &mut next.song;
+    let chosen = match choice {
+        Choice::Variant(index) => *index,
+        Choice::Text { text, title } => {
+            let variant_index = i16::try_from(song.lyrics_variants.len()).unwrap_or(i16::MAX);
+            let (text, title) = (text.clone(), title.clone());
+            song.lyrics_variants.push(LyricsVariant { variant_index, title, text, selected: false });
+            variant_index
+        }
+    };
+    let Some(position) = song.lyrics_variants.iter().position(|v| v.variant_index == chosen) else { return };
+    for variant in &mut song.lyrics_variants {
+        variant.selected = variant.variant_index == chosen;
+    }
+    let variant = &song.lyrics_variants[position];
+    song.lyrics = Some(variant.text.clone());
+    let title = variant.title.clone().filter(|title| !title.is_empty());
+    if song.wish.title.is_none() && title.is_some() {
+        song.title = title;
+    }
+    song.music_progress = Some(Progress::default());
+    next.begin(task, TaskKind::Generate);
+    next.kind = Some(EventKind::LyricsChosen);
+}
+
+fn ready(next: &mut Draft, event: &Event) {
+    ended(next, event);
+    if matches!(event, Event::Viewed) {
+        next.song.phase = Phase::Complete;
+        next.kind = Some(EventKind::Complete);
+    }
+}
+
+fn failed(next: &mut Draft, event: &Event) {
+    let Event::Retried { task, prompt, lyrics } = event else { return ended(next, event) };
+    let now = next.now;
+    // The limits hold whoever forgot to ask (PROV-10).
+    if refusal::check(&next.song, event, now, next.rules).is_err() {
+        return;
+    }
+    let kind = next.song.head.kind;
+    change_words(&mut next.song, prompt.as_deref(), lyrics.as_deref());
+    next.song.retries.push(now);
+    clips::forget_all(&mut next.song);
+    let retry_count = next.progress().retry_count.saturating_add(1);
+    *next.progress() = Progress { retry_count, ..Progress::default() };
+    next.begin(*task, kind);
+    next.kind = Some(EventKind::RetryScheduled);
+}
+
+fn change_words(song: &mut Song, prompt: Option<&str>, lyrics: Option<&str>) {
+    let mut wish = (*song.wish).clone();
+    if let Some(prompt) = prompt {
+        wish.prompt = Some(prompt.to_owned());
+    }
+    // Lyrics that are still to be written cannot be changed.
+    if let Some(lyrics) = lyrics.filter(|_| song.head.kind == TaskKind::Generate) {
+        song.lyrics = Some(lyrics.to_owned());
+        if wish.mode == Mode::Music {
+            wish.lyrics = Some(lyrics.to_owned());
+        }
+    }
+    if wish != *song.wish {
+        song.wish = std::sync::Arc::new(wish);
+    }
+}
+
+/// What may still happen to any song that is not at work.
+fn ended(next: &mut Draft, event: &Event) {
+    match event {
+        Event::Viewed => next.song.last_viewed_at = Some(next.now),
+        Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
+        Event::Deleted => delete(next),
+        Event::Submitted { call, provider_task } => next.refer(*call, provider_task),
+        Event::Limited
+        | Event::Submitting { .. }
+        | Event::NotSent { .. }
+        | Event::SubmitFailed { .. }
+        | Event::News { .. }
+        | Event::Wake
+        | Event::Chosen { .. }
+        | Event::Retried { .. }
+        | Event::Cancelled => {}
+    }
+}
+
+fn gone(next: &mut Draft, event: &Event) {
+    if let Event::Submitted { call, provider_task } = event {
+        next.refer(*call, provider_task);
+    }
+}
+
+/// At most one favourite (SONG-9).
+fn select(next: &mut Draft, variant_number: i16, selected: bool) {
+    if !next.song.variants.iter().any(|variant| variant.variant_number == variant_number) {
+        return;
+    }
+    for variant in &mut next.song.variants {
+        if variant.variant_number == variant_number {
+            variant.selected = selected;
+        } else if selected {
+            variant.selected = false;
+        }
+    }
+}

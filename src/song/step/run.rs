@@ -1,0 +1,314 @@
+//! A task under way: submitting it, hearing of it, time passing over it (`durability.md` section 5).
+
+use std::time::Duration;
+
+use super::end::conclude;
+use super::{Act, Draft};
+use crate::chance;
+use crate::id::CallKey;
+use crate::provider::failure::{Arrived, Class, Failure};
+use crate::song::clips;
+use crate::song::event::EventKind;
+use crate::song::parts::{News, Stage, TaskKind};
+use crate::song::phase::{Call, CallState, Lost, Run, Song, Waiting};
+use crate::time::Time;
+
+pub(super) fn limited(next: &mut Draft, mut run: Run) {
+    let held_up = |call: &Call| matches!(call.state, CallState::Accepted { from } if from <= next.now);
+    if run.calls.iter().any(held_up) {
+        run.waiting = Some(Waiting::ProviderLimit);
+        run.limited_since.get_or_insert(next.now);
+        next.kind = Some(EventKind::Waiting);
+        next.keep(run);
+    }
+}
+
+/// What kept one call from being made (a lease about to end) keeps the next from it for a moment too.
+const NOT_SENT_PAUSE: Duration = Duration::from_secs(1);
+
+/// The call of this key in its present attempt, if it is of the task that runs.
+pub(super) fn present(song: &Song, run: &mut Run, key: CallKey) -> Option<usize> {
+    let index = usize::from(key.call);
+    let call = run.calls.get(index)?;
+    (key.task == song.head.task && key.attempt == call.attempt).then_some(index)
+}
+
+pub(super) fn submitting(next: &mut Draft, mut run: Run, key: CallKey, not_after: Time) {
+    let Some(index) = present(&next.song, &mut run, key) else { return };
+    if !matches!(run.calls[index].state, CallState::Accepted { from } if from <= next.now) {
+        return;
+    }
+    let settled_by = not_after + next.rules.call_timeout;
+    run.calls[index].state = CallState::Intent { not_after, settled_by };
+    run.waiting = None;
+    next.acts.push(Act::Submit(key));
+    next.keep(run);
+}
+
+pub(super) fn not_sent(next: &mut Draft, mut run: Run, key: CallKey) {
+    let Some(index) = present(&next.song, &mut run, key) else { return };
+    if matches!(run.calls[index].state, CallState::Intent { .. }) {
+        run.calls[index].state = CallState::Accepted { from: next.now + NOT_SENT_PAUSE };
+        next.keep(run);
+    }
+}
+
+pub(super) fn submitted(next: &mut Draft, mut run: Run, key: CallKey, provider_task: &str) {
+    // Also of a superseded attempt: what it is called must be known when it reports (PROV-5).
+    next.refer(key, provider_task);
+    let Some(index) = present(&next.song, &mut run, key) else { return };
+    match &run.calls[index].state {
+        CallState::Intent { .. } | CallState::Unknown { .. } => {
+            start(next, &mut run, index, provider_task);
+            next.keep(run);
+        }
+        CallState::Submitted { .. } => {
+            learn_name(next, &mut run, index, provider_task);
+            next.keep(run);
+        }
+        CallState::Accepted { .. } | CallState::Done | CallState::Failed { .. } => {}
+    }
+}
+
+/// A callback that came before the submission's answer may not have said how to ask for the task (CB-4).
+pub(super) fn learn_name(next: &mut Draft, run: &mut Run, index: usize, told: &str) -> bool {
+    match &mut run.calls[index].state {
+        CallState::Submitted { provider_task, .. } if provider_task.is_empty() && !told.is_empty() => {
+            told.clone_into(provider_task);
+            next.progress().provider_task = Some(told.to_owned());
+            true
+        }
+        CallState::Accepted { .. }
+        | CallState::Intent { .. }
+        | CallState::Submitted { .. }
+        | CallState::Unknown { .. }
+        | CallState::Done
+        | CallState::Failed { .. } => false,
+    }
+}
+
+/// The provider has the order: the phase is visibly under way.
+pub(super) fn start(next: &mut Draft, run: &mut Run, index: usize, provider_task: &str) {
+    run.calls[index].state =
+        CallState::Submitted { provider_task: provider_task.to_owned(), since: next.now };
+    run.waiting = None;
+    run.limited_since = None;
+    let now = next.now;
+    let progress = next.progress();
+    progress.started_at.get_or_insert(now);
+    progress.provider_task = Some(provider_task.to_owned()).filter(|id| !id.is_empty());
+    if next.song.head.kind == TaskKind::Generate {
+        clips::keep_places(&mut next.song);
+    }
+    next.kind = Some(EventKind::PhaseStarted);
+}
+
+pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failure: &Failure) {
+    let Some(index) = present(&next.song, &mut run, key) else { return };
+    match (&run.calls[index].state, failure.arrived) {
+        (CallState::Intent { .. }, Arrived::Maybe) => {
+            run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
+            next.keep(run);
+        }
+        // Also when it was given up as unknown: that it did not arrive is better to know late than never.
+        (CallState::Intent { .. } | CallState::Unknown { .. }, Arrived::No) => {
+            go_wrong(next, run, index, failure.clone());
+        }
+        (CallState::Unknown { .. }, Arrived::Maybe)
+        | (
+            CallState::Accepted { .. }
+            | CallState::Submitted { .. }
+            | CallState::Done
+            | CallState::Failed { .. },
+            _,
+        ) => {}
+    }
+}
+
+// --- hearing ----------------------------------------------------------------------------------
+
+pub(super) fn reported(
+    next: &mut Draft,
+    mut run: Run,
+    key: CallKey,
+    provider_task: Option<&str>,
+    news: &News,
+) {
+    let Some(index) = adopted(next, &mut run, key, provider_task, news) else { return };
+    match (next.song.head.kind, news) {
+        (_, News::Working) => next.keep(run),
+        (TaskKind::Lyrics, News::Lyrics(texts)) => {
+            run.calls[index].texts =
+                texts.iter().filter(|text| !text.text.trim().is_empty()).cloned().collect();
+            run.calls[index].state = CallState::Done;
+            conclude(next, run);
+        }
+        (TaskKind::Generate, News::Clips(stage, found)) => {
+            heard_clips(next, run, index, *stage, found);
+        }
+        (_, News::Failed(failure)) => go_wrong(next, run, index, failure.clone()),
+        // The other kind's results: not ours, whatever the provider thinks.
+        (TaskKind::Lyrics, News::Clips(..)) | (TaskKind::Generate, News::Lyrics(_)) => next.keep(run),
+    }
+}
+
+/// Which call the news is for. An order whose fate was unknown is taken on here if it turns out to be
+/// alive before a later one was paid for (PROV-5). An attempt that is known to have failed stays dead,
+/// whatever comes late.
+pub(super) fn adopted(
+    next: &mut Draft,
+    run: &mut Run,
+    key: CallKey,
+    provider_task: Option<&str>,
+    news: &News,
+) -> Option<usize> {
+    let index = usize::from(key.call);
+    let call = run.calls.get_mut(index).filter(|_| key.task == next.song.head.task)?;
+    let alive = !matches!(news, News::Failed(_));
+    let present = key.attempt == call.attempt;
+    let lost = call.lost.is_some_and(|lost| lost.attempt == key.attempt);
+    let open = match &call.state {
+        CallState::Accepted { .. } => alive && (present || lost),
+        CallState::Unknown { .. } => present || (alive && lost),
+        CallState::Intent { .. } | CallState::Submitted { .. } => present,
+        CallState::Done | CallState::Failed { .. } => false,
+    };
+    if !open {
+        return None;
+    }
+    let provider_task = provider_task.unwrap_or_default();
+    if matches!(call.state, CallState::Submitted { .. }) {
+        if learn_name(next, run, index, provider_task) {
+            next.refer(key, provider_task);
+        }
+        return Some(index);
+    }
+    if lost {
+        call.lost = match call.state {
+            CallState::Unknown { until } => Some(Lost { attempt: call.attempt, until }),
+            CallState::Accepted { .. }
+            | CallState::Intent { .. }
+            | CallState::Submitted { .. }
+            | CallState::Done
+            | CallState::Failed { .. } => None,
+        };
+    }
+    call.attempt = key.attempt;
+    next.refer(key, provider_task);
+    start(next, run, index, provider_task);
+    Some(index)
+}
+
+pub(super) fn heard_clips(
+    next: &mut Draft,
+    mut run: Run,
+    index: usize,
+    stage: Stage,
+    found: &[crate::song::parts::Clip],
+) {
+    let was_playable = next.song.variants.iter().any(crate::song::phase::Variant::playable);
+    clips::merge(&mut next.song, &mut run, index, stage, found);
+    if stage == Stage::Complete {
+        if !clips::playable(&next.song, &run.calls[index]) {
+            let failure = Failure::new(Class::ProviderError, "finished without a playable clip");
+            return go_wrong(next, run, index, failure);
+        }
+        run.calls[index].state = CallState::Done;
+        return conclude(next, run);
+    }
+    if !was_playable && next.song.variants.iter().any(crate::song::phase::Variant::playable) {
+        next.kind = Some(EventKind::ClipReady);
+    }
+    next.keep(run);
+}
+
+/// A call failed: again later, or for good.
+pub(super) fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Failure) {
+    let limited = failure.class == Class::RateLimited;
+    let waited = run.limited_since.map_or(Duration::ZERO, |since| next.now.since(since));
+    let patience_left = !limited || waited < next.rules.max_wait;
+    let chance = chance::of(next.song.head.task.0, u64::from(run.calls[index].next_attempt));
+    let used = run.calls[index].failed_by(failure.class);
+    let again = failure.retry_in(used, &next.rules.retry, chance).filter(|_| patience_left);
+    let Some(delay) = again else {
+        run.calls[index].state = CallState::Failed { failure };
+        return conclude(next, run);
+    };
+    if limited {
+        run.limited_since.get_or_insert(next.now);
+        run.waiting = Some(Waiting::ProviderLimit);
+        next.kind = Some(EventKind::Waiting);
+    } else {
+        run.calls[index].failures.push(failure.class);
+        run.limited_since = None;
+        run.waiting = Some(Waiting::Retry);
+        next.count_retry();
+        next.progress().error = Some(failure);
+        next.kind = Some(EventKind::RetryScheduled);
+    }
+    try_again(next, &mut run, index, next.now + delay);
+    next.keep(run);
+}
+
+/// A new attempt at a call, under a number that was never used before.
+pub(super) fn try_again(next: &mut Draft, run: &mut Run, index: usize, from: Time) {
+    let call = &mut run.calls[index];
+    call.attempt = call.next_attempt;
+    call.next_attempt = call.next_attempt.saturating_add(1);
+    call.state = CallState::Accepted { from: call.lost.map_or(from, |lost| from.max(lost.until)) };
+    clips::forget(&mut next.song, call);
+}
+
+// --- time -------------------------------------------------------------------------------------
+
+pub(super) fn wake(next: &mut Draft, mut run: Run) {
+    for index in 0..run.calls.len() {
+        let state = run.calls[index].state.clone();
+        match state {
+            CallState::Intent { settled_by, .. } if settled_by <= next.now => {
+                run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
+            }
+            CallState::Unknown { until } if until <= next.now => {
+                if run.calls[index].resent {
+                    let failure = Failure::new(Class::Network, "two submissions went without an answer");
+                    run.calls[index].state = CallState::Failed { failure };
+                    return conclude(next, run);
+                }
+                run.calls[index].resent = true;
+                run.calls[index].lost = Some(Lost { attempt: run.calls[index].attempt, until });
+                next.count_retry();
+                run.waiting = Some(Waiting::Retry);
+                next.kind = Some(EventKind::RetryScheduled);
+                try_again(next, &mut run, index, next.now);
+            }
+            CallState::Submitted { since, .. } if since + next.rules.deadline <= next.now => {
+                return deadline(next, run, index);
+            }
+            CallState::Accepted { .. }
+                if run.limited_since.is_some_and(|at| at + next.rules.max_wait <= next.now) =>
+            {
+                let failure = Failure::new(Class::RateLimited, "waited too long for the provider's limit");
+                run.calls[index].state = CallState::Failed { failure };
+                return conclude(next, run);
+            }
+            CallState::Accepted { .. }
+            | CallState::Intent { .. }
+            | CallState::Unknown { .. }
+            | CallState::Submitted { .. }
+            | CallState::Done
+            | CallState::Failed { .. } => {}
+        }
+    }
+    next.keep(run);
+}
+
+/// Ten minutes are over: what is playable, or can be had by its clip id, is the song (PROV-7).
+pub(super) fn deadline(next: &mut Draft, mut run: Run, index: usize) {
+    clips::fall_back(&mut next.song, &run.calls[index]);
+    run.calls[index].state = if clips::playable(&next.song, &run.calls[index]) {
+        CallState::Done
+    } else {
+        CallState::Failed { failure: Failure::new(Class::Timeout, "no result before the deadline") }
+    };
+    conclude(next, run);
+}

@@ -1,0 +1,776 @@
+//! The realtime protocol over real sockets, with a database of this test's own making: what clients see
+//! when events are lost on the way, the database is away, peers are slow or say the wrong thing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use actix_web::{App, HttpServer, web};
+use async_trait::async_trait;
+use futures_util::future::LocalBoxFuture;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Map, Value, json};
+use songflight::cli::watch;
+use songflight::id::{ShareToken, SongId, UserId};
+use songflight::realtime::{Deps, Identity, Realtime, Settings, TokenError, Verifier, on_connect, session};
+use songflight::song::event::EventKind;
+use songflight::store::feed::{Feed, Heads, Page, Snapshot};
+use songflight::store::{SongChanged, StoreError};
+use songflight::time::{Clock, Time};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{self, Message};
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+// --- the tests -----------------------------------------------------------------------------------
+
+#[actix_web::test]
+async fn a_subscription_is_a_snapshot_and_then_every_change_in_order() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    let mut client = world.client("alice", &["me"]).await;
+    assert_eq!(client.next("welcome").await["limits"]["subs"], 100);
+    let subd = client.next("subd").await;
+    assert_eq!((&subd["mode"], &subd["why"]), (&json!("snapshot"), &json!("new")));
+    let snap = client.next("snap").await;
+    assert_eq!(snap["songs"][0]["id"], json!(us));
+    assert_eq!(snap["c"], "7.1");
+    assert_eq!(client.next("live").await["c"], "7.1");
+    for n in 2..30 {
+        world.change(us, json!({"n": n}));
+    }
+    for n in 2..30 {
+        let ev = client.next("ev").await;
+        assert_eq!((&ev["seq"], &ev["prev"], &ev["set"]), (&json!(n), &json!(n - 1), &json!({"n": n})));
+        assert_eq!(ev["c"], format!("7.{n}"));
+    }
+}
+
+#[actix_web::test]
+async fn who_comes_back_gets_exactly_what_was_missed() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    let other = world.create("alice");
+    let since = |cursor: &str| json!({"ch": "me", "since": cursor});
+    // The first is answered out of the database, the later ones out of the hub's memory.
+    for round in 0..3 {
+        let cursor = format!("7.{}", world.u("alice"));
+        world.change(us, json!({"round": round}));
+        world.change(other, json!({"round": round}));
+        let mut client = world.connect().await;
+        client.hello(Some("alice"), &[since(&cursor)]).await;
+        client.next("welcome").await;
+        let subd = client.next("subd").await;
+        assert_eq!((&subd["mode"], &subd["n"]), (&json!("resumed"), &json!(2)));
+        assert_eq!(client.next("ev").await["song"], json!(us));
+        assert_eq!(client.next("ev").await["song"], json!(other));
+        assert_eq!(client.next("live").await["c"], format!("7.{}", world.u("alice")));
+    }
+    for (cursor, why) in [("8.1", "epoch"), ("nonsense", "epoch"), ("7.999", "restored")] {
+        let mut client = world.connect().await;
+        client.hello(Some("alice"), &[since(cursor)]).await;
+        client.next("welcome").await;
+        assert_eq!(client.next("subd").await["why"], why, "{cursor}");
+    }
+    for n in 0..301 {
+        world.change(us, json!({"n": n}));
+    }
+    let mut client = world.connect().await;
+    client.hello(Some("alice"), &[since("7.2")]).await;
+    client.next("welcome").await;
+    assert_eq!(client.next("subd").await["why"], "too_many");
+    world.log().forget_before(100);
+    client.command(json!({"t": "sub", "id": 5, "ch": format!("song:{us}"), "since": "7.1"})).await;
+    assert_eq!(client.next("subd").await["via"], "me");
+    let mut client = world.connect().await;
+    client.hello(Some("alice"), &[json!({"ch": format!("song:{us}"), "since": "7.90"})]).await;
+    client.next("welcome").await;
+    assert_eq!(client.next("subd").await["why"], "too_old");
+}
+
+#[actix_web::test]
+async fn events_lost_on_the_way_are_read_when_the_next_one_comes_and_by_the_head_check() {
+    let world = World::start(Settings { head_check: Duration::from_millis(400), ..Settings::default() });
+    let us = world.create("alice");
+    let mut client = world.client("alice", &["me"]).await;
+    client.until_live().await;
+    world.change_unheard(us, json!({"n": 2}));
+    world.change_unheard(us, json!({"n": 3}));
+    world.change(us, json!({"n": 4}));
+    for n in 2..5 {
+        assert_eq!(client.next("ev").await["seq"], n);
+    }
+    world.change_unheard(us, json!({"n": 5}));
+    assert_eq!(client.next("ev").await["seq"], 5);
+    world.log().epoch = 8;
+    assert_eq!(client.closed().await, 4014);
+}
+
+#[actix_web::test]
+async fn what_happens_while_a_snapshot_is_read_follows_it() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    world.client("alice", &["me"]).await.until_live().await;
+    world.log().delay = Duration::from_millis(200);
+    let mut client = world.client("alice", &["me"]).await;
+    client.next("welcome").await;
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    world.change(us, json!({"n": 2}));
+    world.change(us, json!({"n": 3}));
+    assert_eq!(client.next("snap").await["c"], "7.1");
+    assert_eq!(client.next("live").await["c"], "7.1");
+    let ev = client.next("ev").await;
+    let merged = (&json!(3), &json!(1), &json!(1), &json!("7.3"));
+    assert_eq!((&ev["seq"], &ev["prev"], &ev["skipped"], &ev["c"]), merged);
+}
+
+#[actix_web::test]
+async fn a_slow_first_reading_misses_nothing_that_a_later_quick_one_has_seen() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    world.log().delay = Duration::from_millis(300);
+    let mut slow = world.client("alice", &["me"]).await;
+    slow.next("welcome").await;
+    tokio::time::sleep(Duration::from_millis(80)).await;
+    world.change(us, json!({"n": 2}));
+    world.log().delay = Duration::ZERO;
+    let mut quick = world.client("alice", &["me"]).await;
+    assert_eq!(quick.next("live").await["c"], "7.2");
+    assert_eq!(slow.next("live").await["c"], "7.1");
+    assert_eq!(slow.next("ev").await["c"], "7.2");
+}
+
+#[actix_web::test]
+async fn clients_that_come_and_go_while_everything_changes_end_with_the_truth() {
+    let world = World::start(Settings {
+        recent_events: 20,
+        connections_per_user: 20,
+        hub_mailbox: 4,
+        ..Settings::default()
+    });
+    let songs: Vec<SongId> = (0..5).map(|_| world.create("alice")).collect();
+    world.log().delay = Duration::from_millis(3);
+    let clients = (0..8).map(|n| {
+        let world = world.clone();
+        async move {
+            let mut model = Model::default();
+            for round in 0..6_usize {
+                let mut client = world.connect().await;
+                let mut sub = json!({"ch": "me"});
+                if let Some(cursor) = &model.cursor {
+                    sub["since"] = json!(cursor);
+                }
+                client.hello(Some("alice"), &[sub]).await;
+                for _ in 0..(7 * (n + round) % 60) {
+                    let frame = client.any().await;
+                    model.take(&frame);
+                }
+                drop(client);
+            }
+            let mut client = world.connect().await;
+            client.hello(Some("alice"), &[json!({"ch": "me", "since": model.cursor})]).await;
+            while !model.has(&world) {
+                let frame = client.any().await;
+                model.take(&frame);
+            }
+            model
+        }
+    });
+    let writer = async {
+        for n in 0..600_usize {
+            let song = songs[n * 7 % songs.len()];
+            // Some are heard of, some not, some twice.
+            let set = json!({"n": n});
+            if n % 5 == 0 {
+                world.change_unheard(song, set)
+            } else {
+                world.change(song, set)
+            }
+            if n % 3 == 0 {
+                tokio::time::sleep(Duration::from_micros(500)).await;
+            }
+        }
+        world.change(songs[0], json!({"last": true}));
+    };
+    let (models, ()) = tokio::join!(futures_util::future::join_all(clients), writer);
+    for model in models {
+        assert_eq!(model.songs, world.truth());
+    }
+}
+
+#[actix_web::test]
+async fn one_subscription_per_channel_however_often_it_is_asked_for() {
+    let world = World::start(Settings { subs_max: 3, ..Settings::default() });
+    let us = world.create("alice");
+    let mut client = world.client("alice", &[&format!("song:{us}"), "me"]).await;
+    client.until_live().await;
+    client.until_live().await;
+    client.command(json!({"t": "sub", "id": 2, "ch": "me"})).await;
+    assert_eq!(client.next("subd").await["dup"], true);
+    client.command(json!({"t": "unsub", "id": 3, "ch": "me"})).await;
+    assert_eq!(client.next("unsubd").await["ch"], "me");
+    world.change(us, json!({"n": 2}));
+    let ev = client.next("ev").await;
+    assert_eq!((&ev["ch"], &ev["c"]), (&json!(format!("song:{us}")), &json!("7.2")));
+    let more: Vec<SongId> = (0..3).map(|_| world.create("alice")).collect();
+    for (n, song) in more.iter().enumerate() {
+        client.command(json!({"t": "sub", "id": n, "ch": format!("song:{song}")})).await;
+    }
+    assert_eq!(client.next("err").await["code"], "limit_subs");
+}
+
+#[actix_web::test]
+async fn other_peoples_songs_are_not_found_and_a_link_shows_one_variant() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    let link = ShareToken(songflight::id::fresh());
+    let variants = json!([{"share_token": link, "n": 1}, {"share_token": "another", "n": 2}]);
+    world.change(us, json!({"prompt": "secret", "status": "ready", "variants": variants}));
+    world.log().links.insert(link.to_string(), us);
+    let mut client = world.client("bob", &[&format!("song:{us}")]).await;
+    client.next("welcome").await;
+    assert_eq!(client.next("err").await["code"], "not_found");
+
+    let mut guest = world.connect().await;
+    let share = format!("share:{link}");
+    guest.hello(None, &[json!({"ch": share}), json!({"ch": "me"})]).await;
+    guest.next("welcome").await;
+    assert_eq!(guest.next("err").await["code"], "unauthorized");
+    let snap = guest.next("snap").await;
+    assert!(!snap.to_string().contains("secret") && !snap.to_string().contains("another"), "{snap}");
+    world.change(us, json!({"prompt": "more secrets"}));
+    world.change(us, json!({"title": "Us"}));
+    assert_eq!(guest.next("ev").await["set"], json!({}));
+    let ev = guest.next("ev").await;
+    assert_eq!((&ev["set"], &ev["c"]), (&json!({"title": "Us"}), &json!("7.4")));
+}
+
+#[actix_web::test]
+async fn a_database_that_is_away_is_said_and_a_later_subscription_works() {
+    let world = World::start(Settings::default());
+    world.create("alice");
+    world.log().away = true;
+    let mut client = world.client("alice", &["me"]).await;
+    client.next("welcome").await;
+    let err = client.next("err").await;
+    assert_eq!(
+        (&err["code"], &err["ch"], &err["retry"]),
+        (&json!("unavailable"), &json!("me"), &json!("after"))
+    );
+    world.log().away = false;
+    client.command(json!({"t": "sub", "id": 2, "ch": "me"})).await;
+    client.until_live().await;
+}
+
+#[actix_web::test]
+async fn tokens_are_checked_refreshed_and_run_out() {
+    let world = World::start(Settings { connections_per_user: 2, ..Settings::default() });
+    for (token, code) in [("bad", 4500), ("expired", 4009), ("banned", 4503), ("away", 1013)] {
+        let mut client = world.connect().await;
+        client.hello(Some(token), &[]).await;
+        assert_eq!(client.closed().await, code, "{token}");
+    }
+    let mut one = world.client("alice", &[]).await;
+    one.next("welcome").await;
+    one.command(json!({"t": "auth", "id": 9, "token": "alice"})).await;
+    assert_eq!(one.next("authd").await["id"], 9);
+    let mut two = world.client("alice", &[]).await;
+    two.next("welcome").await;
+    assert_eq!(world.client("alice", &[]).await.closed().await, 4504);
+    two.command(json!({"t": "auth", "id": 9, "token": "bob"})).await;
+    assert_eq!(two.closed().await, 4500);
+    world.realtime.revoke(&UserId::trusted("alice"));
+    assert_eq!(one.closed().await, 4503);
+}
+
+#[actix_web::test]
+async fn a_token_may_come_with_the_handshake_and_foreign_pages_are_refused() {
+    let world = World::start(Settings {
+        allowed_origins: vec!["https://app.example".to_owned()],
+        ..Settings::default()
+    });
+    let mut request = world.url().into_client_request().expect("url");
+    let offers = "songs.v1, bearer.YWxpY2U".parse().expect("header");
+    request.headers_mut().insert("sec-websocket-protocol", offers);
+    request.headers_mut().insert("origin", "https://app.example".parse().expect("header"));
+    let (socket, response) = tokio_tungstenite::connect_async(request).await.expect("connected");
+    assert_eq!(response.headers()["sec-websocket-protocol"], "songs.v1");
+    let mut client = Client(socket);
+    client.hello(None, &[json!({"ch": "me"})]).await;
+    client.until_live().await;
+
+    let mut request = world.url().into_client_request().expect("url");
+    request.headers_mut().insert("origin", "https://evil.example".parse().expect("header"));
+    let refused = tokio_tungstenite::connect_async(request).await.expect_err("refused");
+    assert!(matches!(refused, tungstenite::Error::Http(response) if response.status() == 403));
+}
+
+#[actix_web::test]
+async fn whoever_says_the_wrong_thing_is_closed_with_the_code_for_it() {
+    let settings = Settings { hello_timeout: Duration::from_millis(300), ..Settings::default() };
+    let world = World::start(settings);
+    assert_eq!(world.connect().await.closed().await, 4502);
+
+    let mut client = world.client("alice", &[]).await;
+    client.0.send(Message::binary(vec![1])).await.expect("sent");
+    assert_eq!(client.closed().await, 1003);
+
+    let mut client = world.client("alice", &[]).await;
+    client.0.send(Message::text("x".repeat(65_537))).await.expect("sent");
+    assert_eq!(client.closed().await, 1009);
+
+    let mut client = world.client("alice", &[]).await;
+    for n in 0..10 {
+        client.command(json!({"t": "sub", "id": n})).await;
+    }
+    client.next("welcome").await;
+    assert_eq!(client.next("err").await["code"], "bad_request");
+    assert_eq!(client.closed().await, 4509);
+
+    let mut client = world.client("alice", &[]).await;
+    client.command_lines(&vec![json!({"t": "ping"}); 60]).await;
+    client.next("welcome").await;
+    assert_eq!(client.next("err").await["code"], "rate_limited");
+    assert_eq!(client.closed().await, 4013);
+
+    let mut client = world.client("alice", &[]).await;
+    client.next("welcome").await;
+    client.0.close(None).await.expect("closed");
+    while client.0.next().await.is_some() {}
+    world.emptied().await;
+}
+
+#[actix_web::test]
+async fn pings_carry_the_heads_and_who_does_not_answer_is_closed() {
+    let settings = Settings {
+        ping: Duration::from_millis(300),
+        pong: Duration::from_millis(300),
+        ..Settings::default()
+    };
+    let world = World::start(settings);
+    let us = world.create("alice");
+    let mut client = world.client("alice", &["me"]).await;
+    client.until_live().await;
+    world.change(us, json!({"n": 2}));
+    assert_eq!(client.next("ping").await["heads"], json!({"me": "7.2"}));
+    client.command(json!({"t": "pong"})).await;
+    client.next("ping").await;
+    assert_eq!(client.closed().await, 4012);
+}
+
+#[actix_web::test]
+async fn a_peer_that_does_not_read_is_cut_and_costs_nothing_more() {
+    let settings = Settings { stall: Duration::from_millis(700), ..Settings::default() };
+    let world = World::start(settings);
+    let us = world.create("alice");
+    let mut client = world.client("alice", &["me"]).await;
+    client.until_live().await;
+    let mut reader = world.client("alice", &["me"]).await;
+    reader.until_live().await;
+    for n in 0..3000 {
+        world.change(us, json!({"text": "x".repeat(2000), "n": n}));
+        if n % 20 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        while reader.0.next().now().is_some() {}
+    }
+    while world.realtime.connections() > 1 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        while reader.0.next().now().is_some() {}
+    }
+    let broken = async {
+        loop {
+            match client.0.next().await {
+                Some(Ok(Message::Close(_))) | None => return false,
+                Some(Err(_)) => return true,
+                Some(Ok(_)) => {}
+            }
+        }
+    };
+    assert!(broken.await, "the end comes as a reset, without a close frame");
+}
+
+#[actix_web::test]
+async fn a_shutdown_says_bye_and_spreads_the_returns() {
+    let world = World::start(Settings::default());
+    let mut clients = Vec::new();
+    for _ in 0..5 {
+        let mut client = world.client("alice", &["me"]).await;
+        client.until_live().await;
+        clients.push(client);
+    }
+    let mut after = Vec::new();
+    let closing = world.realtime.close_all(4001, Duration::from_secs(30));
+    let reading = async {
+        for client in &mut clients {
+            let bye = client.next("bye").await;
+            assert_eq!((&bye["code"], &bye["retry"]), (&json!(4001), &json!("after")));
+            after.push(bye["after_ms"].as_u64().expect("after_ms"));
+            assert_eq!(client.closed().await, 4001);
+        }
+    };
+    tokio::join!(closing, reading);
+    after.sort_unstable();
+    after.dedup();
+    assert_eq!(after.len(), 5, "{after:?}");
+    assert_eq!(world.realtime.connections(), 0);
+    let refused = tokio_tungstenite::connect_async(world.url()).await.expect_err("refused");
+    assert!(matches!(refused, tungstenite::Error::Http(response) if response.status() == 503));
+}
+
+#[actix_web::test]
+async fn a_follower_says_clearly_why_it_cannot_follow() {
+    let world = World::start(Settings::default());
+    let follow = |token: &'static str, song| {
+        let options = watch::Options {
+            url: format!("http://127.0.0.1:{}", world.port),
+            token: Box::new(|| token.to_owned()),
+            song,
+            json: false,
+        };
+        async { watch::run(options).await.expect_err("an end").to_string() }
+    };
+    assert!(follow("bad", None).await.contains("the token is not valid"));
+    let nowhere = Some(SongId(songflight::id::fresh()));
+    assert!(follow("alice", nowhere).await.contains("there is no such song"));
+}
+
+// --- a world of its own --------------------------------------------------------------------------
+
+/// A server, and the log that it reads.
+#[derive(Clone)]
+struct World {
+    log: Arc<Mutex<Log>>,
+    realtime: Realtime,
+    port: u16,
+}
+
+#[derive(Default)]
+struct Log {
+    epoch: i64,
+    u: BTreeMap<String, i64>,
+    songs: BTreeMap<String, (String, i64, Map<String, Value>)>,
+    events: Vec<SongChanged>,
+    links: BTreeMap<String, SongId>,
+    away: bool,
+    delay: Duration,
+}
+
+impl Log {
+    fn forget_before(&mut self, n: usize) {
+        self.events.drain(..n);
+    }
+}
+
+impl World {
+    fn start(settings: Settings) -> Self {
+        let log = Arc::new(Mutex::new(Log { epoch: 7, ..Log::default() }));
+        let deps = Deps { feed: Arc::new(Shelf(Arc::clone(&log))), verifier: Arc::new(Door), clock: Clock };
+        let arbiters = [actix::Arbiter::new().handle(), actix::Arbiter::new().handle()];
+        let realtime = Realtime::start(settings, deps, &arbiters);
+        let data = web::Data::new(realtime.clone());
+        let server = HttpServer::new(move || {
+            App::new().app_data(data.clone()).route("/v1/ws", web::get().to(session::open))
+        })
+        .workers(2)
+        .on_connect(on_connect)
+        .client_disconnect_timeout(Duration::ZERO)
+        .disable_signals()
+        .bind("127.0.0.1:0")
+        .expect("a free port");
+        let port = server.addrs()[0].port();
+        actix_web::rt::spawn(server.run());
+        Self { log, realtime, port }
+    }
+
+    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
+        self.log.lock().expect("the log")
+    }
+
+    fn create(&self, user: &str) -> SongId {
+        let song = SongId(songflight::id::fresh());
+        self.log().songs.insert(song.to_string(), (user.to_owned(), 0, Map::new()));
+        self.change(song, json!({"status": "pending"}));
+        song
+    }
+
+    fn change(&self, song: SongId, set: Value) {
+        let change = self.commit(song, set);
+        self.realtime.changed(change);
+    }
+
+    /// Committed, but nobody is told.
+    fn change_unheard(&self, song: SongId, set: Value) {
+        self.commit(song, set);
+    }
+
+    fn commit(&self, song: SongId, set: Value) -> SongChanged {
+        let mut log = self.log();
+        let Value::Object(set) = set else { panic!("a set is an object") };
+        let (user, seq, fields) = log.songs.get_mut(&song.to_string()).expect("the song");
+        *seq += 1;
+        fields.extend(set.clone());
+        let (user, seq) = (user.clone(), *seq);
+        let u = log.u.entry(user.clone()).or_default();
+        *u += 1;
+        let change = SongChanged {
+            user: UserId::trusted(&user),
+            song,
+            seq,
+            u: *u,
+            at: Time::from_millis(*u),
+            kind: if seq == 1 { EventKind::Created } else { EventKind::Updated },
+            set: serde_json::value::to_raw_value(&set).expect("JSON").into(),
+        };
+        log.events.push(change.clone());
+        change
+    }
+
+    fn u(&self, user: &str) -> i64 {
+        self.log().u[user]
+    }
+
+    fn truth(&self) -> BTreeMap<String, (i64, Map<String, Value>)> {
+        self.log().songs.iter().map(|(id, (_, seq, fields))| (id.clone(), (*seq, fields.clone()))).collect()
+    }
+
+    fn url(&self) -> String {
+        format!("ws://127.0.0.1:{}/v1/ws", self.port)
+    }
+
+    async fn connect(&self) -> Client {
+        Client(tokio_tungstenite::connect_async(self.url()).await.expect("connected").0)
+    }
+
+    async fn client(&self, token: &str, channels: &[&str]) -> Client {
+        let mut client = self.connect().await;
+        let subs: Vec<Value> = channels.iter().map(|ch| json!({"ch": ch})).collect();
+        client.hello(Some(token), &subs).await;
+        client
+    }
+
+    async fn emptied(&self) {
+        while self.realtime.connections() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
+
+impl Client {
+    async fn hello(&mut self, token: Option<&str>, subs: &[Value]) {
+        self.command(json!({"t": "hello", "id": 1, "token": token, "subs": subs})).await;
+    }
+
+    async fn command(&mut self, command: Value) {
+        self.command_lines(&[command]).await;
+    }
+
+    async fn command_lines(&mut self, commands: &[Value]) {
+        let lines: Vec<String> = commands.iter().map(Value::to_string).collect();
+        self.0.send(Message::text(lines.join("\n"))).await.expect("sent");
+    }
+
+    async fn any(&mut self) -> Value {
+        let wait = tokio::time::timeout(Duration::from_secs(10), self.0.next());
+        match wait.await.expect("a frame within ten seconds") {
+            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).expect("JSON"),
+            other => panic!("instead of a frame: {other:?}"),
+        }
+    }
+
+    /// The next frame of this kind.
+    async fn next(&mut self, t: &str) -> Value {
+        loop {
+            let frame = self.any().await;
+            if frame["t"] == t {
+                return frame;
+            }
+        }
+    }
+
+    async fn until_live(&mut self) {
+        self.next("live").await;
+    }
+
+    /// The code it is closed with, whatever comes before.
+    async fn closed(&mut self) -> u16 {
+        let end = async {
+            loop {
+                match self.0.next().await {
+                    Some(Ok(Message::Close(Some(close)))) => return close.code.into(),
+                    Some(Ok(_)) => {}
+                    other => panic!("instead of a close frame: {other:?}"),
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), end).await.expect("closed within ten seconds")
+    }
+}
+
+trait Now: Future + Sized {
+    fn now(self) -> Option<Self::Output> {
+        futures_util::FutureExt::now_or_never(self)
+    }
+}
+
+impl<F: Future> Now for F {}
+
+/// A client's state, kept by the rules of the protocol.
+#[derive(Default)]
+struct Model {
+    cursor: Option<String>,
+    songs: BTreeMap<String, (i64, Map<String, Value>)>,
+}
+
+impl Model {
+    fn take(&mut self, frame: &Value) {
+        match frame["t"].as_str() {
+            Some("snap") => {
+                for song in frame["songs"].as_array().expect("songs") {
+                    let mut fields = song.as_object().expect("a song").clone();
+                    fields.remove("id");
+                    let seq = fields.remove("seq").and_then(|seq| seq.as_i64()).expect("seq");
+                    self.songs.insert(song["id"].as_str().expect("id").to_owned(), (seq, fields));
+                }
+            }
+            Some("ev") => {
+                let (mine, fields) =
+                    self.songs.entry(frame["song"].as_str().expect("song").into()).or_default();
+                let (seq, prev) =
+                    (frame["seq"].as_i64().expect("seq"), frame["prev"].as_i64().expect("prev"));
+                if seq > *mine {
+                    assert!(prev <= *mine, "a hole: {prev} after {mine}");
+                    fields.extend(frame["set"].as_object().expect("set").clone());
+                    *mine = seq;
+                }
+            }
+            _ => {}
+        }
+        if let Some(cursor) = frame["c"].as_str() {
+            self.cursor = Some(cursor.to_owned());
+        }
+    }
+
+    fn has(&self, world: &World) -> bool {
+        let done = self.songs.values().any(|(_, fields)| fields.get("last") == Some(&json!(true)));
+        done && self.cursor == Some(format!("7.{}", world.u("alice")))
+    }
+}
+
+/// The feed out of the log.
+struct Shelf(Arc<Mutex<Log>>);
+
+impl Shelf {
+    /// Everything a reading sees is of one moment; its answer takes a while.
+    async fn read<T>(&self, read: impl FnOnce(&Log) -> T) -> Result<T, StoreError> {
+        let (answer, delay) = {
+            let log = self.0.lock().expect("the log");
+            if log.away {
+                return Err(StoreError::Unavailable("away".to_owned()));
+            }
+            (read(&log), log.delay)
+        };
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
+        Ok(answer)
+    }
+}
+
+fn head(log: &Log, user: &UserId) -> i64 {
+    log.u.get(user.as_str()).copied().unwrap_or(0)
+}
+
+fn seen(id: &str, seq: i64, fields: &Map<String, Value>) -> Map<String, Value> {
+    let mut song = fields.clone();
+    song.extend([("id".to_owned(), json!(id)), ("seq".to_owned(), json!(seq))]);
+    song
+}
+
+#[async_trait]
+impl Feed for Shelf {
+    async fn heads(&self, users: &[UserId]) -> Result<Heads, StoreError> {
+        self.read(|log| Heads {
+            epoch: log.epoch,
+            u: users.iter().map(|user| (user.clone(), head(log, user))).collect(),
+        })
+        .await
+    }
+
+    async fn of_user(&self, user: &UserId, u: i64, limit: i64) -> Result<Page, StoreError> {
+        let events = |event: &&SongChanged| event.user == *user && event.u > u;
+        let limit = usize::try_from(limit).unwrap_or(0);
+        self.read(|log| Page {
+            epoch: log.epoch,
+            u: head(log, user),
+            head: head(log, user),
+            events: log.events.iter().filter(events).take(limit).cloned().collect(),
+        })
+        .await
+    }
+
+    async fn of_song(
+        &self,
+        user: &UserId,
+        song: SongId,
+        seq: i64,
+        limit: i64,
+    ) -> Result<Option<Page>, StoreError> {
+        let limit = usize::try_from(limit).unwrap_or(0);
+        self.read(|log| {
+            let (_, newest, _) =
+                log.songs.get(&song.to_string()).filter(|(owner, ..)| owner == user.as_str())?;
+            let events = log.events.iter().filter(|event| event.song == song && event.seq > seq);
+            let events = events.take(limit).cloned().collect();
+            Some(Page { epoch: log.epoch, u: head(log, user), head: *newest, events })
+        })
+        .await
+    }
+
+    async fn songs(&self, user: &UserId) -> Result<Snapshot, StoreError> {
+        self.read(|log| {
+            let own = log.songs.iter().filter(|(_, (owner, ..))| owner == user.as_str());
+            let songs = own.map(|(id, (_, seq, fields))| seen(id, *seq, fields)).collect();
+            Snapshot { epoch: log.epoch, u: head(log, user), head: head(log, user), songs }
+        })
+        .await
+    }
+
+    async fn song(&self, user: &UserId, song: SongId) -> Result<Option<Snapshot>, StoreError> {
+        let id = song.to_string();
+        self.read(|log| {
+            let (_, seq, fields) = log.songs.get(&id).filter(|(owner, ..)| owner == user.as_str())?;
+            let songs = vec![seen(&id, *seq, fields)];
+            Some(Snapshot { epoch: log.epoch, u: head(log, user), head: *seq, songs })
+        })
+        .await
+    }
+
+    async fn shared(&self, token: ShareToken) -> Result<Option<(SongId, UserId)>, StoreError> {
+        self.read(|log| {
+            let song = *log.links.get(&token.to_string())?;
+            Some((song, UserId::trusted(&log.songs.get(&song.to_string())?.0)))
+        })
+        .await
+    }
+}
+
+/// Tokens are users' names, but for some.
+struct Door;
+
+impl Verifier for Door {
+    fn verify<'a>(&'a self, token: &'a str) -> LocalBoxFuture<'a, Result<Identity, TokenError>> {
+        let identity = match token {
+            "bad" => Err(TokenError::Bad),
+            "expired" => Err(TokenError::Expired),
+            "banned" => Err(TokenError::Forbidden),
+            "away" => Err(TokenError::Unavailable),
+            user => {
+                Ok(Identity { user: UserId::trusted(user), expires: Clock.now() + Duration::from_secs(3600) })
+            }
+        };
+        Box::pin(std::future::ready(identity))
+    }
+}
