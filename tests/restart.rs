@@ -80,6 +80,8 @@ impl Home {
             let _ = child.kill();
             panic!("it did not start: {}", fs::read_to_string(self.dir.join("log")).unwrap_or_default());
         };
+        // An error says that one is installed already, which is what is wanted.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder().no_proxy().timeout(PATIENCE).build().expect("a client");
         Program { child, token, client, origin: format!("http://127.0.0.1:{}", self.port) }
     }

@@ -355,7 +355,7 @@ impl Stage {
         let (tell, callbacks) = unbounded_channel();
         let (receiver, receiving) = receive(tell);
         let origin = format!("http://{}", simulator.address());
-        let client = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
+        let client = client();
         Self { simulator: Some(simulator), origin, receiver, receiving, callbacks, client }
     }
 
@@ -426,6 +426,8 @@ impl Stage {
         let simulator = simulator::start(listener, options).unwrap();
         self.origin = format!("http://{}", simulator.address());
         self.simulator = Some(simulator);
+        // Connections to the one before lead nowhere.
+        self.client = client();
     }
 
     async fn end(mut self) {
@@ -435,6 +437,10 @@ impl Stage {
         timeout(PATIENCE, stopped).await.unwrap();
         self.receiving.stop(false).await;
     }
+}
+
+fn client() -> Client {
+    Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
 }
 
 /// A folder for a memory, gone with the test.
