@@ -93,7 +93,7 @@ async fn told_to_stop_it_says_goodbye_and_loses_nothing() {
     let bye = socket.until("a goodbye", |frame| frame["t"] == "bye").await;
     assert_eq!((&bye["code"], &bye["reason"]), (&json!(4001), &json!("deploy")));
     assert!(bye["after_ms"].as_u64().unwrap() <= 5000, "{bye}");
-    assert_eq!(socket.to_the_end().await, Some(4001));
+    assert_eq!(socket.closed_with().await, Some(4001));
     let end = server.program.ended().await;
     assert_eq!(end.code(), Some(0), "{}", server.program.said());
 
