@@ -15,6 +15,7 @@ mod lyricist;
 mod picture;
 mod plan;
 mod script;
+mod seen;
 mod sound;
 mod stats;
 mod steer;
@@ -33,6 +34,7 @@ use actix_web::{App, HttpServer, web};
 use tokio::sync::watch;
 
 pub use behaviour::Latency;
+pub use seen::{Observer, Seen, Told};
 use world::World;
 
 /// Longer than any order; callers send no more.
@@ -50,11 +52,13 @@ pub struct Options {
     pub api_key: Option<String>,
     /// Threads that serve.
     pub workers: usize,
+    /// Told of what happens as it happens, for tests and measurements. It must not block.
+    pub observer: Option<Observer>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { latency: Latency::default(), seed: 1, api_key: None, workers: 1 }
+        Self { latency: Latency::default(), seed: 1, api_key: None, workers: 1, observer: None }
     }
 }
 

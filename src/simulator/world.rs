@@ -14,6 +14,7 @@ use super::chance::Chance;
 use super::courier::{self, Courier};
 use super::plan::{Event, Plan};
 use super::script::Script;
+use super::seen::{Observer, Seen};
 use super::stats::{Counts, Stats};
 use super::tasks::{Kind, Order, Task, Tasks};
 use crate::id;
@@ -28,6 +29,7 @@ pub(super) struct World {
     pub(super) api_key: Option<String>,
     pub(super) stats: Stats,
     pub(super) courier: Courier,
+    observer: Option<Observer>,
     clock: Clock,
     at_start: Behaviour,
     behaviour: Mutex<Arc<Behaviour>>,
@@ -71,6 +73,13 @@ pub(super) struct Submission {
     pub(super) write: fn(&Task, Event) -> String,
 }
 
+impl Submission {
+    /// What the same order would name itself by again.
+    fn intent(&self) -> &str {
+        self.key.as_deref().unwrap_or_else(|| path(&self.order.callback_url))
+    }
+}
+
 impl World {
     /// # Errors
     /// When no HTTP client can be made.
@@ -81,6 +90,7 @@ impl World {
             api_key: options.api_key,
             stats: Stats::default(),
             courier: Courier::new()?,
+            observer: options.observer,
             clock: Clock,
             behaviour: Mutex::new(Arc::new(at_start.clone())),
             at_start,
@@ -156,10 +166,13 @@ impl World {
     }
 
     fn accept(self: &Arc<Self>, submission: Submission, plan: Plan, draw: u64) -> Answer {
-        self.count_intent(&submission);
+        let intent: Arc<str> = submission.intent().into();
+        self.count_intent(&intent);
+        self.tell(Seen::Accepted { intent: &intent });
         let (delay, cut) = (plan.answer_delay, plan.answer_cut);
         let task = Arc::new(Task {
             id: id::fresh(),
+            intent,
             order: submission.order,
             plan,
             draw,
@@ -242,10 +255,15 @@ impl World {
         over
     }
 
-    fn count_intent(&self, submission: &Submission) {
-        let key = submission.key.as_deref().unwrap_or_else(|| path(&submission.order.callback_url));
-        if held(&self.intents).count(bounded(key)) > 1 {
+    fn count_intent(&self, intent: &str) {
+        if held(&self.intents).count(bounded(intent)) > 1 {
             Stats::add(&self.stats.duplicates_of_intent);
+        }
+    }
+
+    pub(super) fn tell(&self, seen: Seen<'_>) {
+        if let Some(observer) = &self.observer {
+            observer(seen);
         }
     }
 }
