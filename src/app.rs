@@ -47,6 +47,8 @@ use crate::time::{Clock, Time};
 const DRAIN: Duration = Duration::from_secs(5);
 /// Partitions are made and dropped this often.
 const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
+/// What the simulator keeps, in the folder of what is kept on this machine.
+const SIMULATOR_DIR: &str = "simulator";
 
 /// Why the program cannot start, in words for whoever started it.
 #[derive(Debug, thiserror::Error)]
@@ -319,12 +321,16 @@ async fn turn_days(pool: Pool, keep_days: i32) {
     }
 }
 
+/// The simulator that stands in where no provider is configured. A real one would work on while this
+/// program is away, so it remembers its tasks.
 fn simulate(config: &Config) -> std::io::Result<Option<Simulator>> {
     if !config.is_simulated() {
         return Ok(None);
     }
-    let listener = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
-    simulator::start(listener, simulator::Options::default()).map(Some)
+    let memory = config.local_dir().join(SIMULATOR_DIR);
+    let listener = simulator::listen(&memory)?;
+    let options = simulator::Options { memory: Some(memory), ..simulator::Options::default() };
+    simulator::start(listener, options).map(Some)
 }
 
 /// The providers that are configured, each behind its limits. A new one is one more line here.

@@ -181,12 +181,22 @@ fn check(kind: FieldKind, value: Value) -> Result<Option<Value>, Wrong> {
             if bytes > bytes_max {
                 return Err(wrong(format!("is {bytes} bytes as JSON; at most {bytes_max}")));
             }
-            if value.to_string().contains("\\u0000") {
+            if holds_nul(&value) {
                 return Err(wrong("must not contain the character U+0000"));
             }
             Ok(Some(value))
         }
         FieldKind::Object { .. } => Err(wrong("must be an object")),
+    }
+}
+
+/// Postgres stores no U+0000, neither in a text nor in a name.
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(list) => list.iter().any(holds_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
 
@@ -318,6 +328,13 @@ mod tests {
         let body = read(SHAPE, br#"{"mode":"a","title":"  ","tags":null}"#).expect("fits");
         assert_eq!(body.text("title"), None);
         assert_eq!(body.canonical(), r#"{"mode":"a"}"#);
+    }
+
+    #[test]
+    fn an_object_is_refused_for_a_nul_and_not_for_the_words_for_one() {
+        let metadata = |text: &str| format!(r#"{{"mode":"a","metadata":{{"a":"{text}"}}}}"#);
+        assert_eq!(errors(&metadata("\\u0000"))[0].0, "/metadata");
+        assert!(read(SHAPE, metadata(r"\\u0000").as_bytes()).is_ok());
     }
 
     #[test]

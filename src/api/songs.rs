@@ -46,13 +46,10 @@ async fn create(
     let (song, content_hash) = wishes::song(&api, &who.0.user, &body, now)?;
     let mut set = view(&song, &api.world.rules);
     set.remove("seq");
-    let new =
-        NewSong { song: song.clone(), idempotency_key: key, content_hash, grant: api.signup_grant, set };
-    match api.world.journal.commit(Entry::Create(Box::new(new))).await? {
+    let answer = view(&song, &api.world.rules);
+    let new = NewSong { song, idempotency_key: key, content_hash, grant: api.signup_grant, set };
+    match bring_to_life(&api, new).await? {
         Committed::Created { .. } => {
-            metrics::counter!("songflight_songs_created_total").increment(1);
-            let answer = view(&song, &api.world.rules);
-            api.directories.of(song.id).do_send(Born { song: Box::new(song) });
             let mut response = HttpResponse::Accepted();
             Ok(with_song(&mut response, &answer))
         }
@@ -70,6 +67,22 @@ async fn create(
         Committed::Short { required, available } => Err(Problem::short(required, available)),
         Committed::Moved | Committed::Stale | Committed::Kept => Err(Problem::unavailable()),
     }
+}
+
+/// Makes a song durable and starts it, as a task of its own: this request ends early when its client hangs
+/// up, and a song that is paid for must be made all the same (SONG-1).
+async fn bring_to_life(api: &web::Data<Api>, new: NewSong) -> Result<Committed, Problem> {
+    let api = api.clone();
+    let living = actix_web::rt::spawn(async move {
+        let song = new.song.clone();
+        let committed = api.world.journal.commit(Entry::Create(Box::new(new))).await?;
+        if matches!(committed, Committed::Created { .. }) {
+            metrics::counter!("songflight_songs_created_total").increment(1);
+            api.directories.of(song.id).do_send(Born { song: Box::new(song) });
+        }
+        Ok(committed)
+    });
+    living.await.unwrap_or_else(|_| Err(Problem::unavailable()))
 }
 
 fn with_song(response: &mut actix_web::HttpResponseBuilder, song: &Map<String, Value>) -> HttpResponse {

@@ -15,11 +15,12 @@ use metrics::counter;
 use tokio::sync::Semaphore;
 use tracing::warn;
 
+use super::Settings;
 use super::connection::Connection;
 use super::frames::{self, Channel, Refusal};
 use super::outbox::{LaneId, Pushed};
 use super::resume::{self, Start};
-use super::{Settings, chance};
+use crate::chance;
 use crate::id::{ShareToken, SongId, UserId};
 use crate::store::feed::{Feed, Heads, Page};
 use crate::store::{SongChanged, StoreError};
@@ -101,7 +102,7 @@ impl Hub {
         admission: Arc<Semaphore>,
         clock: Clock,
     ) -> Self {
-        let next_check = clock.monotonic() + settings.head_check.mul_f64(chance(number as u64, 0));
+        let next_check = clock.monotonic() + settings.head_check.mul_f64(chance::of_number(number as u64, 0));
         Self { feed, settings, admission, users: HashMap::new(), clock, next_check, checks: 0 }
     }
 
@@ -120,7 +121,7 @@ impl Hub {
         if now >= self.next_check {
             self.checks += 1;
             // Spread by 25 %, so that nodes do not ask in step.
-            let pause = self.settings.head_check.mul_f64(0.75 + 0.5 * chance(self.checks, 1));
+            let pause = self.settings.head_check.mul_f64(0.75 + 0.5 * chance::of_number(self.checks, 1));
             self.next_check = now + pause;
             self.check_heads(ctx);
         }

@@ -32,6 +32,7 @@ use tokio::sync::Semaphore;
 use self::connection::{Connection, Registry};
 use self::hub::Hub;
 use self::outbox::Limits;
+use crate::chance;
 use crate::id::UserId;
 use crate::store::SongChanged;
 use crate::store::feed::Feed;
@@ -193,7 +194,7 @@ impl Realtime {
     pub async fn close_all(&self, code: u16, spread: Duration) {
         self.inner.draining.store(true, Ordering::Relaxed);
         for connection in self.inner.registry.all() {
-            let after = spread.mul_f64(chance(connection.id(), 2));
+            let after = spread.mul_f64(chance::of_number(connection.id(), 2));
             let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
             connection.close_after(code, "deploy", Some(after_ms));
         }
@@ -236,16 +237,6 @@ pub fn shard(user: &UserId) -> usize {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     usize::try_from((hash ^ (hash >> 32)) % SHARDS as u64).unwrap_or(0)
-}
-
-/// A number in `0.0..1.0` that follows from what it is for: spreads timers apart.
-#[allow(clippy::cast_precision_loss)]
-fn chance(id: u64, purpose: u64) -> f64 {
-    let mut x = id.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ purpose.rotate_left(32);
-    // The finaliser of SplitMix64.
-    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    ((x ^ (x >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
 }
 
 /// A duplicate of a connection's socket, kept from [`on_connect`] until a WebSocket takes it over.

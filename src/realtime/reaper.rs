@@ -5,8 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Settings;
 use super::connection::Registry;
-use super::{Settings, chance};
+use crate::chance;
 use crate::time::Time;
 
 /// How often a reaper looks after its connections.
@@ -128,7 +129,7 @@ impl Liveness {
             return (now - pinged >= settings.pong).then_some(Act::Close(4012, "no pong"));
         }
         // Spread by 10 %, or all connections that came with a restart would be pinged at once for ever.
-        let pause = settings.ping.mul_f64(0.9 + 0.2 * chance(self.id, self.pings));
+        let pause = settings.ping.mul_f64(0.9 + 0.2 * chance::of_number(self.id, self.pings));
         (now - self.pinged_last >= pause).then(|| {
             self.pings += 1;
             self.pinged = Some(now);

@@ -10,6 +10,7 @@ use actix_web::rt;
 use tokio::sync::Semaphore;
 use tokio::time::sleep;
 
+use super::chance::Chance;
 use super::plan::{Event, Sending};
 use super::seen::Seen;
 use super::stats::Stats;
@@ -21,6 +22,8 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(15);
 const UNDER_WAY_MAX: usize = 256;
 /// Between a callback and its double.
 const DOUBLE_AFTER: Duration = Duration::from_millis(20);
+/// When callbacks leave whose moment passed while the simulator was away, in milliseconds.
+const LATE_MS: [u64; 2] = [500, 2_500];
 
 pub(super) struct Courier {
     client: reqwest::Client,
@@ -53,7 +56,7 @@ impl Courier {
             .client
             .post(&*task.order.callback_url)
             .header("content-type", "application/json")
-            .body((task.write)(task, event));
+            .body((task.voice.write)(task, event));
         world.tell(Seen::CallbackLeaves { intent: &task.intent, told: event.into() });
         match request.send().await {
             Ok(answer) if answer.status().is_success() => {
@@ -75,14 +78,29 @@ impl Courier {
 /// Lets a task's life take its course.
 pub(super) fn begin(world: Arc<World>, task: &Arc<Task>) {
     let end = task.plan.ends_at().unwrap_or(KEPT);
-    let life = live(world, Arc::downgrade(task), task.plan.sendings.clone(), end);
+    let life = live(world, Arc::downgrade(task), task.plan.sendings.clone(), Duration::ZERO, end);
     rt::spawn(life);
 }
 
+/// Goes on with a life that an earlier run began. What came due in between leaves soon, not all at once.
+pub(super) fn go_on(world: Arc<World>, task: &Arc<Task>, told: &[Event]) {
+    let elapsed = world.elapsed(task);
+    let [soonest, latest] = LATE_MS;
+    let wait = Duration::from_millis(Chance::of(task.id.as_bytes()).within(soonest, latest));
+    let owed = task.plan.owed(told, elapsed, wait);
+    let end = task.plan.ends_at().unwrap_or(KEPT);
+    rt::spawn(live(world, Arc::downgrade(task), owed, elapsed, end));
+}
+
 /// Holds the task weakly: one that was forgotten has no more to tell.
-async fn live(world: Arc<World>, task: Weak<Task>, sendings: Vec<Sending>, end: Duration) {
+async fn live(
+    world: Arc<World>,
+    task: Weak<Task>,
+    sendings: Vec<Sending>,
+    mut passed: Duration,
+    end: Duration,
+) {
     let open = Open::new(world.clone());
-    let mut passed = Duration::ZERO;
     for Sending { event, at, copies } in sendings {
         sleep(at.saturating_sub(passed)).await;
         passed = passed.max(at);
@@ -109,12 +127,14 @@ async fn deliver(world: Arc<World>, task: Weak<Task>, event: Event, wait: Durati
             return;
         };
         if world.courier.post(&world, &task, event).await {
+            world.memory.told(task.id, event, true);
             return Stats::add(&world.stats.callbacks_sent);
         }
         Stats::add(&world.stats.callback_tries_failed);
     }
-    if let Some(task) = task.upgrade().filter(|_| event.is_last()) {
-        task.callback_refused.store(true, Relaxed);
+    if let Some(task) = task.upgrade() {
+        task.callback_refused.fetch_or(event.is_last(), Relaxed);
+        world.memory.told(task.id, event, false);
     }
     Stats::add(&world.stats.callbacks_failed);
 }

@@ -2,8 +2,8 @@
 //! while, calls back, answers polls, and serves the files it "made".
 //!
 //! Each provider is one module (`suno`) that checks orders and words answers in its own wire format,
-//! and is entered in [`routes`]. Shared by all: what a task lives through (`plan`, `tasks`), the sending of
-//! callbacks (`courier`), how the behaviour is steered (`control`, `script`), and what is made
+//! and is entered in [`routes`] and in [`VOICES`]. Shared by all: what a task lives through (`plan`, `tasks`), the sending of
+//! callbacks (`courier`), what outlives the program (`memory`), how the behaviour is steered (`control`, `script`), and what is made
 //! (`lyricist`, `sound`, `picture`).
 
 mod behaviour;
@@ -12,6 +12,7 @@ mod control;
 mod courier;
 mod files;
 mod lyricist;
+mod memory;
 mod picture;
 mod plan;
 mod script;
@@ -25,7 +26,8 @@ mod world;
 
 use std::future::Future;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,7 +37,10 @@ use tokio::sync::watch;
 
 pub use behaviour::Latency;
 pub use seen::{Observer, Seen, Told};
+use tasks::Voice;
 use world::World;
+
+const VOICES: [&Voice; 1] = [&suno::VOICE];
 
 /// Longer than any order; callers send no more.
 const BODY_BYTES_MAX: usize = 256 << 10;
@@ -54,11 +59,14 @@ pub struct Options {
     pub workers: usize,
     /// Told of what happens as it happens, for tests and measurements. It must not block.
     pub observer: Option<Observer>,
+    /// The folder in which tasks are kept, so that they go on at the next start. `None`: they end with
+    /// the simulator. The behaviour set by `POST /control` is not kept.
+    pub memory: Option<PathBuf>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { latency: Latency::default(), seed: 1, api_key: None, workers: 1, observer: None }
+        Self { latency: Latency::default(), seed: 1, api_key: None, workers: 1, memory: None, observer: None }
     }
 }
 
@@ -66,7 +74,19 @@ impl Default for Options {
 pub struct Simulator {
     address: SocketAddr,
     server: ServerHandle,
+    world: Arc<World>,
     stopped: watch::Receiver<bool>,
+}
+
+/// A listener on this machine for a simulator with that memory: on the port of the last time, so that
+/// the urls of what it made still lead there, or else on a free one.
+///
+/// # Errors
+/// When there is no free port.
+pub fn listen(memory: &Path) -> io::Result<TcpListener> {
+    let again =
+        memory::last_port(memory).and_then(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    again.map_or_else(|| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)), Ok)
 }
 
 /// Serves on `listener` until stopped. Must be called inside an actix `System` or a Tokio runtime.
@@ -76,10 +96,12 @@ pub struct Simulator {
 pub fn start(listener: TcpListener, options: Options) -> io::Result<Simulator> {
     let address = listener.local_addr()?;
     let workers = options.workers.max(1);
-    let world = Arc::new(World::new(options, address)?);
+    let world = Arc::new(World::new(options, address, &VOICES)?);
+    let served = world.clone();
     let server = HttpServer::new(move || {
+        served.go_on();
         App::new().configure(|config| {
-            routes(config, &world);
+            routes(config, &served);
         })
     })
     .workers(workers)
@@ -95,7 +117,7 @@ pub fn start(listener: TcpListener, options: Options) -> io::Result<Simulator> {
         }
         tell.send_replace(true);
     });
-    Ok(Simulator { address, server: handle, stopped })
+    Ok(Simulator { address, server: handle, world, stopped })
 }
 
 impl Simulator {
@@ -103,10 +125,12 @@ impl Simulator {
         self.address
     }
 
-    /// Stops at once: what is under way is dropped, callbacks included.
+    /// Stops at once: what is under way is dropped, callbacks included; with a memory, the next
+    /// simulator on it goes on with them.
     pub async fn stop(self) {
         self.server.stop(false).await;
         self.wait().await;
+        self.world.memory.close().await;
     }
 
     /// Ready when the simulator has stopped.

@@ -1,9 +1,12 @@
 //! The life of a simulated task: what happens when, all decided at the moment of its submission.
 //!
 //! A [`Plan`] is a pure function of the behaviour, the words in the prompt and the task's chance. What
-//! a poll shows follows from the plan and the time since; `courier.rs` sends what the plan says.
+//! a poll shows follows from the plan and the time since; `courier.rs` sends what the plan says, and
+//! `memory.rs` keeps it for the next start.
 
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::behaviour::{Behaviour, FailureClass};
 use super::chance::Chance;
@@ -12,6 +15,8 @@ use super::tasks::Kind;
 
 /// An answer is held back for a callback to overtake it only if the client would still wait for it.
 const OVERTAKEN_MAX: Duration = Duration::from_secs(2);
+/// Between two callbacks of a task that are both late, so that they mostly arrive in their order.
+const LATE_GAP: Duration = Duration::from_millis(50);
 
 /// How far a task is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,7 +31,8 @@ pub(super) enum Stage {
 }
 
 /// What a callback tells.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Event {
     Text,
     First,
@@ -40,7 +46,8 @@ impl Event {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 enum Ending {
     Done,
     Failed(FailureClass),
@@ -48,7 +55,7 @@ enum Ending {
 }
 
 /// A callback on its way: when it leaves, and how often (0: it is lost).
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Sending {
     pub(super) event: Event,
     pub(super) at: Duration,
@@ -56,7 +63,7 @@ pub(super) struct Sending {
 }
 
 /// Everything that will become of a task.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Plan {
     kind: Kind,
     latency: Duration,
@@ -127,6 +134,23 @@ impl Plan {
             }
             Ending::Done | Ending::Failed(_) | Ending::Never => Stage::Pending,
         }
+    }
+
+    /// What is left to send for who takes the task up again so long after its submission. What was due
+    /// meanwhile leaves after `wait`; what is `told` does not leave again.
+    pub(super) fn owed(&self, told: &[Event], elapsed: Duration, wait: Duration) -> Vec<Sending> {
+        let mut late = elapsed.saturating_add(wait);
+        let mut owed = Vec::new();
+        for sending in self.sendings.iter().filter(|sending| !told.contains(&sending.event)) {
+            if sending.at > elapsed {
+                owed.push(*sending);
+            } else if sending.copies > 0 {
+                owed.push(Sending { at: late, ..*sending });
+                late = late.saturating_add(LATE_GAP);
+            }
+        }
+        owed.sort_by_key(|sending| sending.at);
+        owed
     }
 
     fn milestones(&self) -> [(Event, Duration); 2] {
@@ -265,6 +289,22 @@ mod tests {
         }
         assert!((40..100).contains(&complete_first), "{complete_first}");
         assert!((30..70).contains(&overtaken), "{overtaken}");
+    }
+
+    #[test]
+    fn who_takes_a_task_up_again_owes_what_was_not_told() {
+        let plan = plan(&behaviour(), "", None, 0);
+        let owed = |told: &[Event], elapsed| {
+            let owed = plan.owed(told, ms(elapsed), ms(500));
+            owed.iter().map(|sending| (sending.event, sending.at.as_millis())).collect::<Vec<_>>()
+        };
+        assert_eq!(owed(&[Event::Text], 450), [(Event::First, 600), (Event::Complete, 1_000)]);
+        assert_eq!(
+            owed(&[Event::Text], 9_000),
+            [(Event::First, 9_500), (Event::Complete, 9_550)],
+            "late ones leave soon after the start"
+        );
+        assert_eq!(owed(&[Event::Text, Event::First, Event::Complete], 9_000), []);
     }
 
     #[test]

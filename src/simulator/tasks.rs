@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::chance::Chance;
@@ -18,14 +19,15 @@ pub(super) const KEPT: Duration = Duration::from_secs(30 * 60);
 const TASKS_MAX: usize = 500_000;
 const TEXT_BYTES_MAX: usize = 256 << 20;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     Lyrics,
     Music,
 }
 
 /// What was ordered, whichever provider it was ordered from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Order {
     pub(super) kind: Kind,
     /// The prompt is to be sung word for word.
@@ -63,7 +65,14 @@ pub(super) struct Task {
     pub(super) created: Time,
     /// The last callback was given up on.
     pub(super) callback_refused: AtomicBool,
-    /// How the task's provider writes a callback.
+    pub(super) voice: &'static Voice,
+}
+
+/// A provider as far as its tasks need it.
+pub(super) struct Voice {
+    /// By which it is found again after a restart.
+    pub(super) name: &'static str,
+    /// How it writes a callback.
     pub(super) write: fn(&Task, Event) -> String,
 }
 
@@ -114,9 +123,7 @@ impl Tasks {
 
     fn oldest_is_over(&self, now: Instant) -> bool {
         let oldest = self.by_age.front().and_then(|id| self.by_id.get(id));
-        oldest.is_some_and(|task| {
-            now.saturating_duration_since(task.born) > task.plan.ends_at().unwrap_or_default() + KEPT
-        })
+        oldest.is_some_and(|task| is_over(&task.plan, now.saturating_duration_since(task.born)))
     }
 
     fn forget_oldest(&mut self) {
@@ -124,6 +131,11 @@ impl Tasks {
             self.text_bytes -= task.order.text_bytes();
         }
     }
+}
+
+/// Whether a task so old has been over for as long as it is kept.
+pub(super) fn is_over(plan: &Plan, age: Duration) -> bool {
+    age > plan.ends_at().unwrap_or_default().saturating_add(KEPT)
 }
 
 #[cfg(test)]
@@ -168,7 +180,7 @@ mod tests {
             born,
             created: Time::from_millis(0),
             callback_refused: AtomicBool::new(false),
-            write: |_, _| String::new(),
+            voice: &Voice { name: "nobody", write: |_, _| String::new() },
         })
     }
 }

@@ -12,11 +12,12 @@ use super::Options;
 use super::behaviour::{Behaviour, FailureClass};
 use super::chance::Chance;
 use super::courier::{self, Courier};
+use super::memory::{Memory, Record, Remembered, Written};
 use super::plan::{Event, Plan};
 use super::script::Script;
 use super::seen::{Observer, Seen};
 use super::stats::{Counts, Stats};
-use super::tasks::{Kind, Order, Task, Tasks};
+use super::tasks::{Kind, Order, Task, Tasks, Voice};
 use crate::id;
 use crate::time::Clock;
 
@@ -30,6 +31,7 @@ pub(super) struct World {
     pub(super) stats: Stats,
     pub(super) courier: Courier,
     observer: Option<Observer>,
+    pub(super) memory: Memory,
     clock: Clock,
     at_start: Behaviour,
     behaviour: Mutex<Arc<Behaviour>>,
@@ -41,6 +43,8 @@ pub(super) struct World {
     /// When the last submissions came, for the rate limit.
     recent: Mutex<VecDeque<Instant>>,
     submitted: AtomicU64,
+    /// Tasks of an earlier run, and what was told of them, until [`World::go_on`].
+    taken_up: Mutex<Vec<(Arc<Task>, Vec<Event>)>>,
 }
 
 /// Why a submission was not taken.
@@ -62,6 +66,17 @@ pub(super) struct Answer {
     pub(super) task: Arc<Task>,
     pub(super) delay: Duration,
     pub(super) cut: bool,
+    written: Option<Written>,
+}
+
+impl Answer {
+    /// Ready when the task would survive the end of this program: only then may the client know of it.
+    pub(super) async fn remembered(&mut self) {
+        if let Some(written) = self.written.take() {
+            // An error says that the memory is gone; the task goes on without.
+            let _ = written.await;
+        }
+    }
 }
 
 /// A submission whose form its provider found in order.
@@ -70,27 +85,26 @@ pub(super) struct Submission {
     /// The `Idempotency-Key`, where the client sent one.
     pub(super) key: Option<String>,
     pub(super) origin: String,
-    pub(super) write: fn(&Task, Event) -> String,
-}
-
-impl Submission {
-    /// What the same order would name itself by again.
-    fn intent(&self) -> &str {
-        self.key.as_deref().unwrap_or_else(|| path(&self.order.callback_url))
-    }
+    pub(super) voice: &'static Voice,
 }
 
 impl World {
     /// # Errors
     /// When no HTTP client can be made.
-    pub(super) fn new(options: Options, address: SocketAddr) -> std::io::Result<Self> {
+    pub(super) fn new(
+        options: Options,
+        address: SocketAddr,
+        voices: &[&'static Voice],
+    ) -> std::io::Result<Self> {
+        let (memory, remembered) = Memory::open(options.memory.as_deref(), address, Clock.now());
         let at_start = Behaviour::new(options.latency, options.seed);
-        Ok(Self {
+        let world = Self {
             address,
             api_key: options.api_key,
             stats: Stats::default(),
             courier: Courier::new()?,
             observer: options.observer,
+            memory,
             clock: Clock,
             behaviour: Mutex::new(Arc::new(at_start.clone())),
             at_start,
@@ -99,7 +113,49 @@ impl World {
             tries: Mutex::new(Counts::new(TRIES_MAX)),
             recent: Mutex::default(),
             submitted: AtomicU64::new(0),
-        })
+            taken_up: Mutex::default(),
+        };
+        for task in remembered {
+            world.take_up(task, voices);
+        }
+        Ok(world)
+    }
+
+    /// Makes a task of an earlier run one of this run's.
+    fn take_up(&self, remembered: Remembered, voices: &[&'static Voice]) {
+        let Remembered { record, told, refused } = remembered;
+        let Some(voice) = voices.iter().find(|voice| voice.name == &*record.provider) else {
+            return tracing::warn!(provider = %record.provider, "a task of an unknown provider is left alone");
+        };
+        let intent: Arc<str> = record.intent.into();
+        held(&self.intents).count(intent.clone());
+        let (now, age) = (self.clock.monotonic(), self.clock.now().since(record.created));
+        let task = Arc::new(Task {
+            intent,
+            id: record.id,
+            order: record.order,
+            plan: record.plan,
+            draw: record.draw,
+            origin: record.origin.unwrap_or_else(|| self.own_origin().into()),
+            born: now.checked_sub(age).unwrap_or(now),
+            created: record.created,
+            callback_refused: AtomicBool::new(refused),
+            voice,
+        });
+        held(&self.tasks).add(task.clone());
+        held(&self.taken_up).push((task, told));
+    }
+
+    /// Goes on with the tasks of an earlier run; called where the simulator serves.
+    pub(super) fn go_on(self: &Arc<Self>) {
+        for (task, told) in std::mem::take(&mut *held(&self.taken_up)) {
+            courier::go_on(self.clone(), &task, &told);
+        }
+    }
+
+    /// Where the simulator is found by who names it by its address.
+    pub(super) fn own_origin(&self) -> String {
+        format!("http://{}", self.address)
     }
 
     pub(super) fn behaviour(&self) -> Arc<Behaviour> {
@@ -166,8 +222,7 @@ impl World {
     }
 
     fn accept(self: &Arc<Self>, submission: Submission, plan: Plan, draw: u64) -> Answer {
-        let intent: Arc<str> = submission.intent().into();
-        self.count_intent(&intent);
+        let intent = self.count_intent(&submission);
         self.tell(Seen::Accepted { intent: &intent });
         let (delay, cut) = (plan.answer_delay, plan.answer_cut);
         let task = Arc::new(Task {
@@ -180,15 +235,29 @@ impl World {
             born: self.clock.monotonic(),
             created: self.clock.now(),
             callback_refused: AtomicBool::new(false),
-            write: submission.write,
+            voice: submission.voice,
         });
+        let written = self.memory.remember(|| self.record(&task));
         held(&self.tasks).add(task.clone());
         Stats::add(&self.stats.accepted);
         if cut {
             Stats::add(&self.stats.answers_cut);
         }
         courier::begin(self.clone(), &task);
-        Answer { task, delay, cut }
+        Answer { task, delay, cut, written }
+    }
+
+    fn record(&self, task: &Task) -> Record {
+        Record {
+            id: task.id,
+            provider: task.voice.name.into(),
+            order: task.order.clone(),
+            plan: task.plan.clone(),
+            draw: task.draw,
+            origin: (*task.origin != *self.own_origin()).then(|| task.origin.clone()),
+            created: task.created,
+            intent: (*task.intent).into(),
+        }
     }
 
     /// What the submission asks for, and the failure its task is to end in.
@@ -255,10 +324,13 @@ impl World {
         over
     }
 
-    fn count_intent(&self, intent: &str) {
-        if held(&self.intents).count(bounded(intent)) > 1 {
+    fn count_intent(&self, submission: &Submission) -> Arc<str> {
+        let key = submission.key.as_deref().unwrap_or_else(|| path(&submission.order.callback_url));
+        let intent = bounded(key);
+        if held(&self.intents).count(intent.clone()) > 1 {
             Stats::add(&self.stats.duplicates_of_intent);
         }
+        intent
     }
 
     pub(super) fn tell(&self, seen: Seen<'_>) {

@@ -340,6 +340,7 @@ impl Handler<Happened> for SongActor {
 
     /// Decides, commits, then acts: nothing is shown that is not durable (RT-1). The next message waits.
     fn handle(&mut self, Happened { event, by, inbox }: Happened, _: &mut Context<Self>) -> Self::Result {
+        let submitting = matches!(event, Event::Submitting { .. });
         let now = self.world.clock.now();
         if let Some(error) = self.refused(&event, by.as_ref(), now) {
             return AtomicResponse::new(Box::pin(std::future::ready(Err(error)).into_actor(self)));
@@ -349,7 +350,7 @@ impl Handler<Happened> for SongActor {
         let view = view::view(&next.song, &self.world.rules);
         let entry = match (nothing, inbox) {
             (true, None) => {
-                if matches!(event, Event::Submitting { .. }) {
+                if submitting {
                     self.place_not_used();
                 }
                 let told = self.told(false);
@@ -378,7 +379,11 @@ impl Handler<Happened> for SongActor {
                 Ok(Committed::Kept) => Ok(actor.told(false)),
                 Ok(Committed::Short { required, available }) => Err(TellError::Short { required, available }),
                 Err(CommitError::Busy) => {
-                    // Nothing was written: the song in memory is still the song.
+                    // Nothing was written: the song in memory is still the song, and what it was to submit
+                    // still is to be submitted.
+                    if submitting {
+                        actor.place_not_used();
+                    }
                     actor.arm_later(Duration::from_millis(200), ctx);
                     Err(TellError::Unavailable)
                 }

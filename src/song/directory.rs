@@ -250,6 +250,18 @@ async fn load(world: &World, ids: &[SongId]) -> Result<Vec<Stored>, StoreError> 
     Ok(stored)
 }
 
+async fn allowed(world: &World, song: SongId, by: &UserId) -> Result<(), TellError> {
+    let look = async { songs::load_own(&world.pool.get().await?, song, by).await };
+    match look.await {
+        Ok(Some(_)) => Ok(()),
+        Ok(None) => Err(TellError::NotFound),
+        Err(error) => {
+            tracing::warn!(song.id = %song, %error, "a song could not be looked up");
+            Err(TellError::Unavailable)
+        }
+    }
+}
+
 impl Actor for Directory {
     type Context = Context<Self>;
 }
@@ -270,26 +282,20 @@ impl Handler<Find> for Directory {
         if let Some(actor) = self.awake.get(&song).filter(|actor| actor.connected()) {
             return Box::pin(std::future::ready(Ok(actor.clone())));
         }
+        if let Some(by) = by {
+            // Other people's songs are not even woken (SEC-3); nor does who asks for one make others wait.
+            let (world, me) = (self.world.clone(), ctx.address());
+            return Box::pin(async move {
+                allowed(&world, song, &by).await?;
+                me.send(Find { song, by: None }).await.unwrap_or(Err(TellError::Unavailable))
+            });
+        }
         let (answer, heard) = oneshot::channel();
         match self.waking.get_mut(&song) {
             Some(waiters) => waiters.push(answer),
             None => {
                 self.waking.insert(song, vec![answer]);
-                // Other people's songs are not even woken (SEC-3).
-                let world = self.world.clone();
-                let allowed = async move {
-                    let Some(by) = by else { return Ok(true) };
-                    let client = world.pool.get().await?;
-                    Ok::<_, StoreError>(songs::load_own(&client, song, &by).await?.is_some())
-                };
-                ctx.spawn(allowed.into_actor(self).map(move |allowed, directory, ctx| match allowed {
-                    Ok(true) => directory.load(vec![song], ctx),
-                    Ok(false) => directory.answer(song, &Err(TellError::NotFound)),
-                    Err(error) => {
-                        tracing::warn!(%error, "a song could not be looked up");
-                        directory.answer(song, &Err(TellError::Unavailable));
-                    }
-                }));
+                self.load(vec![song], ctx);
             }
         }
         Box::pin(async move { heard.await.unwrap_or(Err(TellError::Unavailable)) })

@@ -1,8 +1,8 @@
 //! What a song needs next, computed from its stored state. Normal running and recovery ask the same
 //! function, so starting after a crash is not a special path (`design.md` section 1).
 
-use super::chance;
 use super::phase::{CallState, PollRules, Rules, Run, Song, call_key};
+use crate::chance;
 use crate::id::CallKey;
 use crate::time::Time;
 

@@ -4,7 +4,6 @@
 //! functions over them; `actor`, `directory` and `recovery` are the shell.
 
 pub mod actor;
-mod chance;
 mod clips;
 pub mod directory;
 pub mod due;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::actor::World;
-use super::chance;
 use super::directory::{Directories, Rest};
 use super::due::{Due, due};
+use crate::chance;
 use crate::id::SongId;
 use crate::store::{StoreError, nodes, songs};
 use crate::time::Time;

@@ -18,7 +18,9 @@ b as materialized (
 ),
 moved as (
     update tasks t
-       set version = t.version + 1, seq = b.seq, run = b.run, progress = b.progress, updated_at = b.at,
+       set version = t.version + 1, seq = b.seq, run = b.run, progress = b.progress,
+           -- As watchers know it: a step that nobody sees does not change it.
+           updated_at = case when b.kind is null then t.updated_at else b.at end,
            ended_at = case when b.run is null then coalesce(t.ended_at, b.at) end
       from b, fence
      where t.id = b.head and t.version = b.version and t.owner = $1 and t.epoch = $2

@@ -233,7 +233,7 @@ mod tests {
         let row = row("0198f000-0000-7000-8000-0000abcd1234", &at_work, 30_000, PLAIN);
         assert!(row.starts_with("abcd1234  Us "), "{row}");
         assert!(row.contains("██████░░░░░░") && row.ends_with("0:30"), "{row}");
-        assert_eq!(row.chars().count(), 100);
+        assert_eq!(row.chars().count(), 99, "the last column stays free: some terminals wrap there");
     }
 
     #[test]

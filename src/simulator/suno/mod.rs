@@ -22,11 +22,13 @@ use serde_json::{Value, json};
 
 use super::files;
 use super::stats::Stats;
-use super::tasks::{Kind, Order};
+use super::tasks::{Kind, Order, Voice};
 use super::world::{Refusal, Submission, World};
 
 /// What an account that never runs dry shows.
 const CREDITS: f64 = 1480.5;
+
+pub(super) static VOICE: Voice = Voice { name: "suno", write: wire::callback };
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config.service(
@@ -98,16 +100,13 @@ async fn take(
         }
     };
     let key = request.headers().get("idempotency-key").and_then(|key| key.to_str().ok());
-    let submission = Submission {
-        order,
-        key: key.map(String::from),
-        origin: origin(request, &world),
-        write: wire::callback,
-    };
-    let answer = match world.into_inner().submit(submission) {
+    let submission =
+        Submission { order, key: key.map(String::from), origin: origin(request, &world), voice: &VOICE };
+    let mut answer = match world.into_inner().submit(submission) {
         Ok(answer) => answer,
         Err(reason) => return refused(reason),
     };
+    answer.remembered().await;
     if answer.delay > Duration::ZERO {
         tokio::time::sleep(answer.delay).await;
     }
@@ -124,7 +123,7 @@ fn origin(request: &HttpRequest, world: &World) -> String {
             let connection = request.connection_info();
             format!("{}://{}", connection.scheme(), connection.host())
         }
-        false => format!("http://{}", world.address),
+        false => world.own_origin(),
     }
 }
 

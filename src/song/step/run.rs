@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use super::end::conclude;
 use super::{Act, Draft};
+use crate::chance;
 use crate::id::CallKey;
 use crate::provider::failure::{Arrived, Class, Failure};
+use crate::song::clips;
 use crate::song::event::EventKind;
 use crate::song::parts::{News, Stage, TaskKind};
 use crate::song::phase::{Call, CallState, Lost, Run, Song, Waiting};
-use crate::song::{chance, clips};
 use crate::time::Time;
 
 pub(super) fn limited(next: &mut Draft, mut run: Run) {

@@ -4,10 +4,15 @@
 use uuid::Uuid;
 
 /// A number in `0.0..1.0` for this id and purpose.
-#[allow(clippy::cast_precision_loss)]
-pub(super) fn of(id: Uuid, purpose: u64) -> f64 {
+pub fn of(id: Uuid, purpose: u64) -> f64 {
     let (high, low) = id.as_u64_pair();
-    let mut x = high ^ low.rotate_left(32) ^ purpose.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    of_number(high ^ low.rotate_left(32), purpose)
+}
+
+/// The same for what has a number in place of an id.
+#[allow(clippy::cast_precision_loss)]
+pub fn of_number(number: u64, purpose: u64) -> f64 {
+    let mut x = number ^ purpose.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // The finaliser of SplitMix64.
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

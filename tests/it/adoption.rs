@@ -1,0 +1,176 @@
+//! Orders of which nobody knows whether they arrived, results that nobody told, and the end of patience.
+
+use serde_json::{Value, json};
+
+use crate::harness::person::{lyrics_first, music};
+use crate::harness::provider::Manner;
+use crate::harness::{Person, Provider, Server, Setup, audit, eventually, simulator};
+
+#[tokio::test]
+async fn an_order_that_arrived_without_a_word_is_taken_on_when_it_calls_back() {
+    let (server, mira, mut provider) = stage(&[]).await;
+    provider.behave(Manner::HangUp);
+    let song = mira.order(music("lost and found")).await;
+    let order = provider.order().await;
+    assert_eq!(order.call_back(&order.first()).await.status, 200);
+    let found = mira.until(&song, "generating_music").await;
+    assert_eq!(found["progress"]["music"]["provider_task_id"], order.task);
+    assert_eq!(order.call_back(&order.complete()).await.status, 200);
+    let done = mira.until(&song, "ready").await;
+    assert_eq!(done["progress"]["music"]["retry_count"], 0);
+    assert_eq!(provider.more_orders(), 0, "nothing is paid for twice");
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn an_order_that_never_calls_back_is_given_once_more_and_no_more() {
+    let (server, mira, mut provider) = stage(&[("tasks.grace", "400ms")]).await;
+    provider.behave(Manner::HangUp);
+    let song = mira.order(music("lost for good")).await;
+    let first = provider.order().await;
+    let second = provider.order().await;
+    assert_ne!(first.key, second.key, "another attempt, and told as one");
+    assert_eq!(first.key.rsplit_once('.').unwrap().0, second.key.rsplit_once('.').unwrap().0);
+    let failed = mira.until(&song, "failed").await;
+    assert_eq!((&failed["error"]["class"], &failed["refunded"]), (&json!("network"), &json!(1.0)));
+    assert_eq!(provider.more_orders(), 0);
+    // What comes after the end changes nothing.
+    for order in [&first, &second] {
+        assert_eq!(order.call_back(&order.complete()).await.status, 200);
+    }
+    assert_eq!(mira.song(&song).await, failed);
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn the_second_order_is_as_good_as_the_first() {
+    let (server, mira, mut provider) = stage(&[("tasks.grace", "300ms")]).await;
+    provider.behave(Manner::HangUp);
+    let song = mira.order(lyrics_first("lost at first")).await;
+    provider.order().await;
+    provider.behave(Manner::Accept);
+    let second = provider.order().await;
+    assert_eq!(second.call_back(&second.lyrics()).await.status, 200);
+    let done = mira.until(&song, "lyrics_ready").await;
+    assert_eq!((&done["cost"], &done["refunded"]), (&json!(0.1), &json!(0.0)));
+    assert_eq!(provider.more_orders(), 0);
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn a_result_that_nobody_told_is_found_by_asking() {
+    let (server, mira, mut provider) =
+        stage(&[("tasks.poll.initial", "100ms"), ("tasks.poll.max", "200ms")]).await;
+    let song = mira.order(music("found by asking")).await;
+    let order = provider.order().await;
+    provider.polled(3).await;
+    provider.result(
+        &order.task,
+        json!({"taskId": order.task, "status": "FIRST_SUCCESS",
+        "response": {"taskId": order.task, "sunoData": [poll_clip(&order.clip(1, true))]}}),
+    );
+    provider.polled(2).await;
+    eventually("the first clip", || async {
+        let song = mira.song(&song).await;
+        if song["variants"][0]["audio_url"].is_string() { Ok(()) } else { Err(song.to_string()) }
+    })
+    .await;
+    let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
+    provider.result(
+        &order.task,
+        json!({"taskId": order.task, "status": "SUCCESS",
+        "response": {"taskId": order.task, "sunoData": clips}}),
+    );
+    let done = mira.until(&song, "ready").await;
+    assert_eq!(done["variants"][1]["clip_id"], format!("{}-2", order.task));
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn lost_callbacks_do_not_lose_songs() {
+    let simulator = simulator().await;
+    simulator.steer(json!({"loss": 0.5, "duplicate": 0.5, "reorder": true, "seed": 11})).await;
+    let setup = Setup::new(&simulator.provider()).await;
+    let server = setup.set("tasks.poll.initial", "200ms").set("tasks.poll.max", "500ms").start().await;
+    let mira = server.person("mira");
+    let mut socket = mira.socket().await;
+    let mut songs = Vec::new();
+    for n in 0..9 {
+        songs.push(mira.order(music(&format!("sim:lose half {n}"))).await);
+    }
+    for song in &songs {
+        if !socket.kinds(song).contains(&"ready") {
+            socket.event(song, "ready").await;
+        }
+        assert_eq!(socket.overlay(song), mira.song(song).await);
+    }
+    assert_eq!(simulator.stats().await["duplicates_of_intent"], 0);
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn at_the_deadline_what_can_be_played_is_the_song() {
+    let (server, mira, mut provider) = stage(&[("tasks.deadline", "2s")]).await;
+    let song = mira.order(music("half of it")).await;
+    let order = provider.order().await;
+    order.call_back(&order.first()).await;
+    let done = mira.until(&song, "ready").await;
+    let variants = done["variants"].as_array().unwrap();
+    assert_eq!(
+        (&variants[0]["status"], &variants[1]["status"]),
+        (&json!("complete"), &json!("failed")),
+        "{done}"
+    );
+    assert_eq!(done["refunded"], 0.0);
+    order.call_back(&order.complete()).await;
+    assert_eq!(mira.song(&song).await, done);
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn at_the_deadline_a_song_without_anything_fails_and_is_refunded() {
+    let (server, mira, mut provider) = stage(&[("tasks.deadline", "1s")]).await;
+    let song = mira.order(music("none of it")).await;
+    provider.order().await;
+    let failed = mira.until(&song, "failed").await;
+    assert_eq!((&failed["error"]["class"], &failed["refunded"]), (&json!("timeout"), &json!(1.0)));
+    assert_eq!(provider.more_orders(), 0);
+    assert_eq!(mira.credits().await, 10.0);
+    audit(server.look().await, None).await;
+}
+
+/// A journal with room for one entry refuses most of what comes; what it took must still be made.
+#[tokio::test]
+async fn a_song_that_was_taken_is_made_however_full_the_journal() {
+    let simulator = simulator().await;
+    let setup = Setup::new(&simulator.provider()).await;
+    let setup = setup.set("journal.batch_max", "1").set("journal.queue_max", "1");
+    let server = setup.set("tasks.poll.initial", "200ms").set("credits.signup_grant", "1000").start().await;
+    let mira = server.person("mira");
+    let wishes: Vec<Value> = (0..60).map(|n| music(&format!("crowded {n}"))).collect();
+    let answers = futures_util::future::join_all(wishes.into_iter().map(|wish| mira.create(wish))).await;
+    let taken = answers.iter().filter(|answer| answer.status == 202).count();
+    assert!(answers.iter().all(|answer| matches!(answer.status, 202 | 503)), "{answers:?}");
+    assert!(taken > 0);
+    eventually("all that were taken to be ready", || async {
+        let counts = mira.get("/v1/songs").await.expect(200)["counts"].clone();
+        if counts["to_play"] == taken { Ok(()) } else { Err(format!("{taken} taken, {counts}")) }
+    })
+    .await;
+    audit(server.look().await, None).await;
+}
+
+async fn stage(settings: &[(&str, &str)]) -> (Server, Person, Provider) {
+    let provider = Provider::start().await;
+    let setup = Setup::new(&provider.url).await.set("tasks.call_timeout", "500ms");
+    let setup = settings.iter().fold(setup, |setup, (key, value)| setup.set(key, value));
+    let server = setup.start().await;
+    let mira = server.person("mira");
+    (server, mira, provider)
+}
+
+/// As polls write a clip.
+fn poll_clip(clip: &Value) -> Value {
+    json!({"id": clip["id"], "audioUrl": clip["audio_url"], "streamAudioUrl": clip["stream_audio_url"],
+           "imageUrl": clip["image_url"], "prompt": clip["prompt"], "title": clip["title"], "duration": clip["duration"]})
+}

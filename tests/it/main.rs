@@ -1,0 +1,16 @@
+//! The whole program from outside: the real binary, a real Postgres, real HTTP and WebSocket clients. A
+//! module for each subject; what they stand on is `harness`.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers as well")]
+#![allow(unreachable_pub, reason = "nothing here is reached from outside")]
+
+mod adoption;
+mod callbacks;
+mod commands;
+mod create;
+mod doors;
+mod harness;
+mod library;
+mod life;
+mod outage;
+mod owner;
+mod restart;
