@@ -3,13 +3,14 @@
 
 use std::net::TcpListener;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
 use futures_util::StreamExt;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
-use songflight::simulator::{self, Latency, Options, Simulator};
+use songflight::simulator::{self, Latency, Observer, Options, Seen, Simulator, Told};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
@@ -199,6 +200,23 @@ async fn a_second_accepted_submission_of_an_intent_is_counted() {
     let reset = stage.request(Method::POST, "/control/reset").send().await.unwrap();
     assert_eq!(reset.status(), 200);
     assert_eq!(stage.get("/control/stats").await["duplicates_of_intent"], 0);
+    stage.end().await;
+}
+
+#[actix_web::test]
+async fn an_observer_sees_what_was_taken_and_when_callbacks_leave() {
+    let (tell, mut seen) = unbounded_channel();
+    let observer: Observer = Arc::new(move |event: Seen| tell.send(format!("{event:?}")).unwrap());
+    let stage = Stage::with(Options { observer: Some(observer), ..quick() }).await;
+    stage.order("lyrics", json!({"prompt": "rain"})).header("idempotency-key", "t.0.0").send().await.unwrap();
+    for expected in [
+        Seen::Accepted { intent: "t.0.0" },
+        Seen::CallbackLeaves { intent: "t.0.0", told: Told::Complete },
+        Seen::CallbackTaken { intent: "t.0.0", told: Told::Complete },
+    ] {
+        let event = timeout(PATIENCE, seen.recv()).await.expect("an event in time").unwrap();
+        assert_eq!(event, format!("{expected:?}"));
+    }
     stage.end().await;
 }
 

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::chance::Chance;
 use super::plan::{Event, Sending};
+use super::seen::Seen;
 use super::stats::Stats;
 use super::tasks::{KEPT, Task};
 use super::world::World;
@@ -47,19 +48,21 @@ impl Courier {
 
     /// Whether the receiver took it. The body is written only when its turn has come, so that a slow
     /// receiver does not fill the memory with bodies.
-    async fn post(&self, task: &Task, event: Event) -> bool {
+    async fn post(&self, world: &World, task: &Task, event: Event) -> bool {
         let Ok(_turn) = self.under_way.acquire().await else {
             return false;
         };
-        let sent = self
+        let request = self
             .client
             .post(&*task.order.callback_url)
             .header("content-type", "application/json")
-            .body((task.voice.write)(task, event))
-            .send()
-            .await;
-        match sent {
-            Ok(answer) if answer.status().is_success() => true,
+            .body((task.voice.write)(task, event));
+        world.tell(Seen::CallbackLeaves { intent: &task.intent, told: event.into() });
+        match request.send().await {
+            Ok(answer) if answer.status().is_success() => {
+                world.tell(Seen::CallbackTaken { intent: &task.intent, told: event.into() });
+                true
+            }
             Ok(answer) => {
                 tracing::debug!(status = answer.status().as_u16(), "a callback was not taken");
                 false
@@ -123,7 +126,7 @@ async fn deliver(world: Arc<World>, task: Weak<Task>, event: Event, wait: Durati
         let Some(task) = task.upgrade() else {
             return;
         };
-        if world.courier.post(&task, event).await {
+        if world.courier.post(&world, &task, event).await {
             world.memory.told(task.id, event, true);
             return Stats::add(&world.stats.callbacks_sent);
         }

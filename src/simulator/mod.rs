@@ -16,6 +16,7 @@ mod memory;
 mod picture;
 mod plan;
 mod script;
+mod seen;
 mod sound;
 mod stats;
 mod steer;
@@ -35,6 +36,7 @@ use actix_web::{App, HttpServer, web};
 use tokio::sync::watch;
 
 pub use behaviour::Latency;
+pub use seen::{Observer, Seen, Told};
 use tasks::Voice;
 use world::World;
 
@@ -55,6 +57,8 @@ pub struct Options {
     pub api_key: Option<String>,
     /// Threads that serve.
     pub workers: usize,
+    /// Told of what happens as it happens, for tests and measurements. It must not block.
+    pub observer: Option<Observer>,
     /// The folder in which tasks are kept, so that they go on at the next start. `None`: they end with
     /// the simulator. The behaviour set by `POST /control` is not kept.
     pub memory: Option<PathBuf>,
@@ -62,7 +66,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { latency: Latency::default(), seed: 1, api_key: None, workers: 1, memory: None }
+        Self { latency: Latency::default(), seed: 1, api_key: None, workers: 1, memory: None, observer: None }
     }
 }
 

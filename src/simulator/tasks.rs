@@ -53,6 +53,8 @@ impl Order {
 /// A task that was taken.
 pub(super) struct Task {
     pub(super) id: Uuid,
+    /// What the submission called itself, for observers.
+    pub(super) intent: Arc<str>,
     pub(super) order: Order,
     pub(super) plan: Plan,
     /// Drawn from the seed and the task's number.
@@ -161,6 +163,7 @@ mod tests {
         let mut chance = Chance::new(1, 1);
         Arc::new(Task {
             id: Uuid::from_u128(number),
+            intent: "".into(),
             order: Order {
                 kind: Kind::Lyrics,
                 custom: false,

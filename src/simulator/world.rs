@@ -15,6 +15,7 @@ use super::courier::{self, Courier};
 use super::memory::{Memory, Record, Remembered, Written};
 use super::plan::{Event, Plan};
 use super::script::Script;
+use super::seen::{Observer, Seen};
 use super::stats::{Counts, Stats};
 use super::tasks::{Kind, Order, Task, Tasks, Voice};
 use crate::id;
@@ -29,6 +30,7 @@ pub(super) struct World {
     pub(super) api_key: Option<String>,
     pub(super) stats: Stats,
     pub(super) courier: Courier,
+    observer: Option<Observer>,
     pub(super) memory: Memory,
     clock: Clock,
     at_start: Behaviour,
@@ -101,6 +103,7 @@ impl World {
             api_key: options.api_key,
             stats: Stats::default(),
             courier: Courier::new()?,
+            observer: options.observer,
             memory,
             clock: Clock,
             behaviour: Mutex::new(Arc::new(at_start.clone())),
@@ -124,9 +127,11 @@ impl World {
         let Some(voice) = voices.iter().find(|voice| voice.name == &*record.provider) else {
             return tracing::warn!(provider = %record.provider, "a task of an unknown provider is left alone");
         };
-        held(&self.intents).count(record.intent.into());
+        let intent: Arc<str> = record.intent.into();
+        held(&self.intents).count(intent.clone());
         let (now, age) = (self.clock.monotonic(), self.clock.now().since(record.created));
         let task = Arc::new(Task {
+            intent,
             id: record.id,
             order: record.order,
             plan: record.plan,
@@ -218,9 +223,11 @@ impl World {
 
     fn accept(self: &Arc<Self>, submission: Submission, plan: Plan, draw: u64) -> Answer {
         let intent = self.count_intent(&submission);
+        self.tell(Seen::Accepted { intent: &intent });
         let (delay, cut) = (plan.answer_delay, plan.answer_cut);
         let task = Arc::new(Task {
             id: id::fresh(),
+            intent,
             order: submission.order,
             plan,
             draw,
@@ -230,7 +237,7 @@ impl World {
             callback_refused: AtomicBool::new(false),
             voice: submission.voice,
         });
-        let written = self.memory.remember(|| self.record(&task, &intent));
+        let written = self.memory.remember(|| self.record(&task));
         held(&self.tasks).add(task.clone());
         Stats::add(&self.stats.accepted);
         if cut {
@@ -240,7 +247,7 @@ impl World {
         Answer { task, delay, cut, written }
     }
 
-    fn record(&self, task: &Task, intent: &str) -> Record {
+    fn record(&self, task: &Task) -> Record {
         Record {
             id: task.id,
             provider: task.voice.name.into(),
@@ -249,7 +256,7 @@ impl World {
             draw: task.draw,
             origin: (*task.origin != *self.own_origin()).then(|| task.origin.clone()),
             created: task.created,
-            intent: intent.into(),
+            intent: (*task.intent).into(),
         }
     }
 
@@ -324,6 +331,12 @@ impl World {
             Stats::add(&self.stats.duplicates_of_intent);
         }
         intent
+    }
+
+    pub(super) fn tell(&self, seen: Seen<'_>) {
+        if let Some(observer) = &self.observer {
+            observer(seen);
+        }
     }
 }
 
