@@ -5,6 +5,8 @@
 //! simulator in this process (so that it knows when each callback left), and the real binary beside it.
 //! `follower` is one watching client, `machine` what the kernel and Postgres say of the effort.
 
+#![allow(clippy::disallowed_methods, reason = "a measurement reads clocks")]
+
 mod follower;
 mod machine;
 mod report;
@@ -113,7 +115,7 @@ async fn measure(arguments: &Arguments, stage: &mut Stage) -> Result<bool, Faile
             saw = seen.recv() => match saw {
                 Some(Saw::Ended { song, status, at }) => {
                     ended.insert(song, (status, at));
-                    if ended.len() % 50 == 0 { note(&format!("{} of {} songs ended", ended.len(), arguments.songs)); }
+                    if ended.len().is_multiple_of(50) { note(&format!("{} of {} songs ended", ended.len(), arguments.songs)); }
                 }
                 Some(Saw::Broken(why)) => return Err(why.into()),
                 None => break,

@@ -87,7 +87,7 @@ fn row(what: &str, value: &str) {
 fn histogram(durations: impl Iterator<Item = Duration>) -> Histogram<u64> {
     let mut histogram = Histogram::new(3).expect("three digits");
     for duration in durations {
-        histogram.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        histogram += u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
     }
     histogram
 }
