@@ -231,6 +231,8 @@ pub(super) fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Fa
     let used = run.calls[index].failed_by(failure.class);
     let again = failure.retry_in(used, &next.rules.retry, chance).filter(|_| patience_left);
     let Some(delay) = again else {
+        // What it had shown so far is not the song: the provider takes it back (CB-6).
+        clips::forget(&mut next.song, &mut run.calls[index]);
         run.calls[index].state = CallState::Failed { failure };
         return conclude(next, run);
     };

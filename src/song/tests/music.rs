@@ -30,6 +30,16 @@ fn the_first_clip_is_shown_at_once_and_ends_nothing() {
 }
 
 #[test]
+fn a_failure_after_the_first_clip_fails_the_song_and_takes_the_clip_back() {
+    let refused = News::Failed(Failure::new(Class::Moderation, "contained artist name"));
+    let song = a_song().ordered(0, 0).heard(0, 0, clips(Stage::First, &["a"])).heard(0, 0, refused);
+    assert_eq!(song.status(), Status::Failed);
+    assert_eq!(song.song.refunded, song.song.cost);
+    assert_eq!(statuses(&song), [VariantStatus::Failed, VariantStatus::Failed]);
+    assert!(song.song.variants.iter().all(|variant| !variant.playable()));
+}
+
+#[test]
 fn first_after_complete_changes_nothing() {
     let song = a_song().ordered(0, 0).heard(0, 0, finished());
     let news = clips(Stage::First, &["c"]);
