@@ -24,6 +24,14 @@ begin
     select * into person from profiles where profiles.user_id = p_user for no key update;
     available := person.credits;
 
+    -- A commit whose answer got lost is made again with the same song.
+    perform 1 from songs where id = p_song;
+    if found then
+        select e.u into u from song_events e where e.song_id = p_song and e.seq = 1;
+        outcome := 'created';
+        song_id := p_song;
+        return;
+    end if;
     if p_key is not null then
         select * into earlier from songs where songs.user_id = p_user and songs.idempotency_key = p_key;
         if found then
