@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::who::Who;
-use super::{Api, Operation};
+use super::{Api, Operation, resource};
 use crate::credit::Credits;
 use crate::store;
 use crate::store::songs::{Person, person};
 use crate::time::Time;
 
 pub fn routes(routes: &mut web::ServiceConfig) {
-    routes.route("/v1/me", web::get().to(me));
+    routes.service(resource("/v1/me").route(web::get().to(me)));
 }
 
 /// Credits, plan, and what is under way. Limits that are not enforced are null, not invented.

@@ -68,6 +68,14 @@ async fn nothing_here(request: HttpRequest) -> HttpResponse {
     Problem::new(Kind::NotFound, format!("Nothing is at {}. See /docs.", request.path())).error_response()
 }
 
+/// A path whose other methods are answered with 405 instead of as if nothing were there.
+fn resource(path: &str) -> actix_web::Resource {
+    web::resource(path).default_service(web::route().to(|request: HttpRequest| async move {
+        let detail = format!("{} is not for {}. See /docs.", request.path(), request.method());
+        Problem::new(Kind::MethodNotAllowed, detail).error_response()
+    }))
+}
+
 /// Reads a body by its shape, with every error at once.
 fn body(shape: Shape, bytes: &[u8]) -> Result<Body, Problem> {
     shape::read(shape, bytes).map_err(Problem::invalid)

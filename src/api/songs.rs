@@ -10,7 +10,7 @@ use super::problem::{Kind, Problem};
 use super::shape::{FieldKind, Shape, field};
 use super::who::Who;
 use super::wishes::{self, CHOOSE, CREATE, RETRY, SELECT};
-use super::{Api, Operation, Raw, body, song_id};
+use super::{Api, Operation, Raw, body, resource, song_id};
 use crate::id::{self, SongId, TaskId};
 use crate::song::directory::Born;
 use crate::song::event::{Choice, Event};
@@ -23,15 +23,13 @@ use crate::store::songs::{self, Library, Listing, Mark, Sort};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
-        .route("/v1/songs", web::post().to(create))
-        .route("/v1/songs", web::get().to(list))
-        .route("/v1/songs/{id}", web::get().to(read))
-        .route("/v1/songs/{id}", web::delete().to(delete))
-        .route("/v1/songs/{id}/lyrics", web::post().to(choose))
-        .route("/v1/songs/{id}/retry", web::post().to(retry))
-        .route("/v1/songs/{id}/cancel", web::post().to(cancel))
-        .route("/v1/songs/{id}/view", web::post().to(viewed))
-        .route("/v1/songs/{id}/variants/{n}", web::patch().to(select));
+        .service(resource("/v1/songs").route(web::post().to(create)).route(web::get().to(list)))
+        .service(resource("/v1/songs/{id}").route(web::get().to(read)).route(web::delete().to(delete)))
+        .service(resource("/v1/songs/{id}/lyrics").route(web::post().to(choose)))
+        .service(resource("/v1/songs/{id}/retry").route(web::post().to(retry)))
+        .service(resource("/v1/songs/{id}/cancel").route(web::post().to(cancel)))
+        .service(resource("/v1/songs/{id}/view").route(web::post().to(viewed)))
+        .service(resource("/v1/songs/{id}/variants/{n}").route(web::patch().to(select)));
 }
 
 /// Creates a song: durable and paid before the answer, before any provider is called (SONG-1, CRED-2).
