@@ -66,7 +66,8 @@ pub async fn load_own(
     client.query_opt(&statement, &[&id.0, &user.as_str()]).await?.map(|row| read(&row)).transpose()
 }
 
-/// Loads these songs, in the order of `ids`; what does not exist is left out.
+/// Loads these songs, in the order of `ids`; what does not exist is left out, and so is a row that does not
+/// read: it must not keep the others from going on.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
@@ -74,7 +75,13 @@ pub async fn load_many(client: &impl GenericClient, ids: &[SongId]) -> Result<Ve
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let sql = format!("{SELECT} where s.id = any($1) order by array_position($1, s.id)");
     let statement = client.prepare_cached(&sql).await?;
-    client.query(&statement, &[&ids]).await?.iter().map(read).collect()
+    let rows = client.query(&statement, &[&ids]).await?;
+    let readable = |row: &Row| {
+        read(row)
+            .inspect_err(|error| tracing::error!(song.id = %row.get::<_, Uuid>("id"), %error, "skipped"))
+            .ok()
+    };
+    Ok(rows.iter().filter_map(readable).collect())
 }
 
 /// The song that a task belongs to, deleted or not, and what the task makes.

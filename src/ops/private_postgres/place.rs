@@ -122,7 +122,9 @@ pub(super) fn create(
 
 fn run_initdb(into: &Path, programs: &Programs, account: &Account) -> Result<(), StartError> {
     let mut command = Command::new(programs.program("initdb"));
-    command.args(["--encoding=UTF8", "--locale=C", "--username=songflight"]);
+    // Sorted by bytes, which is fast; letters of all languages have their upper and lower case.
+    let letters = if cfg!(target_os = "macos") { "--lc-ctype=UTF-8" } else { "--lc-ctype=C.UTF-8" };
+    command.args(["--encoding=UTF8", "--locale=C", letters, "--username=songflight"]);
     // Nobody else can reach the socket (its folder is 0700), so no password; nothing listens on TCP.
     command.args(["--auth-local=trust", "--auth-host=reject", "--pgdata"]).arg(into);
     let output =
