@@ -2,10 +2,12 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers as well")]
 
 use std::net::TcpListener;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::{App, HttpResponse, HttpServer, web};
+use futures_util::StreamExt;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
 use songflight::simulator::{self, Latency, Observer, Options, Seen, Simulator, Told};
@@ -275,9 +277,84 @@ async fn a_key_is_asked_for_where_one_is_set() {
     stage.end().await;
 }
 
+#[actix_web::test]
+async fn a_simulator_with_a_memory_goes_on_where_the_last_one_stopped() {
+    let memory = Memory::new("goes-on");
+    let mut stage = Stage::with(memory.options()).await;
+    let task = stage.submit("generate", a_song("a long road sim:slow=2s")).await;
+    assert_eq!(stage.callback().await["data"]["callbackType"], "text");
+    stage.until("callbacks_sent", 1).await;
+    let before = stage.origin.clone();
+    stage.start_again(memory.options()).await;
+    assert_eq!(stage.origin, before, "it is found where it was");
+
+    assert_eq!(stage.poll("generate", &task).await["status"], "TEXT_SUCCESS");
+    for name in ["first", "complete"] {
+        let callback = stage.callback().await;
+        assert_eq!(
+            (&callback["data"]["callbackType"], &callback["data"]["task_id"]),
+            (&json!(name), &json!(task))
+        );
+    }
+    let found = stage.poll("generate", &task).await;
+    assert_eq!(found["status"], "SUCCESS");
+
+    // What was told is remembered as well.
+    stage.until("callbacks_sent", 2).await;
+    stage.start_again(memory.options()).await;
+    assert_eq!(stage.poll("generate", &task).await, found);
+    stage.until("tasks_open", 0).await;
+    stage.end().await;
+}
+
+#[actix_web::test]
+async fn callbacks_that_came_due_while_the_simulator_was_away_are_sent_at_the_start() {
+    let memory = Memory::new("late");
+    let mut stage = Stage::with(memory.options()).await;
+    let task = stage.submit("generate", a_song("a long sleep sim:slow=1m")).await;
+    let key = stage.order("generate", a_song("x")).header("idempotency-key", "song.1");
+    assert_eq!(key.send().await.unwrap().status(), 200);
+    stage.stop_simulator().await;
+    memory.put_back("created", 120_000);
+    stage.start_simulator(memory.options());
+
+    assert_eq!(stage.poll("generate", &task).await["status"], "SUCCESS", "the time went on");
+    let mut told = Vec::new();
+    while told.len() < 3 {
+        let callback = stage.callback().await;
+        if callback["data"]["task_id"] == task {
+            told.push(callback["data"]["callbackType"].as_str().unwrap().to_owned());
+        }
+    }
+    told.sort();
+    assert_eq!(told, ["complete", "first", "text"]);
+    // Who orders the same once more, after a restart of both, is still seen.
+    let key = stage.order("generate", a_song("x")).header("idempotency-key", "song.1");
+    assert_eq!(key.send().await.unwrap().status(), 200);
+    assert_eq!(stage.get("/control/intents").await, json!([{"key": "song.1", "count": 2}]));
+    stage.end().await;
+}
+
+#[actix_web::test]
+async fn a_memory_keeps_up_with_many_at_once() {
+    const TASKS: usize = 2_000;
+    let memory = Memory::new("many");
+    let mut stage = Stage::with(memory.options()).await;
+    stage.control(json!({"callbacks": false})).await;
+    let orders = futures_util::stream::iter(0..TASKS);
+    let orders = orders.map(|_| stage.submit("generate", a_song("many sim:slow=1h")));
+    let tasks: Vec<String> = orders.buffer_unordered(64).collect().await;
+    stage.start_again(memory.options()).await;
+    stage.until("tasks_open", TASKS as u64).await;
+    for task in tasks.iter().step_by(100) {
+        assert_eq!(stage.poll("generate", task).await["status"], "PENDING");
+    }
+    stage.end().await;
+}
+
 /// A simulator, a receiver of its callbacks, and a client between them.
 struct Stage {
-    simulator: Simulator,
+    simulator: Option<Simulator>,
     origin: String,
     receiver: String,
     receiving: actix_web::dev::ServerHandle,
@@ -296,8 +373,8 @@ impl Stage {
         let (tell, callbacks) = unbounded_channel();
         let (receiver, receiving) = receive(tell);
         let origin = format!("http://{}", simulator.address());
-        let client = Client::builder().no_proxy().timeout(PATIENCE).build().unwrap();
-        Self { simulator, origin, receiver, receiving, callbacks, client }
+        let client = client();
+        Self { simulator: Some(simulator), origin, receiver, receiving, callbacks, client }
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -352,11 +429,68 @@ impl Stage {
         timeout(PATIENCE, self.callbacks.recv()).await.expect("a callback in time").unwrap()
     }
 
-    async fn end(self) {
-        let stopped = self.simulator.wait();
-        self.simulator.stop().await;
+    async fn start_again(&mut self, options: Options) {
+        self.stop_simulator().await;
+        self.start_simulator(options);
+    }
+
+    async fn stop_simulator(&mut self) {
+        self.simulator.take().unwrap().stop().await;
+    }
+
+    /// Where it was before, if it remembers.
+    fn start_simulator(&mut self, options: Options) {
+        let listener = simulator::listen(options.memory.as_deref().unwrap()).unwrap();
+        let simulator = simulator::start(listener, options).unwrap();
+        self.origin = format!("http://{}", simulator.address());
+        self.simulator = Some(simulator);
+        // Connections to the one before lead nowhere.
+        self.client = client();
+    }
+
+    async fn end(mut self) {
+        let simulator = self.simulator.take().unwrap();
+        let stopped = simulator.wait();
+        simulator.stop().await;
         timeout(PATIENCE, stopped).await.unwrap();
         self.receiving.stop(false).await;
+    }
+}
+
+fn client() -> Client {
+    Client::builder().no_proxy().timeout(PATIENCE).build().unwrap()
+}
+
+/// A folder for a memory, gone with the test.
+struct Memory(PathBuf);
+
+impl Memory {
+    fn new(name: &str) -> Self {
+        Self(std::env::temp_dir().join(format!("songflight-simulator-{name}-{}", std::process::id())))
+    }
+
+    fn options(&self) -> Options {
+        Options { memory: Some(self.0.clone()), ..quick() }
+    }
+
+    /// Lets every task have happened earlier.
+    fn put_back(&self, field: &str, millis: i64) {
+        let path = self.0.join("tasks.jsonl");
+        let mut lines = String::new();
+        for line in std::fs::read_to_string(&path).unwrap().lines() {
+            let mut line = serde_json::from_str::<Value>(line).unwrap();
+            if let Some(value) = line["task"][field].as_i64() {
+                line["task"][field] = json!(value - millis);
+            }
+            lines.push_str(&format!("{line}\n"));
+        }
+        std::fs::write(path, lines).unwrap();
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

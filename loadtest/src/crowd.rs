@@ -11,7 +11,6 @@ use futures_util::{SinkExt, StreamExt};
 use reqwest::Client;
 use serde_json::{Value, json};
 use songflight::id::TaskId;
-use songflight::simulator::Told;
 use songflight::time::Clock;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
@@ -183,17 +182,16 @@ impl Person {
     }
 
     fn happened(&self, song: String, kind: &str, now: Instant) {
-        let (phase, told) = match kind {
-            "lyrics_ready" => ("lyrics", Told::Complete),
-            "clip_ready" => ("music", Told::First),
-            "ready" => ("music", Told::Complete),
+        let phase = match kind {
+            "lyrics_ready" => "lyrics",
+            "clip_ready" | "updated" | "ready" => "music",
             "failed" | "cancelled" => {
                 self.seen.borrow_mut().lost += 1;
                 return self.progress.notify_one();
             }
             _ => return,
         };
-        let left = self.task(&song, phase).and_then(|task| self.departures.of(task, told));
+        let left = self.task(&song, phase).and_then(|task| self.departures.take(task));
         {
             let mut seen = self.seen.borrow_mut();
             seen.callbacks_add(left, now);

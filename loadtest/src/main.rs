@@ -68,7 +68,10 @@ async fn run(arguments: Arguments) -> Result<bool, Failure> {
     // The database publishes its figures with a delay of up to a second.
     tokio::time::sleep(Duration::from_millis(1_500)).await;
     let after = stage.look().await?;
-    let faults = crowd.check(&stage).await;
+    let mut faults = crowd.check(&stage).await;
+    if let Some([_, twice @ (1..)]) = after.orders {
+        faults.push(format!("the provider was asked for the same thing twice, {twice} times"));
+    }
     report::print(&scenario, &crowd.seen.borrow(), &before, &after, &faults, over);
     stage.strike().await;
     Ok(over && faults.is_empty())

@@ -77,6 +77,9 @@ pub fn print(scenario: &Scenario, seen: &Seen, before: &Look, after: &Look, faul
     if let (Some(before), Some(after)) = (before.journal_commits, after.journal_commits) {
         println!("  the journal: {:.3} commits per song", (after - before) as f64 / songs as f64);
     }
+    if let Some([accepted, twice]) = after.orders {
+        println!("  the provider: {accepted} orders, {twice} of them twice");
+    }
     println!(
         "\n  create: from the request to the whole answer, {songs} at the same moment. callback to socket: from \
          the\n  simulator's writing the callback to its event's being read from the socket, by one clock \

@@ -14,7 +14,7 @@ use songflight::auth::{Auth, Role};
 use songflight::config;
 use songflight::id::{CallKey, TaskId, UserId};
 use songflight::ops::private_postgres::PrivatePostgres;
-use songflight::simulator::{self, Latency, Options, Seen, Simulator, Told};
+use songflight::simulator::{self, Latency, Options, Seen, Simulator};
 use songflight::time::Clock;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
@@ -53,20 +53,20 @@ struct Own {
     home: PathBuf,
 }
 
-/// When the first copy of a callback was about to be written.
+/// When callbacks were about to be written; each is asked for once.
 #[derive(Clone, Default)]
-pub struct Departures(Arc<Mutex<HashMap<(TaskId, Told), Instant>>>);
+pub struct Departures(Arc<Mutex<HashMap<TaskId, Instant>>>);
 
 impl Departures {
-    pub fn of(&self, task: TaskId, told: Told) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(&(task, told)).copied()
+    /// When the newest callback of a task left, if it was not asked for yet.
+    pub fn take(&self, task: TaskId) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&task)
     }
 
     fn note(&self, seen: Seen) {
-        let Seen::CallbackLeaves { intent, told } = seen else { return };
+        let Seen::CallbackLeaves { intent, .. } = seen else { return };
         let Ok(key) = intent.parse::<CallKey>() else { return };
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.entry((key.task, told)).or_insert_with(|| Clock.monotonic());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.task, Clock.monotonic());
     }
 }
 
@@ -80,6 +80,8 @@ pub struct Look {
     pub database: Option<[i64; 3]>,
     /// The journal's transactions among them.
     pub journal_commits: Option<i64>,
+    /// What the provider was asked to make, and how much of that twice.
+    pub orders: Option<[u64; 2]>,
 }
 
 impl Stage {
@@ -129,6 +131,7 @@ impl Stage {
             postgres: Some(process::family(own.postmaster)),
             database: Some([row.get(0), row.get(1), row.get(2)]),
             journal_commits: self.metric("songflight_journal_commit_seconds_count").await,
+            orders: orders(own.simulator.address()).await,
         })
     }
 
@@ -213,6 +216,12 @@ async fn serve(
         }
     }
     Err(Failure("the server ended at once".to_owned()))
+}
+
+async fn orders(simulator: std::net::SocketAddr) -> Option<[u64; 2]> {
+    let answer = reqwest::get(format!("http://{simulator}/control/stats")).await.ok()?;
+    let stats: serde_json::Value = answer.json().await.ok()?;
+    Some([stats["accepted"].as_u64()?, stats["duplicates_of_intent"].as_u64()?])
 }
 
 fn postmaster(data_dir: &Path) -> Result<u32, Failure> {

@@ -7,6 +7,7 @@ use super::problem::Problem;
 use super::who::Who;
 use super::{Api, Operation};
 use crate::credit::Credits;
+use crate::store;
 use crate::store::songs::{Person, person};
 use crate::time::Time;
 
@@ -16,8 +17,8 @@ pub fn routes(routes: &mut web::ServiceConfig) {
 
 /// Credits, plan, and what is under way. Limits that are not enforced are null, not invented.
 async fn me(api: web::Data<Api>, who: Who) -> Result<HttpResponse, Problem> {
-    let client = api.world.pool.get().await?;
-    let person = person(&client, &who.0.user).await?.unwrap_or_else(|| Person {
+    let question = async |client: &deadpool_postgres::Object| person(client, &who.0.user).await;
+    let person = store::ask(&api.world.pool, question).await?.unwrap_or_else(|| Person {
         plan: "free".to_owned(),
         credits: api.signup_grant,
         used_today: Credits::ZERO,

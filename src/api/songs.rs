@@ -16,6 +16,7 @@ use crate::song::directory::Born;
 use crate::song::event::{Choice, Event};
 use crate::song::phase::{Song, Status};
 use crate::song::view::view;
+use crate::store;
 use crate::store::journal::{Committed, Entry};
 use crate::store::row::NewSong;
 use crate::store::songs::{self, Library, Listing, Mark, Sort};
@@ -117,8 +118,8 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
 }
 
 async fn own(api: &Api, who: &Who, id: SongId) -> Result<Song, Problem> {
-    let client = api.world.pool.get().await?;
-    let stored = songs::load_own(&client, id, &who.0.user).await?;
+    let question = async |client: &deadpool_postgres::Object| songs::load_own(client, id, &who.0.user).await;
+    let stored = store::ask(&api.world.pool, question).await?;
     stored.map(|stored| stored.song).ok_or_else(Problem::not_found)
 }
 
@@ -236,10 +237,9 @@ async fn select(
 /// Deletes a song; its tombstone answers 204 ever after, its key 404 (SONG-12).
 async fn delete(api: web::Data<Api>, who: Who, path: web::Path<String>) -> Result<HttpResponse, Problem> {
     let id = song_id(&path)?;
-    let client = api.world.pool.get().await?;
     // A tombstone is not woken; somebody else's is not told from nothing.
-    let owned = songs::load(&client, id).await?.filter(|stored| stored.song.user == who.0.user);
-    drop(client);
+    let stored = store::ask(&api.world.pool, async |client| songs::load(client, id).await).await?;
+    let owned = stored.filter(|stored| stored.song.user == who.0.user);
     match owned {
         None => Err(Problem::not_found()),
         Some(stored) if stored.song.phase == crate::song::phase::Phase::Deleted => {
@@ -285,8 +285,8 @@ async fn list(api: web::Data<Api>, who: Who, request: HttpRequest) -> Result<Htt
         after: after.transpose()?,
         limit: query.integer("limit").unwrap_or(20),
     };
-    let client = api.world.pool.get().await?;
-    let library = songs::library(&client, &listing).await?;
+    let question = async |client: &deadpool_postgres::Object| songs::library(client, &listing).await;
+    let library = store::ask(&api.world.pool, question).await?;
     Ok(HttpResponse::Ok()
         .insert_header(("Songs-Cursor", format!("{}.{}", library.log_epoch, library.u)))
         .insert_header((header::CACHE_CONTROL, "private, no-cache"))

@@ -18,10 +18,10 @@ use crate::provider::{Member, TaskKind};
 use crate::song::actor::{TellError, World, with_fallback_urls};
 use crate::song::directory::Directories;
 use crate::song::event::Event;
-use crate::store::StoreError;
 use crate::store::journal::Entry;
 use crate::store::row::InboxRow;
 use crate::store::songs;
+use crate::store::{self, StoreError};
 pub use tasks::Tasks;
 
 /// Largest callback that is taken.
@@ -140,7 +140,6 @@ impl Callbacks {
         if let Some(found) = self.tasks.get(key.task) {
             return Ok(Some(found));
         }
-        let client = self.world.pool.get().await?;
-        songs::of_task(&client, key.task).await
+        store::ask(&self.world.pool, async |client| songs::of_task(client, key.task).await).await
     }
 }

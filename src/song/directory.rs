@@ -20,7 +20,7 @@ use crate::id::{SongId, UserId};
 use crate::provider::gate::TaskSlot;
 use crate::store::row::InboxRow;
 use crate::store::songs::Stored;
-use crate::store::{StoreError, nodes, songs};
+use crate::store::{self, StoreError, nodes, songs};
 use crate::time::Time;
 
 pub struct Directory {
@@ -68,8 +68,22 @@ impl Directories {
 
     /// The one that keeps this song.
     pub fn of(&self, song: SongId) -> &Addr<Directory> {
+        &self.each[self.place(song)]
+    }
+
+    fn place(&self, song: SongId) -> usize {
         let spread = song.0.as_u64_pair().1.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        &self.each[usize::try_from(spread).unwrap_or(0) % self.each.len()]
+        usize::try_from(spread).unwrap_or(0) % self.each.len()
+    }
+
+    /// Those of these songs that nobody looks after.
+    pub async fn unknown(&self, songs: Vec<SongId>) -> Vec<SongId> {
+        let mut shares: Vec<Vec<SongId>> = vec![Vec::new(); self.each.len()];
+        for song in songs {
+            shares[self.place(song)].push(song);
+        }
+        let asked = self.each.iter().zip(shares).map(|(directory, songs)| directory.send(Unknown { songs }));
+        futures_util::future::join_all(asked).await.into_iter().flatten().flatten().collect()
     }
 
     /// Tells a song that something happened, and answers once that is durable.
@@ -236,23 +250,24 @@ impl Directory {
 
 /// Loads songs for their actors; takes those that no living node owns.
 async fn load(world: &World, ids: &[SongId]) -> Result<Vec<Stored>, StoreError> {
-    let client = world.pool.get().await?;
-    let mut stored = songs::load_many(&client, ids).await?;
     let node = world.journal.node();
-    for one in &mut stored {
-        if one.owner != Some((node.id, node.epoch)) && nodes::claim(&client, node, one.song.id).await? {
-            // Between reading and claiming the former owner may have written: read again.
-            if let Some(fresh) = songs::load(&client, one.song.id).await? {
-                *one = fresh;
+    store::ask(&world.pool, async |client| {
+        let mut stored = songs::load_many(client, ids).await?;
+        for one in &mut stored {
+            if one.owner != Some((node.id, node.epoch)) && nodes::claim(client, node, one.song.id).await? {
+                // Between reading and claiming the former owner may have written: read again.
+                if let Some(fresh) = songs::load(client, one.song.id).await? {
+                    *one = fresh;
+                }
             }
         }
-    }
-    Ok(stored)
+        Ok(stored)
+    })
+    .await
 }
 
 async fn allowed(world: &World, song: SongId, by: &UserId) -> Result<(), TellError> {
-    let look = async { songs::load_own(&world.pool.get().await?, song, by).await };
-    match look.await {
+    match store::ask(&world.pool, async |client| songs::load_own(client, song, by).await).await {
         Ok(Some(_)) => Ok(()),
         Ok(None) => Err(TellError::NotFound),
         Err(error) => {
@@ -299,6 +314,24 @@ impl Handler<Find> for Directory {
             }
         }
         Box::pin(async move { heard.await.unwrap_or(Err(TellError::Unavailable)) })
+    }
+}
+
+/// Which of these songs have neither an actor nor a time to be woken at.
+#[derive(Message)]
+#[rtype(result = "Vec<SongId>")]
+struct Unknown {
+    songs: Vec<SongId>,
+}
+
+impl Handler<Unknown> for Directory {
+    type Result = Vec<SongId>;
+
+    fn handle(&mut self, Unknown { songs }: Unknown, _: &mut Context<Self>) -> Self::Result {
+        let awake = |song: &SongId| self.awake.get(song).is_some_and(Addr::connected);
+        let known =
+            |song: &SongId| awake(song) || self.waking.contains_key(song) || self.asleep.contains_key(song);
+        songs.into_iter().filter(|song| !known(song)).collect()
     }
 }
 

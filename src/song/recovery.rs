@@ -18,6 +18,8 @@ const PAGE: i64 = 1000;
 const EVERY: Duration = Duration::from_secs(1);
 /// Every so many rounds running songs of nobody are looked for, too.
 const THOROUGH_EVERY: u32 = 10;
+/// Every so many rounds this node's own songs are counted over: the net under everything else (OPS-2).
+const COUNT_EVERY: u32 = 60;
 
 /// Runs until the lease is lost.
 pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
@@ -27,6 +29,17 @@ pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
             Ok(0) => {}
             Ok(taken) => tracing::info!(songs = taken, "took up songs whose owner is gone"),
             Err(error) => tracing::warn!(%error, "could not look for songs without an owner"),
+        }
+        let doubt = world.journal.take_doubt();
+        if doubt || round % COUNT_EVERY == COUNT_EVERY - 1 {
+            match pick_up(&world, &directories).await {
+                Ok(0) => {}
+                Ok(found) => tracing::warn!(songs = found, "picked up songs that nobody looked after"),
+                Err(error) => {
+                    tracing::warn!(%error, "could not look for songs that nobody looks after");
+                    world.journal.doubt();
+                }
+            }
         }
         round += 1;
         tokio::time::sleep(EVERY).await;
@@ -59,6 +72,19 @@ async fn take_over(world: &World, directories: &Directories, thorough: bool) -> 
             return Ok(total);
         }
     }
+}
+
+/// Songs that run here by the database, and of which no directory knows: their creation was committed and
+/// its answer lost, or a take-over broke off halfway.
+async fn pick_up(world: &World, directories: &Directories) -> Result<usize, StoreError> {
+    let running = nodes::running(&world.pool.get().await?, world.journal.node()).await?;
+    let now = world.clock.now();
+    let mut found = 0;
+    for song in directories.unknown(running).await {
+        found += 1;
+        directories.of(song).do_send(Rest { song, due: Some(now), slot: None, actor: None });
+    }
+    Ok(found)
 }
 
 /// Polls that are overdue are spread, so that the provider is not asked for everything at once

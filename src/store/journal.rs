@@ -8,6 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use metrics::{counter, gauge, histogram};
@@ -149,7 +150,12 @@ struct Waiting {
 pub struct Journal {
     lanes: Arc<[mpsc::Sender<Waiting>]>,
     node: NodeKey,
+    in_doubt: Arc<AtomicBool>,
 }
+
+/// Whoever waits for a commit is told after this long that nobody knows: soon enough for a provider that
+/// waits for its callback's answer (15 s), and longer than a database takes to start again.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 impl Journal {
     /// The handle, and the writers to be spawned, which end when all handles are gone. `changed` is told
@@ -160,6 +166,7 @@ impl Journal {
         settings: &Settings,
         changed: impl Fn(SongChanged) + Clone + Send + 'static,
     ) -> (Self, Vec<Lane>) {
+        let in_doubt = Arc::new(AtomicBool::new(false));
         let lanes = (0..settings.lanes.max(1)).map(|_| {
             let (queue, waiting) = mpsc::channel(settings.queue_max);
             let writer = Writer {
@@ -169,12 +176,13 @@ impl Journal {
                 changed: Box::new(changed.clone()),
                 session: None,
                 away: false,
+                in_doubt: in_doubt.clone(),
                 clock: Clock,
             };
             (queue, Box::pin(writer.run(waiting)) as Lane)
         });
         let (queues, writers): (Vec<_>, Vec<_>) = lanes.unzip();
-        (Self { lanes: queues.into(), node }, writers)
+        (Self { lanes: queues.into(), node, in_doubt }, writers)
     }
 
     pub fn node(&self) -> NodeKey {
@@ -189,7 +197,21 @@ impl Journal {
     pub async fn commit(&self, entry: Entry) -> Result<Committed, CommitError> {
         let (answer, heard) = oneshot::channel();
         self.lane(&entry).try_send(Waiting { entry, answer }).map_err(|_| CommitError::Busy)?;
-        heard.await.unwrap_or(Err(CommitError::Away))
+        match tokio::time::timeout(ANSWER_WITHIN, heard).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) | Err(_) => Err(CommitError::Away),
+        }
+    }
+
+    /// Whether, since last asked, something was written or may have been of which nobody heard: a song
+    /// may run that nobody looks after.
+    pub fn take_doubt(&self) -> bool {
+        self.in_doubt.swap(false, Ordering::AcqRel)
+    }
+
+    /// What [`Journal::take_doubt`] took could not be looked into.
+    pub fn doubt(&self) {
+        self.in_doubt.store(true, Ordering::Release);
     }
 }
 
@@ -213,6 +235,7 @@ struct Writer {
     session: Option<Session>,
     /// The last batch was given up: try the next ones once, not with all the patience.
     away: bool,
+    in_doubt: Arc<AtomicBool>,
     clock: Clock,
 }
 
@@ -274,6 +297,7 @@ impl Writer {
             }
         }
         self.away = true;
+        self.in_doubt.store(true, Ordering::Release);
         refuse(batch, &CommitError::Away);
     }
 
@@ -328,7 +352,10 @@ impl Writer {
             (self.changed)(change);
         }
         for (answer, committed) in answers {
-            drop(answer.send(Ok(committed)));
+            if answer.send(Ok(committed)).is_err() {
+                // Whoever asked has stopped waiting.
+                self.in_doubt.store(true, Ordering::Release);
+            }
         }
     }
 
@@ -629,16 +656,8 @@ impl Session {
                         verdict.told = told(&found).filter(|_| row.event.is_some());
                     }
                 }
-                Entry::Create(new) => {
-                    if verdict.committed == (Committed::Replay { song: new.song.id }) {
-                        verdict.committed = Committed::Created { song: new.song.id };
-                        let sql = "select u, (extract(epoch from at) * 1000)::bigint as at
-                                     from song_events where song_id = $1 and seq = 1";
-                        let found = self.client.query_opt(sql, &[&new.song.id.0]).await?;
-                        verdict.told = found.as_ref().and_then(told);
-                    }
-                }
-                Entry::Step(..) | Entry::Callback(_) => {}
+                // `create_song` knows its own song again.
+                Entry::Create(_) | Entry::Step(..) | Entry::Callback(_) => {}
             }
         }
         Ok(())

@@ -136,6 +136,23 @@ pub fn pool(postgres: &tokio_postgres::Config, size: usize) -> Result<deadpool_p
         .map_err(|error| error.to_string())
 }
 
+/// How long an answer to a question may take; a person waits for most of them.
+const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// Asks the pool. A database that hangs is away, as one that is gone.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] without a connection, or without an answer in time; and the question's own.
+pub async fn ask<T>(
+    pool: &deadpool_postgres::Pool,
+    question: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let asked = async { question(&pool.get().await?).await };
+    tokio::time::timeout(ASK_WITHIN, asked)
+        .await
+        .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))
+}
+
 mod embedded {
     refinery::embed_migrations!("migrations");
 }

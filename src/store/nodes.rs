@@ -93,6 +93,16 @@ pub async fn take_over(
     Ok(rows.iter().map(|row| SongId(row.get(0))).collect())
 }
 
+/// Songs that run here, as far as the database knows.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn running(client: &impl GenericClient, node: NodeKey) -> Result<Vec<SongId>, StoreError> {
+    let sql = "select song_id from tasks where ended_at is null and owner = $1 and epoch = $2";
+    let rows = client.query(sql, &[&node.id, &node.epoch]).await?;
+    Ok(rows.iter().map(|row| SongId(row.get(0))).collect())
+}
+
 /// Takes a song that no living node owns, so that its actor may write it; `false` when another node has it.
 ///
 /// # Errors

@@ -77,7 +77,8 @@ impl People {
     /// Each watcher knows each song as HTTP tells it, and was told everything once and in order.
     pub async fn have_seen_everything(&self) {
         for somebody in &self.each {
-            for (_, id) in &*somebody.ordered.borrow() {
+            let ordered = somebody.ordered.borrow().clone();
+            for (_, id) in &ordered {
                 let song = somebody.until_answered(|| somebody.get(id)).await;
                 let seen = async {
                     while somebody.follower.borrow().compare(&song.body).is_err() {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 pub use audit::audit;
 pub use cable::Cable;
-pub use person::{Answer, Person};
+pub use person::Person;
 pub use provider::Provider;
 pub use server::{Server, Setup, shared, simulator};
 pub use socket::Socket;

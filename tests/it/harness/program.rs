@@ -3,8 +3,10 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 
 use songflight::id;
 use tokio::sync::oneshot;
@@ -15,7 +17,7 @@ use super::within;
 pub struct Program {
     child: Option<Child>,
     pid: u32,
-    /// Ends the program when this process is gone, which `Drop` cannot.
+    /// Ends the program and removes its folder when this process is gone, which `Drop` cannot.
     keeper: Option<Child>,
     log: PathBuf,
     /// Where it says it can be reached: `http://127.0.0.1:…`.
@@ -24,11 +26,32 @@ pub struct Program {
 
 pub type Variables = Vec<(String, String)>;
 
+/// A folder that goes with the last who knows it.
+#[derive(Clone, Debug)]
+pub struct Folder(Arc<Removed>);
+
+#[derive(Debug)]
+struct Removed(PathBuf);
+
+impl Deref for Folder {
+    type Target = Path;
+
+    fn deref(&self) -> &Path {
+        &self.0.0
+    }
+}
+
+impl Drop for Removed {
+    fn drop(&mut self) {
+        drop(std::fs::remove_dir_all(&self.0));
+    }
+}
+
 /// A new, empty folder.
-pub fn folder() -> PathBuf {
+pub fn folder() -> Folder {
     let dir = std::env::temp_dir().join(format!("songflight-it-{}", id::fresh().simple()));
     std::fs::create_dir_all(&dir).expect("a folder");
-    dir
+    Folder(Arc::new(Removed(dir)))
 }
 
 /// The program with nothing configured but `variables`.
@@ -69,7 +92,9 @@ impl Program {
         });
         let pid = child.id();
         let keeper = Command::new("sh")
-            .args(["-c", "cat >/dev/null; kill -9 \"$0\" 2>/dev/null", &pid.to_string()])
+            .args(["-c", "cat >/dev/null; kill -9 \"$0\" 2>/dev/null; rm -rf \"$1\""])
+            .arg(pid.to_string())
+            .arg(home)
             .stdin(Stdio::piped())
             .spawn()
             .expect("a shell");

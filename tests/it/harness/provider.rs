@@ -42,7 +42,6 @@ struct Shared {
 /// An order as it came.
 #[derive(Clone, Debug)]
 pub struct Order {
-    pub path: String,
     /// The header `Idempotency-Key`.
     pub key: String,
     pub callback: String,
@@ -171,7 +170,6 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
     };
     let task = id::fresh().simple().to_string();
     let order = Order {
-        path: route.to_owned(),
         key: header("idempotency-key"),
         callback: body["callBackUrl"].as_str().unwrap_or_default().to_owned(),
         task: task.clone(),

@@ -1,8 +1,6 @@
 //! Servers: one with a quick simulator shared by most tests, and others with databases, providers and
 //! settings of their own.
 
-use std::path::PathBuf;
-
 use reqwest::Client;
 use serde_json::{Value, json};
 use songflight::id;
@@ -12,7 +10,7 @@ use tokio_postgres::config::Host;
 use tokio_postgres::{Config, NoTls};
 
 use super::person::{Person, client};
-use super::program::{Program, Variables, folder};
+use super::program::{Folder, Program, Variables, folder};
 
 /// The key all servers here sign with.
 pub const SECRET: &str = "a key for tests that is long enough for HS256";
@@ -20,7 +18,7 @@ pub const SECRET: &str = "a key for tests that is long enough for HS256";
 /// A server to be started: again on the same database and address after it was stopped.
 #[derive(Clone)]
 pub struct Setup {
-    pub home: PathBuf,
+    pub home: Folder,
     pub database: Config,
     variables: Variables,
 }
@@ -34,7 +32,7 @@ pub struct Server {
 /// A simulator that stays with the test.
 pub struct Simulator {
     pub program: Program,
-    home: PathBuf,
+    _home: Folder,
 }
 
 impl Setup {
@@ -145,7 +143,7 @@ impl Simulator {
     async fn start() -> Self {
         let home = folder();
         let program = Program::start(&home, &["simulator", "--bind", "127.0.0.1:0"], &Vec::new()).await;
-        let simulator = Self { program, home };
+        let simulator = Self { program, _home: home };
         simulator.steer(json!({"latency": {"lyrics_ms": [20, 60], "music_ms": [80, 200]}})).await;
         simulator
     }
@@ -164,11 +162,5 @@ impl Simulator {
     pub async fn stats(&self) -> Value {
         let stats = Client::get(&client(), format!("{}/control/stats", self.program.url)).send().await;
         stats.expect("the simulator answers").json().await.expect("figures")
-    }
-}
-
-impl Drop for Simulator {
-    fn drop(&mut self) {
-        drop(std::fs::remove_dir_all(&self.home));
     }
 }

@@ -96,7 +96,7 @@ impl Socket {
     }
 
     /// Reads on to the end; answers the code it was closed with.
-    pub async fn to_the_end(&mut self) -> Option<u16> {
+    pub async fn closed_with(&mut self) -> Option<u16> {
         while self.next("the socket to close").await.is_some() {}
         self.closed
     }
