@@ -1,102 +1,135 @@
-//! The figures, as a table that says what each of them measures.
+//! What is shown: progress while it runs, and a table at the end.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::cell::RefCell;
+use std::io::{IsTerminal, Write};
+use std::rc::Rc;
+use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use serde_json::Value;
+use songflight::time::Clock;
 
-use crate::Created;
-use crate::machine::Effort;
+use super::figures::{Seen, Times};
+use super::process::Usage;
+use super::scenario::Scenario;
+use super::stage::Look;
 
-pub struct Report<'a> {
-    pub songs: usize,
-    pub users: usize,
-    pub latency: (u64, u64),
-    pub all: Duration,
-    pub begun: Instant,
-    pub created: &'a [Created],
-    /// How each song ended, and when its client saw it.
-    pub ended: &'a HashMap<String, (String, Instant)>,
-    pub left: &'a HashMap<String, Instant>,
-    pub intents: &'a HashMap<String, String>,
-    pub effort: Effort,
-    pub wrong: &'a [String],
-    pub stats: Value,
+pub fn title(scenario: &Scenario) {
+    let [least, most] = scenario.latency();
+    println!(
+        "\n  {} songs ({}) ordered at once by {} people; the provider takes {} to {}",
+        scenario.songs,
+        scenario.mode.as_str(),
+        scenario.users(),
+        time(Some(Duration::from_millis(least))),
+        time(Some(Duration::from_millis(most))),
+    );
+    if cfg!(debug_assertions) {
+        println!("  a development build: its figures say nothing about speed");
+    }
+    println!();
 }
 
-impl Report<'_> {
-    /// Prints it; `false` when something was wrong.
-    pub fn print(&self) -> bool {
-        let ready = self.ended.values().filter(|(status, _)| status == "ready").count();
-        let (songs, seconds) = (self.songs.max(1) as f64, self.all.as_secs_f64());
-        let create = histogram(self.created.iter().map(|created| created.took));
-        let last_answer = self.created.iter().map(|created| created.asked + created.took).max();
-        let ends = self.created.iter().filter_map(|created| {
-            let (_, at) = self.ended.get(&created.song)?;
-            Some(at.duration_since(created.asked))
-        });
-        let to_socket = self.ended.iter().filter_map(|(song, (_, at))| {
-            let left = self.left.get(self.intents.get(song)?)?;
-            Some(at.saturating_duration_since(*left))
-        });
-        println!("\n  {} songs at once, {} users with a socket each", self.songs, self.users);
-        println!("  simulated provider: {} to {} ms a song\n", self.latency.0, self.latency.1);
-        row("ready", &format!("{ready} of {}", self.songs));
-        row(
-            "asking took",
-            &last_answer.map_or(String::new(), |at| seconds_of(at.duration_since(self.begun))),
-        );
-        row("all ended after", &seconds_of(self.all));
-        row("songs per second, start to end", &format!("{:.0}", self.ended.len() as f64 / seconds));
-        row("create, asked to answered", &spread(&create));
-        row("complete callback leaves → `ready` at the client", &spread(&histogram(to_socket)));
-        row("song, asked to `ready` at the client", &spread(&histogram(ends)));
-        let effort = &self.effort;
-        row(
-            "server memory, now / largest",
-            &format!("{} / {} MiB", effort.rss_kib / 1024, effort.peak_kib / 1024),
-        );
-        row("CPU per song: server", &format!("{:.2} ms", effort.server_ms as f64 / songs));
-        row("CPU per song: Postgres", &format!("{:.2} ms", effort.postgres_ms as f64 / songs));
-        row("CPU per song: clients and simulator", &format!("{:.2} ms", effort.here_ms as f64 / songs));
-        row("commits per song", &format!("{:.2}", effort.commits as f64 / songs));
-        row("WAL per song", &format!("{:.1} KiB", effort.wal_bytes as f64 / 1024.0 / songs));
-        row(
-            "submissions / doubled intents",
-            &format!("{} / {}", self.stats["accepted"], self.stats["duplicates_of_intent"]),
-        );
-        let checks = if self.wrong.is_empty() {
-            "complete, in order, as stored".to_owned()
-        } else {
-            format!("{} WRONG", self.wrong.len())
-        };
-        row("what the clients saw", &checks);
-        for wrong in self.wrong.iter().take(10) {
-            println!("    {wrong}");
+/// One line that is written over and over, where somebody sees it.
+pub async fn show_progress(seen: Rc<RefCell<Seen>>, songs: usize) {
+    while std::io::stderr().is_terminal() {
+        {
+            let seen = seen.borrow();
+            let passed = seen.began.map(|began| Clock.monotonic().duration_since(began)).unwrap_or_default();
+            let done = (seen.ready + seen.lost) * 30 / songs.max(1);
+            let bar: String = (0..30).map(|at| if at < done { '█' } else { '·' }).collect();
+            eprint!(
+                "\r  {bar}  created {}  with a clip {}  ready {}/{songs}  {:.1} s ",
+                seen.created,
+                seen.with_clip,
+                seen.ready,
+                passed.as_secs_f64()
+            );
+            let _ = std::io::stderr().flush();
         }
-        println!();
-        ready == self.songs && self.wrong.is_empty() && self.stats["duplicates_of_intent"] == 0
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 
-fn row(what: &str, value: &str) {
-    println!("  {what:<50} {value}");
-}
-
-fn histogram(durations: impl Iterator<Item = Duration>) -> Histogram<u64> {
-    let mut histogram = Histogram::new(3).expect("three digits");
-    for duration in durations {
-        histogram += u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+pub fn print(scenario: &Scenario, seen: &Seen, before: &Look, after: &Look, faults: &[String], over: bool) {
+    if std::io::stderr().is_terminal() {
+        eprintln!();
     }
-    histogram
+    let songs = scenario.songs.max(1);
+    let took = seen.began.zip(seen.ended).map(|(began, ended)| ended.duration_since(began));
+    let rate = took.map_or(0.0, |took| seen.ready as f64 / took.as_secs_f64());
+    println!("  {} of {songs} ready after {} ({rate:.0} songs/s)\n", seen.ready, time(took));
+    println!("                              p50        p99        max");
+    row("create", &seen.creates);
+    row("callback to socket", &seen.callbacks);
+    row("order to ready", &seen.whole);
+    println!("\n                              CPU    per song     memory       peak");
+    usage("server", before.server, after.server, songs);
+    usage("Postgres", before.postgres, after.postgres, songs);
+    usage("this, with the provider", Some(before.here), Some(after.here), songs);
+    if let (Some(before), Some(after)) = (before.database, after.database) {
+        let each = |index: usize| (after[index] - before[index]) as f64 / songs as f64;
+        println!(
+            "\n  per song: {:.2} transactions, {:.0} bytes of WAL, {:.3} syncs",
+            each(0),
+            each(1),
+            each(2)
+        );
+    }
+    if let (Some(before), Some(after)) = (before.journal_commits, after.journal_commits) {
+        println!("  the journal: {:.3} commits per song", (after - before) as f64 / songs as f64);
+    }
+    if let Some([accepted, twice]) = after.orders {
+        println!("  the provider: {accepted} orders, {twice} of them twice");
+    }
+    println!(
+        "\n  create: from the request to the whole answer, {songs} at the same moment. callback to socket: from \
+         the\n  simulator's writing the callback to its event's being read from the socket, by one clock \
+         ({} of them).",
+        seen.callbacks.count()
+    );
+    verdict(seen, faults, over);
 }
 
-fn spread(histogram: &Histogram<u64>) -> String {
-    let ms = |quantile| histogram.value_at_quantile(quantile) as f64 / 1000.0;
-    format!("p50 {:.1} ms, p99 {:.1} ms, max {:.1} ms  (n {})", ms(0.5), ms(0.99), ms(1.0), histogram.len())
+fn verdict(seen: &Seen, faults: &[String], over: bool) {
+    if over && faults.is_empty() {
+        println!("  Every event of every song came, once and in order; every song is as HTTP tells it.\n");
+        return;
+    }
+    if !over {
+        println!("\n  Gave up waiting: {} are ready, {} were lost.", seen.ready, seen.lost);
+    }
+    println!("\n  {} faults:", faults.len());
+    for fault in faults.iter().take(10) {
+        println!("    {fault}");
+    }
+    println!();
 }
 
-fn seconds_of(duration: Duration) -> String {
-    format!("{:.2} s", duration.as_secs_f64())
+fn row(name: &str, times: &Times) {
+    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| time(times.quantile(share)));
+    println!("  {name:<20} {p50:>10} {p99:>10} {max:>10}");
+}
+
+fn usage(name: &str, before: Option<Usage>, after: Option<Usage>, songs: usize) {
+    let (Some(before), Some(after)) = (before, after) else { return };
+    let cpu = after.cpu.saturating_sub(before.cpu);
+    let each = cpu / u32::try_from(songs).unwrap_or(u32::MAX);
+    println!(
+        "  {name:<23} {:>7} {:>11} {:>10} {:>10}",
+        time(Some(cpu)),
+        time(Some(each)),
+        memory(Some(after.memory_kib)),
+        memory(after.peak_kib)
+    );
+}
+
+fn memory(kib: Option<u64>) -> String {
+    kib.map_or_else(|| "–".to_owned(), |kib| format!("{:.1} MiB", kib as f64 / 1024.0))
+}
+
+fn time(time: Option<Duration>) -> String {
+    let Some(time) = time else { return "–".to_owned() };
+    match time.as_secs_f64() {
+        seconds if seconds >= 1.0 => format!("{seconds:.2} s"),
+        seconds => format!("{:.2} ms", seconds * 1000.0),
+    }
 }

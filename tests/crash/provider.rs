@@ -1,0 +1,119 @@
+//! The provider that outlives all kills: a simulator in this process that behaves badly on purpose, and a
+//! record of what it was asked to do and what it told.
+
+use std::collections::BTreeMap;
+use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use songflight::id::CallKey;
+use songflight::simulator::{self, Latency, Options, Seen, Simulator, Told};
+use songflight::time::Clock;
+
+use super::harness::person::client;
+
+pub struct Provider {
+    simulator: Simulator,
+    record: Arc<Mutex<Record>>,
+}
+
+/// By task and call, then by attempt.
+type Record = BTreeMap<(String, u8), BTreeMap<u16, Order>>;
+
+/// One submission that was taken.
+#[derive(Debug, Default)]
+struct Order {
+    accepted: Vec<Instant>,
+    /// When the service first took a callback saying that it is alive.
+    reported: Option<Instant>,
+}
+
+pub struct Submissions {
+    pub accepted: usize,
+    /// Orders that were paid for although an earlier one of the same call may have arrived.
+    pub possible_duplicates: usize,
+}
+
+/// From recording an intent to the provider's having it. A report that comes in between is too late.
+const UNDER_WAY: Duration = Duration::from_millis(1_500);
+
+impl Provider {
+    pub async fn start(seed: u64) -> Self {
+        let record = Arc::new(Mutex::new(Record::new()));
+        let writing = record.clone();
+        let options = Options {
+            latency: Latency { lyrics_ms: [100, 300], music_ms: [150, 400] },
+            seed,
+            observer: Some(Arc::new(move |seen: Seen| write(&mut writing.lock().unwrap(), seen))),
+            ..Options::default()
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let provider = Self { simulator: simulator::start(listener, options).expect("a simulator"), record };
+        provider
+            .steer(json!({
+                "loss": 0.1, "duplicate": 0.2, "reorder": true, "drop_answer": 0.03, "http_500": 0.02,
+                "answer_delay_ms": 30, "callback_retry_ms": [200, 500, 1000, 2000],
+            }))
+            .await;
+        provider
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/suno", self.simulator.address())
+    }
+
+    /// Nothing more goes wrong, so that everything ends.
+    pub async fn be_kind(&self) {
+        self.steer(json!({"loss": 0, "duplicate": 0, "drop_answer": 0, "http_500": 0})).await;
+    }
+
+    async fn steer(&self, change: Value) {
+        let control = client().post(format!("http://{}/control", self.simulator.address())).json(&change);
+        assert!(control.send().await.expect("an answer").status().is_success(), "{change}");
+    }
+
+    pub async fn stats(&self) -> Value {
+        let stats = client().get(format!("http://{}/control/stats", self.simulator.address()));
+        stats.send().await.expect("an answer").json().await.expect("figures")
+    }
+
+    /// Another order of a call only where no callback had said that the one before is alive (PROV-5).
+    pub fn check(&self) -> Submissions {
+        let record = self.record.lock().unwrap();
+        let mut submissions = Submissions { accepted: 0, possible_duplicates: 0 };
+        for ((task, call), orders) in &*record {
+            let mut before: Option<&Order> = None;
+            for (attempt, order) in orders.iter().filter(|(_, order)| !order.accepted.is_empty()) {
+                assert_eq!(order.accepted.len(), 1, "{task}.{call}.{attempt} was accepted twice");
+                submissions.accepted += 1;
+                if let Some(before) = before {
+                    submissions.possible_duplicates += 1;
+                    let known = before.reported.is_some_and(|at| at + UNDER_WAY < order.accepted[0]);
+                    assert!(
+                        !known,
+                        "{task}.{call}.{attempt} was submitted though the one before was reported"
+                    );
+                }
+                before = Some(order);
+            }
+        }
+        submissions
+    }
+}
+
+fn write(record: &mut Record, seen: Seen) {
+    let now = Clock.monotonic();
+    match seen {
+        Seen::Accepted { intent } => order(record, intent).accepted.push(now),
+        Seen::CallbackTaken { intent, told: Told::Text | Told::First | Told::Complete } => {
+            order(record, intent).reported.get_or_insert(now);
+        }
+        Seen::CallbackTaken { .. } | Seen::CallbackLeaves { .. } => {}
+    }
+}
+
+fn order<'a>(record: &'a mut Record, intent: &str) -> &'a mut Order {
+    let key: CallKey = intent.parse().expect("every order names its call");
+    record.entry((key.task.to_string(), key.call)).or_default().entry(key.attempt).or_default()
+}
