@@ -1,7 +1,7 @@
 # `make` alone lists what there is. The work is in cargo and in .ci/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup fmt lint doc load clean-data
+.PHONY: help run test setup fmt lint doc load autobahn clean-data
 
 help: ## This list
 	@printf '\n  \033[1mSongflight\033[0m  the backend for apps that make songs with AI\n\n'
@@ -32,6 +32,9 @@ doc: ## Build the code's documentation and say where it is
 load: setup ## Measure: 1,000 songs at once, each followed over a socket (about 10 s)
 	@cargo build --release --workspace --quiet
 	@target/release/songflight-loadtest
+
+autobahn: ## The WebSocket against Autobahn's fuzzing client (needs Python 2.7; about 2 min)
+	@tests/autobahn/run
 
 clean-data: ## Remove the development database, key and assets
 	@.ci/clean-data
