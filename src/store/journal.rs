@@ -268,7 +268,12 @@ impl Writer {
     }
 
     /// Brings a batch to an end: written, refused, or given up.
-    async fn persist(&mut self, batch: Vec<Waiting>) {
+    async fn persist(&mut self, mut batch: Vec<Waiting>) {
+        // Whoever gave up was told that nothing is known to be written, and decided again since.
+        batch.retain(|waiting| !waiting.answer.is_closed());
+        if batch.is_empty() {
+            return;
+        }
         let tries = if self.away { &RETRIES[..1] } else { &RETRIES[..] };
         let mut again = false;
         for delay in tries.iter().copied().map(Some).chain([None]) {
@@ -311,7 +316,10 @@ impl Writer {
         for Waiting { entry, answer } in batch {
             tracing::error!(%error, "a row was refused and put aside");
             counter!("songflight_journal_refused_total").increment(1);
-            if let Err(error) = self.put_aside(&entry, &error).await {
+            let put_aside = tokio::time::timeout(self.settings.patience, self.put_aside(&entry, &error));
+            let aside =
+                put_aside.await.unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".into())));
+            if let Err(error) = aside {
                 tracing::error!(%error, ?entry, "and could not even be put aside");
             }
             drop(answer.send(Err(CommitError::Refused(error.clone()))));
@@ -643,13 +651,25 @@ impl Session {
     ) -> Result<(), StoreError> {
         let sql = "select e.u, (extract(epoch from e.at) * 1000)::bigint as at
                      from tasks t left join song_events e on e.song_id = t.song_id and e.seq = $5
-                    where t.id = $1 and t.version = $2 + 1 and t.owner = $3 and t.epoch = $4";
+                    where t.id = $1 and t.version = $2 + 1 and t.owner = $3 and t.epoch = $4
+                      and t.seq = $5 and t.run is not distinct from $6 and t.progress = $7";
         for (waiting, verdict) in batch.iter().zip(verdicts) {
             match &waiting.entry {
                 Entry::Step(row, _) if verdict.committed == Committed::Stale => {
                     let found = self
                         .client
-                        .query_opt(sql, &[&row.head.0, &row.version, &node.id, &node.epoch, &row.seq])
+                        .query_opt(
+                            sql,
+                            &[
+                                &row.head.0,
+                                &row.version,
+                                &node.id,
+                                &node.epoch,
+                                &row.seq,
+                                &row.run,
+                                &row.progress,
+                            ],
+                        )
                         .await?;
                     if let Some(found) = found {
                         verdict.committed = Committed::Moved;

@@ -26,10 +26,12 @@ moved as (
      where t.id = b.head and t.version = b.version and t.owner = $1 and t.epoch = $2
        and (b.reserved is null or exists (
             select from credit_entries c where c.task_id = b.reserved and c.reason = 'reserve'))
-    returning t.id as head
+    -- By its place, not by its head: of two entries for one version only one is taken, and only its
+    -- rows are written.
+    returning b.ord
 ),
 m as materialized (
-    select b.* from b join moved using (head)
+    select b.* from b join moved using (ord)
 ),
 settled as materialized (
     select m.user_id, m.song_id, m.ord, s.*
