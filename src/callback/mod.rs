@@ -38,17 +38,13 @@ pub struct Callbacks {
 }
 
 pub fn routes(routes: &mut web::ServiceConfig) {
-    routes.service(
-        web::resource("/callbacks/{provider}/{task}/{token}")
-            .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
-            .route(web::post().to(receive)),
-    );
+    routes.service(web::resource("/callbacks/{provider}/{task}/{token}").route(web::post().to(receive)));
 }
 
 async fn receive(
     callbacks: web::Data<Callbacks>,
     path: web::Path<(String, String, String)>,
-    body: web::Bytes,
+    payload: web::Payload,
 ) -> HttpResponse {
     let (provider, key, token) = path.into_inner();
     // Nothing else happens before this: whoever cannot name the secret learns nothing (CB-1).
@@ -61,6 +57,15 @@ async fn receive(
         count("limited");
         let busy = Problem::new(Kind::RateLimited, "Too many callbacks at once; send it again.");
         return busy.after(Duration::from_secs(1)).error_response();
+    };
+    let body = match payload.to_bytes_limited(BODY_BYTES_MAX).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(_)) => return Problem::invalid_at("", "the body could not be read").error_response(),
+        Err(_) => {
+            count("too large");
+            let detail = format!("At most {BODY_BYTES_MAX} bytes.");
+            return Problem::new(Kind::TooLarge, detail).error_response();
+        }
     };
     let outcome = callbacks.take(member, key, body).await;
     count(outcome.as_str());
