@@ -56,7 +56,7 @@ pub const CREATE: Shape = &[
         FieldKind::Integer { min: 1, max: VARIANTS_MAX as i64 },
         "How many variants; default: what the provider makes at once.",
     ),
-    field("preview", FieldKind::Flag, "Charges nothing."),
+    field("preview", FieldKind::Flag, "Charges nothing; not offered yet, so only `false`."),
     field(
         "on_busy",
         FieldKind::Word(&["wait", "refuse"]),
@@ -117,6 +117,10 @@ fn contradictions(body: &Body) -> Vec<FieldError> {
     }
     if !lyrics_first && instrumental && body.text("lyrics").is_some() {
         errors.push(error_at("lyrics", "an instrumental has none"));
+    }
+    if body.flag("preview") == Some(true) {
+        // A preview charges nothing: without a limit of its own anybody could order songs for ever.
+        errors.push(error_at("preview", "previews are not offered here"));
     }
     if body.text("prompt").is_none() && (lyrics_first || body.text("lyrics").is_none()) {
         let detail = if lyrics_first { "is required" } else { "is required, unless there are lyrics" };
