@@ -217,8 +217,9 @@ create table failed_jobs (
     notes text
 );
 
--- Makes the days' partitions from yesterday to a week ahead; called at start and every hour.
-create function make_days() returns void language plpgsql as $$
+-- Makes the days' partitions from yesterday to a week ahead; called at start and every hour. Both wait for
+-- their locks at most a second: behind a long reader (a dump) they would hold up every insert after them.
+create function make_days() returns void language plpgsql set lock_timeout = '1s' as $$
 declare
     day date;
 begin
@@ -237,7 +238,7 @@ end $$;
 select make_days();
 
 -- Drops the days that are no longer kept, whole: nothing is deleted row by row. Answers how many.
-create function drop_days(p_keep integer) returns integer language plpgsql as $$
+create function drop_days(p_keep integer) returns integer language plpgsql set lock_timeout = '1s' as $$
 declare
     old record;
     dropped integer := 0;

@@ -123,7 +123,7 @@ impl Node {
     pub async fn keep_alive(self, pool: Pool) {
         while !self.lease.is_lost() {
             let asked_at = self.clock.monotonic();
-            let beat = tokio::time::timeout(self.settings.lease, self.beat(&pool)).await;
+            let beat = tokio::time::timeout(self.settings.lease / 3, self.beat(&pool)).await;
             match beat {
                 Ok(Ok(true)) => self.lease.prolong(asked_at, self.settings.lease),
                 Ok(Ok(false)) => self.lease.lose(),

@@ -53,6 +53,8 @@ pub type ReplyTo = Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>;
 const LINGER: Duration = Duration::from_secs(20);
 /// A call starts at most this long after its intent was recorded.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
+/// A song whose step was refused by the database is looked at again after this.
+const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 /// A wait for the provider's limits that lasts longer is shown to the owner.
 const LIMIT_SHOWS: Duration = Duration::from_secs(1);
 
@@ -269,6 +271,9 @@ impl SongActor {
     // --- keeping ---
 
     fn adopt(&mut self, step: Step, view: Map<String, Value>, ctx: &mut Context<Self>) {
+        if resends(&step.song) > resends(&self.song) {
+            metrics::counter!("songflight_possible_duplicates_total").increment(1);
+        }
         self.song = step.song;
         self.version += 1;
         self.view = view;
@@ -291,8 +296,8 @@ impl SongActor {
     }
 
     /// What is in memory may not be what is stored: stop; whoever needs the song loads it again.
-    fn lost(&mut self, ctx: &mut Context<Self>) {
-        let again = self.song.phase.run().map(|_| self.world.clock.now() + Duration::from_secs(1));
+    fn lost(&mut self, pause: Duration, ctx: &mut Context<Self>) {
+        let again = self.song.phase.run().map(|_| self.world.clock.now() + pause);
         let slot = self.slot.take();
         self.directory.do_send(Rest { song: self.song.id, due: again, slot, actor: Some(ctx.address()) });
         ctx.stop();
@@ -387,8 +392,13 @@ impl Handler<Happened> for SongActor {
                     actor.arm_later(Duration::from_millis(200), ctx);
                     Err(TellError::Unavailable)
                 }
+                // A row that does not go in would not go in a second later either.
+                Err(CommitError::Refused(_)) => {
+                    actor.lost(REFUSED_PAUSE, ctx);
+                    Err(TellError::Unavailable)
+                }
                 Ok(_) | Err(_) => {
-                    actor.lost(ctx);
+                    actor.lost(Duration::from_secs(1), ctx);
                     Err(TellError::Unavailable)
                 }
             },
@@ -523,6 +533,10 @@ pub(super) fn holds_a_place(run: &Run) -> bool {
             CallState::Intent { .. } | CallState::Submitted { .. } | CallState::Unknown { .. }
         )
     })
+}
+
+fn resends(song: &Song) -> usize {
+    song.phase.run().map_or(0, Run::possible_duplicates)
 }
 
 fn not_after(song: &Song, key: CallKey) -> Option<Time> {

@@ -178,8 +178,11 @@ impl Directory {
         for (at, song) in &due {
             self.wheel.remove(&(*at, *song));
         }
-        let ids: Vec<SongId> =
-            due.iter().map(|(_, song)| *song).filter(|song| !self.awake.contains_key(song)).collect();
+        let ids: Vec<SongId> = due
+            .iter()
+            .map(|(_, song)| *song)
+            .filter(|song| !self.awake.get(song).is_some_and(Addr::connected))
+            .collect();
         if !ids.is_empty() {
             self.load(ids, ctx);
         }
@@ -371,7 +374,7 @@ impl Handler<Rest> for Directory {
             self.awake.remove(&song);
             metrics::gauge!("songflight_song_actors").decrement(1);
         }
-        if self.awake.contains_key(&song) {
+        if self.awake.get(&song).is_some_and(Addr::connected) {
             return;
         }
         if let Some(due) = due {

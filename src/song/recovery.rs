@@ -28,7 +28,11 @@ pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
         match take_over(&world, &directories, round % THOROUGH_EVERY == 0).await {
             Ok(0) => {}
             Ok(taken) => tracing::info!(songs = taken, "took up songs whose owner is gone"),
-            Err(error) => tracing::warn!(%error, "could not look for songs without an owner"),
+            Err(error) => {
+                // Some may be ours by now and in nobody's hands.
+                tracing::warn!(%error, "could not look for songs without an owner");
+                world.journal.doubt();
+            }
         }
         let doubt = world.journal.take_doubt();
         if doubt || round % COUNT_EVERY == COUNT_EVERY - 1 {

@@ -108,7 +108,7 @@ pub async fn connect(
     let (client, connection) = postgres.connect(tokio_postgres::NoTls).await?;
     actix::spawn(async move {
         if let Err(error) = connection.await {
-            tracing::warn!(%error, "a database connection ended");
+            tracing::info!(error = describe(&error), "a database connection ended");
         }
     });
     Ok(client)
@@ -132,6 +132,13 @@ pub fn pool(postgres: &tokio_postgres::Config, size: usize) -> Result<deadpool_p
         .create_timeout(Some(std::time::Duration::from_secs(5)))
         .recycle_timeout(Some(std::time::Duration::from_secs(5)))
         .runtime(deadpool_postgres::Runtime::Tokio1)
+        // A reader that was given up must not keep its connection busy.
+        .post_create(deadpool_postgres::Hook::async_fn(|client, _| {
+            Box::pin(async move {
+                let limit = format!("set statement_timeout = {}", ASK_WITHIN.as_millis());
+                client.batch_execute(&limit).await.map_err(deadpool_postgres::HookError::Backend)
+            })
+        }))
         .build()
         .map_err(|error| error.to_string())
 }
@@ -168,6 +175,13 @@ pub async fn migrate(postgres: &tokio_postgres::Config) -> Result<usize, String>
         .run_async(&mut client)
         .await
         .map_err(|error| format!("a migration failed: {error}"))?;
-    client.batch_execute("select make_days()").await.map_err(|error| error.to_string())?;
+    // Days are made a week ahead; if somebody reads for long just now, the hourly round makes up for it.
+    if let Err(error) = client.batch_execute("select make_days()").await {
+        tracing::warn!(error = describe(&error), "the coming days' partitions are made later");
+    }
+    // A log that came from another server (a restored dump) is not the one that clients' cursors speak of.
+    let epoch = "update event_log set epoch = epoch + 1, system_identifier = s.system_identifier::text
+                   from pg_control_system() s where event_log.system_identifier <> s.system_identifier::text";
+    client.batch_execute(epoch).await.map_err(|error| error.to_string())?;
     Ok(report.applied_migrations().len())
 }
