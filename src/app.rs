@@ -18,7 +18,7 @@ use actix_web::{App, HttpMessage, HttpServer, web};
 use deadpool_postgres::Pool;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use secrecy::{ExposeSecret, SecretString};
-use tracing_actix_web::{RequestId, TracingLogger};
+use tracing_actix_web::{RequestId, RootSpanBuilder, TracingLogger};
 
 use crate::api::{self, Api};
 use crate::auth::{self, Auth, CallbackKeys, Role};
@@ -130,13 +130,16 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let listener = listen(loaded)?;
     let address = listener.local_addr().map_err(cannot("the address"))?;
     let metrics = recorder();
+    actix::spawn(keep_up(metrics.clone()));
 
     let Database { postgres, private } = Database::open(config, &progress).await?;
     progress("Bringing the schema up to date …");
     store::migrate(&postgres).await.map_err(cannot("the database"))?;
     let pool = store::pool(&postgres, config.database.pool_size).map_err(cannot("the pool"))?;
     let node = enter(config, &pool, private.is_some(), clock).await.map_err(cannot("the database"))?;
-    actix::spawn(node.clone().keep_alive(pool.clone()));
+    // A connection of its own: readers that take all others must not cost the lease.
+    let lifeline = store::pool(&postgres, 1).map_err(cannot("the pool"))?;
+    actix::spawn(node.clone().keep_alive(lifeline));
     let keep_days = i32::try_from(config.realtime.events_keep_days).unwrap_or(i32::MAX - 1);
     actix::spawn(turn_days(pool.clone(), keep_days));
 
@@ -231,10 +234,9 @@ impl Running {
         self.node.lease.drain();
         self.realtime.close_all(4001, DRAIN).await;
         let calls = || self.world.calls.load(std::sync::atomic::Ordering::Acquire);
-        for _ in 0..100 {
-            if calls() == 0 {
-                break;
-            }
+        let asked = self.world.clock.monotonic();
+        let patience = self.world.rules.call_timeout + Duration::from_secs(1);
+        while calls() > 0 && self.world.clock.monotonic().duration_since(asked) < patience {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.server.stop(true).await;
@@ -314,10 +316,14 @@ async fn turn_days(pool: Pool, keep_days: i32) {
             client.query_one("select drop_days($1)", &[&(keep_days + 1)]).await?;
             Ok::<_, StoreError>(())
         };
-        if let Err(error) = turned.await {
-            tracing::warn!(%error, "the days' partitions could not be turned; trying again in an hour");
-        }
-        tokio::time::sleep(TURN_DAYS_EVERY).await;
+        let pause = match turned.await {
+            Ok(()) => TURN_DAYS_EVERY,
+            Err(error) => {
+                tracing::warn!(%error, "the days' partitions could not be turned; trying again in a minute");
+                TURN_DAYS_EVERY / 60
+            }
+        };
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -499,6 +505,14 @@ fn prices(config: &Config) -> BTreeMap<&'static str, Credits> {
     [("lyrics", prices.lyrics), ("generate", prices.generate)].into()
 }
 
+/// Histograms keep every sample until somebody asks or this is done.
+async fn keep_up(metrics: PrometheusHandle) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        metrics.run_upkeep();
+    }
+}
+
 /// One recorder for the whole process.
 fn recorder() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
@@ -551,7 +565,7 @@ fn serve(
             .app_data(realtime.clone())
             .wrap(cors)
             .wrap(from_fn(with_request_id))
-            .wrap(TracingLogger::default())
+            .wrap(TracingLogger::<Spans>::new())
             .route("/v1/ws", web::get().to(realtime::session::open))
             .configure(callback::routes)
             .configure(api::routes)
@@ -567,6 +581,25 @@ fn serve(
     }
     listener.set_nonblocking(true)?;
     Ok(server.listen(listener)?.run())
+}
+
+/// What log lines of a request carry. The route, never the path: callback urls hold their secret there.
+struct Spans;
+
+impl RootSpanBuilder for Spans {
+    fn on_request_start(request: &ServiceRequest) -> tracing::Span {
+        let id = request.extensions().get::<RequestId>().map(ToString::to_string);
+        let route = request.match_pattern();
+        tracing::info_span!(
+            "request",
+            method = %request.method(),
+            route = route.as_deref().unwrap_or("none"),
+            request_id = id.as_deref().unwrap_or(""),
+            user.id = tracing::field::Empty,
+        )
+    }
+
+    fn on_request_end<B: MessageBody>(_: tracing::Span, _: &Result<ServiceResponse<B>, actix_web::Error>) {}
 }
 
 /// Every answer names its request, as the logs do.
