@@ -57,6 +57,14 @@ select (now() at time zone 'utc')::date, b.provider, b.task, b.call, b.attempt, 
     as b (provider, task, call, attempt, body, outcome)
 on conflict do nothing";
 
+const READ_BACK: &str = "
+select b.ord, e.u, (extract(epoch from e.at) * 1000)::bigint as at
+  from unnest($1::uuid[], $2::bigint[], $3::bigint[], $6::jsonb[], $7::jsonb[])
+       with ordinality as b (head, version, seq, run, progress, ord)
+  join tasks t on t.id = b.head and t.version = b.version + 1 and t.owner = $4 and t.epoch = $5
+   and t.seq = b.seq and t.run is not distinct from b.run and t.progress = b.progress
+  left join song_events e on e.song_id = t.song_id and e.seq = b.seq";
+
 /// Something to be made durable.
 #[derive(Debug)]
 pub enum Entry {
@@ -649,36 +657,28 @@ impl Session {
         verdicts: &mut [Verdict],
         node: NodeKey,
     ) -> Result<(), StoreError> {
-        let sql = "select e.u, (extract(epoch from e.at) * 1000)::bigint as at
-                     from tasks t left join song_events e on e.song_id = t.song_id and e.seq = $5
-                    where t.id = $1 and t.version = $2 + 1 and t.owner = $3 and t.epoch = $4
-                      and t.seq = $5 and t.run is not distinct from $6 and t.progress = $7";
-        for (waiting, verdict) in batch.iter().zip(verdicts) {
-            match &waiting.entry {
-                Entry::Step(row, _) if verdict.committed == Committed::Stale => {
-                    let found = self
-                        .client
-                        .query_opt(
-                            sql,
-                            &[
-                                &row.head.0,
-                                &row.version,
-                                &node.id,
-                                &node.epoch,
-                                &row.seq,
-                                &row.run,
-                                &row.progress,
-                            ],
-                        )
-                        .await?;
-                    if let Some(found) = found {
-                        verdict.committed = Committed::Moved;
-                        verdict.told = told(&found).filter(|_| row.event.is_some());
-                    }
-                }
+        let stale: Vec<(usize, &StepRow)> = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(at, waiting)| match &waiting.entry {
+                Entry::Step(row, _) if verdicts[at].committed == Committed::Stale => Some((at, &**row)),
                 // `create_song` knows its own song again.
-                Entry::Create(_) | Entry::Step(..) | Entry::Callback(_) => {}
-            }
+                Entry::Create(_) | Entry::Step(..) | Entry::Callback(_) => None,
+            })
+            .collect();
+        let heads: Vec<Uuid> = stale.iter().map(|(_, row)| row.head.0).collect();
+        let versions: Vec<i64> = stale.iter().map(|(_, row)| row.version).collect();
+        let seqs: Vec<i64> = stale.iter().map(|(_, row)| row.seq).collect();
+        let runs: Vec<_> = stale.iter().map(|(_, row)| row.run.as_ref()).collect();
+        let progress: Vec<_> = stale.iter().map(|(_, row)| &row.progress).collect();
+        let found = self
+            .client
+            .query(READ_BACK, &[&heads, &versions, &seqs, &node.id, &node.epoch, &runs, &progress])
+            .await?;
+        for found in &found {
+            let Some((at, row)) = stale.get(place(found, 1)) else { continue };
+            let told = told(found).filter(|_| row.event.is_some());
+            verdicts[*at] = Verdict { committed: Committed::Moved, told };
         }
         Ok(())
     }

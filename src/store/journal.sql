@@ -6,8 +6,10 @@ with
 fence as materialized (
     select 1 from nodes where id = $1 and epoch = $2 for key share
 ),
+-- Whose they must be stands here beside what they must be at: said of `tasks` alone, it makes a table of which
+-- nothing is known yet look as if it held one such row, worth to be read whole for each song.
 b as materialized (
-    select * from unnest(
+    select b.*, $1::uuid as owner, $2::bigint as epoch from unnest(
         $3::uuid[], $4::bigint[], $5::uuid[], $6::text[], $7::bigint[], $8::jsonb[], $9::jsonb[], $10::timestamptz[],
         $11::text[], $12::jsonb[], $13::jsonb[], $14::jsonb[], $15::jsonb[], $16::jsonb[], $17::jsonb[], $18::text[],
         $19::jsonb[], $20::uuid[]
@@ -23,9 +25,10 @@ moved as (
            updated_at = case when b.kind is null then t.updated_at else b.at end,
            ended_at = case when b.run is null then coalesce(t.ended_at, b.at) end
       from b, fence
-     where t.id = b.head and t.version = b.version and t.owner = $1 and t.epoch = $2
-       and (b.reserved is null or exists (
-            select from credit_entries c where c.task_id = b.reserved and c.reason = 'reserve'))
+     where t.id = b.head and t.version = b.version and t.owner = b.owner and t.epoch = b.epoch
+       -- A count, because `exists` would be answered from all reservations there ever were.
+       and (b.reserved is null
+            or (select count(*) from credit_entries c where c.task_id = b.reserved and c.reason = 'reserve') > 0)
     -- By its place, not by its head: of two entries for one version only one is taken, and only its
     -- rows are written.
     returning b.ord

@@ -1,0 +1,121 @@
+//! A song that lives through the same few steps as every other, to be written by the journal.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+use songflight::credit::Credits;
+use songflight::id::{CallKey, SongId, TaskId, UserId, fresh};
+use songflight::provider::failure::RetryRules;
+use songflight::song::event::Event;
+use songflight::song::parts::{Clip, News, Stage, TaskKind};
+use songflight::song::phase::{Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song};
+use songflight::song::step::step;
+use songflight::song::view::{changes, view};
+use songflight::store::row::{NewSong, StepRow};
+use songflight::time::Clock;
+
+#[derive(Clone)]
+pub struct Life {
+    pub song: Song,
+    /// Of its row, once all steps so far were written.
+    pub version: i64,
+    key: Option<String>,
+}
+
+impl Life {
+    /// Steps from its creation to its end.
+    pub const ACTS: usize = 4;
+
+    pub fn new(user: &str) -> Self {
+        let now = Clock.now();
+        let price = Credits::from_thousandths(1_000);
+        let wish = json!({
+            "mode": "music", "title": null, "prompt": "a waltz", "lyrics": null, "provider": "suno",
+            "model": null, "vocal_gender": null, "style_weight": null, "weirdness": null, "audio_weight": null,
+            "reference_audio_url": null, "persona_id": null, "variants": 2, "preview": false,
+            "calls": {"lyrics": 1, "generate": 1}, "prices": {"lyrics": 100, "generate": 1_000},
+            "share_tokens": [fresh(), fresh()],
+        });
+        let task = TaskId(fresh());
+        let song = Song {
+            id: SongId(fresh()),
+            user: UserId::trusted(user),
+            wish: Arc::new(serde_json::from_value(wish).expect("a wish")),
+            metadata: Arc::new(json!({})),
+            phase: Phase::Music(Run::new(1, now)),
+            head: Head { task, number: 1, kind: TaskKind::Generate, provider: "suno".into(), price },
+            lyrics_progress: None,
+            music_progress: Some(Progress { task: Some(task), ..Progress::default() }),
+            seq: 1,
+            title: None,
+            lyrics: None,
+            lyrics_variants: Vec::new(),
+            variants: Vec::new(),
+            cost: price,
+            refunded: Credits::ZERO,
+            retries: Vec::new(),
+            pushes: Vec::new(),
+            last_viewed_at: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let key = Some(song.id.to_string());
+        Self { song, version: 1, key }
+    }
+
+    pub fn without_key(self) -> Self {
+        Self { key: None, ..self }
+    }
+
+    pub fn birth(&self) -> NewSong {
+        let mut set = view(&self.song, &rules());
+        set.remove("seq");
+        NewSong {
+            song: self.song.clone(),
+            idempotency_key: self.key.clone(),
+            content_hash: [7; 32],
+            grant: Credits::from_thousandths(100_000_000),
+            set,
+        }
+    }
+
+    /// Lives through its next step: submitted, taken, a first clip, all clips.
+    pub fn next(&mut self, act: usize) -> StepRow {
+        let call = CallKey { task: self.song.head.task, call: 0, attempt: 0 };
+        let now = Clock.now();
+        let clip = |number: usize| Clip {
+            clip_id: Some(format!("{}-{number}", self.song.id)),
+            stream_url: Some("https://cdn.example.com/stream".into()),
+            audio_url: Some("https://cdn.example.com/audio".into()),
+            ..Clip::default()
+        };
+        let news = |news| Event::News { call, provider_task: None, news };
+        let event = match act {
+            0 => Event::Submitting { call, not_after: now + Duration::from_secs(5) },
+            1 => Event::Submitted { call, provider_task: self.song.head.task.to_string() },
+            2 => news(News::Clips(Stage::First, vec![clip(1)])),
+            _ => news(News::Clips(Stage::Complete, vec![clip(1), clip(2)])),
+        };
+        let next = step(&self.song, &event, now, &rules());
+        assert!(!next.is_nothing(&self.song), "{event:?}");
+        let set = changes(&view(&self.song, &rules()), &view(&next.song, &rules()));
+        let row = StepRow::new(&self.song, self.version, &next, set, now);
+        self.song = next.song;
+        self.version += 1;
+        row
+    }
+}
+
+fn rules() -> Rules {
+    let a_while = Duration::from_secs(60);
+    Rules {
+        deadline: a_while,
+        grace: a_while,
+        max_wait: a_while,
+        call_timeout: a_while,
+        poll: PollRules { initial: a_while, max: a_while, multiplier: 2.0 },
+        retry: RetryRules::default(),
+        manual_retries: ManualRetries { max: 5, per_hour: 2 },
+    }
+}

@@ -1,0 +1,203 @@
+//! The journal against a real Postgres that fails it: bad rows, lost answers, lost ownership, and a database
+//! that was empty when its statements were first planned (`durability.md` sections 2 to 4).
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers as well")]
+#![allow(clippy::print_stdout, reason = "a test tells what it measured")]
+#![allow(unreachable_pub, reason = "what the files of a test share is for this binary alone")]
+
+#[path = "../it/harness/audit.rs"]
+mod audit;
+mod life;
+mod wire;
+mod world;
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use songflight::store::journal::{CommitError, Committed, Entry};
+use songflight::store::nodes;
+use songflight::time::Clock;
+
+use life::Life;
+use world::World;
+
+#[actix_web::test]
+async fn a_row_that_postgres_refuses_is_put_aside_and_its_batch_goes_on() {
+    let mut world = World::new("bad_row").await;
+    let mut songs: Vec<Life> = (0..40).map(|number| Life::new(&format!("user-{}", number % 7))).collect();
+    world.begin();
+    world.create_all(&songs).await;
+
+    let (mut world, journal) = world.pause().await;
+    let mut steps: Vec<_> = songs.iter_mut().map(|song| song.next(0)).collect();
+    // No text in Postgres holds this character.
+    steps[13].progress = json!({"error": "\u{0}"});
+    let commits = join_all(steps.into_iter().map(|step| journal.commit(Entry::Step(Box::new(step), None))));
+    let begin = async { world.begin() };
+    let (answers, ()) = tokio::join!(biased; commits, begin);
+
+    for (number, answer) in answers.iter().enumerate() {
+        match number {
+            13 => assert!(matches!(answer, Err(CommitError::Refused(_))), "{answer:?}"),
+            _ => assert_eq!(*answer, Ok(Committed::Moved)),
+        }
+    }
+    let aside = world.look.query("select kind, song_id from failed_jobs", &[]).await.unwrap();
+    assert_eq!(aside.len(), 1);
+    assert_eq!(aside[0].get::<_, Option<uuid::Uuid>>(1), Some(songs[13].song.id.0));
+    assert_eq!(world.version(&songs[13]).await, 1);
+    world.look.execute("delete from failed_jobs", &[]).await.unwrap();
+    world.audit().await;
+}
+
+#[actix_web::test]
+async fn a_step_that_was_decided_on_an_older_version_changes_nothing() {
+    let mut world = World::new("stale").await;
+    let mut song = Life::new("alice");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    let (first, second) = (song.clone().next(0), song.next(0));
+    assert_eq!(world.step(first).await, Ok(Committed::Moved));
+    assert_eq!(world.step(second).await, Ok(Committed::Stale));
+    assert_eq!(world.version(&song).await, 2);
+    world.audit().await;
+}
+
+#[actix_web::test]
+async fn of_two_steps_for_one_version_in_one_batch_only_one_is_written() {
+    let mut world = World::new("twins").await;
+    let mut song = Life::new("alice");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+
+    let (mut world, journal) = world.pause().await;
+    let mut silent = song.clone().next(0);
+    silent.event = None;
+    let twins = [silent, song.next(0)];
+    let commits = join_all(twins.into_iter().map(|step| journal.commit(Entry::Step(Box::new(step), None))));
+    let begin = async { world.begin() };
+    let (answers, ()) = tokio::join!(biased; commits, begin);
+
+    let moved = answers.iter().filter(|answer| **answer == Ok(Committed::Moved)).count();
+    let stale = answers.iter().filter(|answer| **answer == Ok(Committed::Stale)).count();
+    assert_eq!((moved, stale), (1, 1), "{answers:?}");
+    assert_eq!(world.version(&song).await, 2);
+}
+
+#[actix_web::test]
+async fn what_nobody_waits_for_any_more_is_not_written() {
+    let mut world = World::new("given_up").await;
+    let mut song = Life::new("alice");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+
+    let (mut world, journal) = world.pause().await;
+    let step = song.clone().next(0);
+    {
+        let mut given_up = Box::pin(journal.commit(Entry::Step(Box::new(step), None)));
+        // Handed in, and then nobody listens.
+        assert!(futures_util::poll!(given_up.as_mut()).is_pending());
+    }
+    world.begin();
+    // A later entry of the same lane is answered, so the earlier one had its turn.
+    assert_eq!(world.step(song.next(0)).await, Ok(Committed::Moved));
+    assert_eq!(world.version(&song).await, 2);
+    world.audit().await;
+}
+
+#[actix_web::test]
+async fn a_node_that_was_taken_over_changes_nothing_more() {
+    let mut world = World::new("fenced").await;
+    let mut song = Life::new("alice");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    world.look.execute("update nodes set lease_until = now() - interval '1 second'", &[]).await.unwrap();
+    let client = world.pool.get().await.unwrap();
+    let other =
+        nodes::enter(&client, songflight::id::fresh(), "other", Duration::from_secs(60)).await.unwrap();
+    assert_eq!(nodes::fence_the_dead(&client, other).await.unwrap(), 1);
+
+    assert_eq!(world.step(song.next(0)).await, Err(CommitError::Fenced));
+    let newcomer = Entry::Create(Box::new(Life::new("bob").birth()));
+    assert_eq!(world.journal.commit(newcomer).await, Err(CommitError::Fenced));
+    assert_eq!(world.version(&song).await, 1);
+    assert_eq!(world.told().len(), 1);
+    world.audit().await;
+}
+
+/// Whether the commit happened is not known when its answer is lost: it is read back, and done exactly once.
+#[actix_web::test]
+async fn every_step_is_written_once_however_often_the_answer_is_lost() {
+    const SONGS: usize = 60;
+    let (mut world, wire) = World::behind_a_wire("lost_answers").await;
+    let mut songs: Vec<Life> = (0..SONGS)
+        .map(|number| match number % 2 {
+            0 => Life::new(&format!("user-{}", number % 9)),
+            _ => Life::new(&format!("user-{}", number % 9)).without_key(),
+        })
+        .collect();
+    world.begin();
+    wire.cut_next_batch();
+    world.create_all(&songs).await;
+    for act in 0..Life::ACTS {
+        wire.cut_next_batch();
+        let steps: Vec<_> = songs.iter_mut().map(|song| song.next(act)).collect();
+        let answers = join_all(steps.into_iter().map(|step| world.step(step))).await;
+        assert!(answers.iter().all(|answer| *answer == Ok(Committed::Moved)), "{act}: {answers:?}");
+    }
+    let cuts = wire.cuts();
+    assert_eq!((cuts.answers, cuts.requests), (4, 1), "each of the five batches was cut once");
+
+    for song in &songs {
+        assert_eq!(world.version(song).await, song.version);
+    }
+    // Watchers were told of each event once, and in order.
+    let mut told = world.told();
+    let of = |told: &[(String, i64)], user: &str| -> Vec<i64> {
+        told.iter().filter(|(who, _)| who == user).map(|(_, u)| *u).collect()
+    };
+    for user in (0..9).map(|number| format!("user-{number}")) {
+        let numbers = of(&told, &user);
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as i64), "{user}: {numbers:?}");
+    }
+    told.dedup();
+    assert_eq!(told.len() as i64, world.count("song_events").await);
+    world.audit().await;
+    println!("{SONGS} songs, {} steps; {cuts:?}", SONGS * Life::ACTS);
+}
+
+/// A plan that was made while the tables were empty once made every commit read all of them.
+#[actix_web::test]
+async fn the_rate_does_not_sink_while_an_empty_database_fills() {
+    const BATCH: usize = 1_000;
+    const BATCHES: usize = 12;
+    let mut world = World::new("rate").await;
+    world.begin();
+    let clock = Clock;
+    let mut rates = Vec::new();
+    for _ in 0..BATCHES {
+        let mut songs: Vec<Life> = (0..BATCH).map(|number| Life::new(&format!("user-{number}"))).collect();
+        let started = clock.monotonic();
+        world.create_all(&songs).await;
+        let created = clock.monotonic();
+        for act in 0..2 {
+            let steps: Vec<_> = songs.iter_mut().map(|song| song.next(act)).collect();
+            let answers = join_all(steps.into_iter().map(|step| world.step(step))).await;
+            assert!(answers.iter().all(|answer| *answer == Ok(Committed::Moved)));
+        }
+        let per_second = |from, to: std::time::Instant, n| n as f64 / to.duration_since(from).as_secs_f64();
+        rates.push((per_second(started, created, BATCH), per_second(created, clock.monotonic(), 2 * BATCH)));
+    }
+    let told: Vec<String> = rates.iter().map(|(new, moved)| format!("{new:.0}/{moved:.0}")).collect();
+    println!("songs created / steps per second: {}", told.join(" "));
+    let middle = |mut all: Vec<f64>| {
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    for of in [|rate: &(f64, f64)| rate.0, |rate: &(f64, f64)| rate.1] {
+        let (first, last) =
+            (rates[..4].iter().map(of).collect(), rates[BATCHES - 4..].iter().map(of).collect());
+        assert!(middle(last) > middle(first) / 4.0, "it sinks: {}", told.join(" "));
+    }
+    world.audit().await;
+}

@@ -1,0 +1,102 @@
+//! A database of the test's own, a node in it, and its journal.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use songflight::id::fresh;
+use songflight::ops::private_postgres::for_tests;
+use songflight::store::journal::{CommitError, Committed, Entry, Journal, Lane, Settings};
+use songflight::store::row::StepRow;
+use songflight::store::{connect, migrate, nodes, pool};
+use tokio_postgres::{Client, Config};
+
+use super::audit::audit;
+use super::life::Life;
+use super::wire::Wire;
+
+pub struct World {
+    pub journal: Journal,
+    /// A look at what was written.
+    pub look: Client,
+    pub pool: deadpool_postgres::Pool,
+    database: Config,
+    writers: Vec<Lane>,
+    told: Told,
+}
+
+/// Who was told of which of their events, in that order.
+type Told = Arc<Mutex<Vec<(String, i64)>>>;
+
+impl World {
+    pub async fn new(name: &str) -> Self {
+        let database = for_tests().fresh_database(&format!("journal_{name}")).await.expect("a database");
+        Self::through(database.clone(), &database).await
+    }
+
+    /// The journal's connections, and no others, go through a wire.
+    pub async fn behind_a_wire(name: &str) -> (Self, Wire) {
+        let database = for_tests().fresh_database(&format!("journal_{name}")).await.expect("a database");
+        let wire = Wire::to(&database).await;
+        (Self::through(database, &wire.config).await, wire)
+    }
+
+    async fn through(database: Config, way: &Config) -> Self {
+        migrate(&database).await.expect("migrated");
+        let look = connect(&database, "test").await.expect("connected");
+        let pool = pool(&database, 2).expect("a pool");
+        let node =
+            nodes::enter(&pool.get().await.expect("connected"), fresh(), "test", Duration::from_secs(600))
+                .await
+                .expect("a node");
+        let told = Told::default();
+        let telling = told.clone();
+        let (journal, writers) = Journal::new(way, node, &Settings::default(), move |change| {
+            telling.lock().unwrap().push((change.user.as_str().to_owned(), change.u));
+        });
+        Self { journal, look, pool, database, writers, told }
+    }
+
+    /// The writers begin, with what waits for them in one batch.
+    pub fn begin(&mut self) {
+        for writer in self.writers.drain(..) {
+            actix_web::rt::spawn(writer);
+        }
+    }
+
+    /// The same world with a journal whose writers have not begun yet.
+    pub async fn pause(self) -> (Self, Journal) {
+        let (journal, writers) =
+            Journal::new(&self.database, self.journal.node(), &Settings::default(), |_| {});
+        (Self { journal: journal.clone(), writers, ..self }, journal)
+    }
+
+    pub async fn create_all(&self, songs: &[Life]) {
+        let births = songs.iter().map(|song| async {
+            let committed = self.journal.commit(Entry::Create(Box::new(song.birth()))).await;
+            assert_eq!(committed, Ok(Committed::Created { song: song.song.id }));
+        });
+        join_all(births).await;
+    }
+
+    pub async fn step(&self, step: StepRow) -> Result<Committed, CommitError> {
+        self.journal.commit(Entry::Step(Box::new(step), None)).await
+    }
+
+    pub async fn version(&self, song: &Life) -> i64 {
+        let sql = "select version from tasks where song_id = $1 order by number desc limit 1";
+        self.look.query_one(sql, &[&song.song.id.0]).await.expect("a task").get(0)
+    }
+
+    pub async fn count(&self, table: &str) -> i64 {
+        self.look.query_one(&format!("select count(*) from {table}"), &[]).await.expect("a count").get(0)
+    }
+
+    pub fn told(&self) -> Vec<(String, i64)> {
+        self.told.lock().unwrap().clone()
+    }
+
+    pub async fn audit(&self) {
+        audit(connect(&self.database, "audit").await.expect("connected"), None).await;
+    }
+}
