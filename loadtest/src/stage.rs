@@ -135,9 +135,10 @@ impl Stage {
         })
     }
 
+    /// A counter of the server's; before it has counted anything it is not there.
     async fn metric(&self, name: &str) -> Option<i64> {
         let text = reqwest::get(format!("{}/metrics", self.url)).await.ok()?.text().await.ok()?;
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).or(Some(0))
     }
 
     /// Stops what was started here, and takes its files away.
