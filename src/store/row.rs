@@ -61,8 +61,8 @@ impl StepRow {
             at: now,
             event: step.kind.map(|kind| (kind, set)),
             library: library(before, after, now),
-            lyrics: (before.lyrics_variants != after.lyrics_variants).then(|| json!(after.lyrics_variants)),
-            variants: (before.variants != after.variants).then(|| json!(after.variants)),
+            lyrics: changed(&before.lyrics_variants, &after.lyrics_variants),
+            variants: changed(&before.variants, &after.variants),
             further_task: replaced.then(|| further_task(after)),
             settle: None,
             notify: None,
@@ -117,6 +117,12 @@ fn further_task(song: &Song) -> Value {
         "price": head.price, "run": run(song),
         "progress": song.progress(head.kind).cloned().unwrap_or_default(),
     })
+}
+
+/// The rows that are new or different; rows are never taken away.
+fn changed<T: PartialEq + serde::Serialize>(before: &[T], after: &[T]) -> Option<Value> {
+    let changed: Vec<&T> = after.iter().filter(|row| !before.contains(row)).collect();
+    (!changed.is_empty()).then(|| json!(changed))
 }
 
 /// The columns of `songs` that a step may touch, whole, if any of them changed.
