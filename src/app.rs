@@ -43,6 +43,8 @@ use crate::store::journal::{self, Journal};
 use crate::store::{self, StoreError, feed, nodes};
 use crate::time::{Clock, Time};
 
+/// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
 /// How long callers may be spread over when this node stops.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Partitions are made and dropped this often.
@@ -574,12 +576,14 @@ fn serve(
     .disable_signals()
     .shutdown_timeout(5)
     // The WebSocket's close handshake is done by then (protocol.md section 12).
-    .client_disconnect_timeout(Duration::ZERO)
-    .backlog(4096);
+    .client_disconnect_timeout(Duration::ZERO);
     if let Some(workers) = config.http.workers {
         server = server.workers(workers.get());
     }
     listener.set_nonblocking(true)?;
+    // The standard library's 128 connections that wait to be accepted are few for many who come at once: the
+    // kernel drops the others, and they try again after a second. `HttpServer::backlog` is for listeners of its own.
+    socket2::SockRef::from(&listener).listen(BACKLOG)?;
     Ok(server.listen(listener)?.run())
 }
 

@@ -42,6 +42,8 @@ use world::World;
 
 const VOICES: [&Voice; 1] = [&suno::VOICE];
 
+/// Connections that may wait to be accepted.
+const BACKLOG: i32 = 4096;
 /// Longer than any order; callers send no more.
 const BODY_BYTES_MAX: usize = 256 << 10;
 /// Longer than clients keep idle connections, so that they are closed by them.
@@ -95,6 +97,9 @@ pub fn listen(memory: &Path) -> io::Result<TcpListener> {
 /// When the listener cannot be used, or no HTTP client for the callbacks can be made.
 pub fn start(listener: TcpListener, options: Options) -> io::Result<Simulator> {
     let address = listener.local_addr()?;
+    // Whoever submits a thousand songs at once opens a thousand connections; of the standard library's 128
+    // the others would come a second late.
+    socket2::SockRef::from(&listener).listen(BACKLOG)?;
     let workers = options.workers.max(1);
     let world = Arc::new(World::new(options, address, &VOICES)?);
     let served = world.clone();
