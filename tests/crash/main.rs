@@ -17,6 +17,7 @@ mod people;
 mod provider;
 mod watcher;
 
+use std::process::Stdio;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -46,8 +47,11 @@ async fn nothing_is_lost_doubled_or_invented_however_often_the_program_is_killed
         if kill % 8 == 0 {
             program.signal("KILL");
             drop(program);
-            let mut starting =
-                command(&setup.home, &["serve"], setup.variables()).spawn().expect("it starts");
+            let mut starting = command(&setup.home, &["serve"], setup.variables())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("it starts");
             tokio::time::sleep(dice.millis(0, 400)).await;
             starting.kill().expect("it is ours to kill");
             starting.wait().expect("its end");
