@@ -145,7 +145,7 @@ create table song_variants (
     share_token uuid not null unique,
     selected boolean not null default false,
     primary key (song_id, variant_number)
-) with (fillfactor = 70);
+);
 
 -- The ledger (CRED-2): append-only; a task is reserved once and settled once, as capture or release.
 create table credit_entries (

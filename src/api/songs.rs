@@ -188,7 +188,7 @@ async fn retry(
 fn check_words(api: &Api, song: &Song, name: &str, words: &str) -> Result<(), Problem> {
     let Some(provider) = api.world.providers.get(&song.wish.provider) else { return Ok(()) };
     let able = provider.capabilities();
-    let model = song.wish.model.as_deref().or(able.models.first().copied()).unwrap_or_default();
+    let model = song.wish.options.model.as_deref().unwrap_or(able.default_model());
     let (chars, most) = (words.chars().count(), (able.limits)(model).lyrics);
     if chars > most {
         let detail = format!("is {chars} characters; {} takes {most}", able.name);

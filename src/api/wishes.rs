@@ -11,7 +11,7 @@ use super::shape::{Body, Field, FieldKind, Shape, error_at, field};
 use crate::credit::Credits;
 use crate::id::{self, ShareToken, SongId, TaskId, UserId};
 use crate::provider::{Capabilities, Order, Providers, Unsupported, unsupported};
-use crate::song::parts::{TaskKind, VocalGender};
+use crate::song::parts::{Makes, MusicOptions, TaskKind, VocalGender, Work};
 use crate::song::phase::{Head, Phase, Progress, Run, Song, VARIANTS_MAX};
 use crate::song::wish::{Calls, Mode, Prices, Wish};
 use crate::time::Time;
@@ -91,14 +91,13 @@ pub fn song(api: &Api, user: &UserId, body: &Body, now: Time) -> Result<(Song, [
     let mut wish = wish(body, mode);
     let able = choose_provider(&api.world.providers, body.text("provider").unwrap_or("auto"), &wish)?;
     wish.provider = able.name.to_owned();
-    wish.variants = body
-        .integer("variants")
-        .and_then(|asked| u8::try_from(asked).ok())
-        .unwrap_or(able.variants)
-        .min(able.variants);
+    if wish.variants == 0 {
+        wish.variants = able.variants;
+    }
+    wish.calls = Calls { lyrics: able.lyrics_calls(), music: able.music_calls(wish.variants) };
     if !wish.preview {
         let price = |kind| api.price(kind);
-        wish.prices = Prices { lyrics: price(TaskKind::Lyrics), generate: price(TaskKind::Generate) };
+        wish.prices = Prices { lyrics: price(TaskKind::Lyrics), music: price(wish.work.kind()) };
     }
     let metadata = body.object("metadata").cloned().unwrap_or_else(|| json!({}));
     Ok((pending(user, wish, metadata, now), hash(body)))
@@ -135,9 +134,22 @@ fn wish(body: &Body, mode: Mode) -> Wish {
         title: body.owned("title"),
         prompt: body.owned("prompt"),
         lyrics: body.owned("lyrics"),
+        options: options(body),
+        provider: String::new(),
+        work: Work::Generate,
+        parent_ids: Vec::new(),
+        variants: body.integer("variants").and_then(|asked| u8::try_from(asked).ok()).unwrap_or(0),
+        calls: Calls { lyrics: 1, music: 1 },
+        preview: body.flag("preview").unwrap_or(false),
+        prices: Prices { lyrics: Credits::ZERO, music: Credits::ZERO },
+        share_tokens: (0..VARIANTS_MAX).map(|_| ShareToken(id::secret())).collect(),
+    }
+}
+
+fn options(body: &Body) -> MusicOptions {
+    MusicOptions {
         style_tags: body.texts("style_tags"),
         instrumental: body.flag("instrumental").unwrap_or(false),
-        provider: String::new(),
         model: body.owned("model"),
         negative_tags: body.texts("negative_tags"),
         vocal_gender: match body.text("vocal_gender") {
@@ -150,11 +162,6 @@ fn wish(body: &Body, mode: Mode) -> Wish {
         audio_weight: body.number("audio_weight"),
         reference_audio_url: body.owned("reference_audio_url"),
         persona_id: body.owned("persona_id"),
-        variants: body.integer("variants").and_then(|asked| u8::try_from(asked).ok()).unwrap_or(0),
-        calls: Calls { lyrics: 1, generate: 1 },
-        preview: body.flag("preview").unwrap_or(false),
-        prices: Prices { lyrics: Credits::ZERO, generate: Credits::ZERO },
-        share_tokens: (0..VARIANTS_MAX).map(|_| ShareToken(id::secret())).collect(),
     }
 }
 
@@ -186,21 +193,17 @@ fn choose_provider(
 pub fn lacking(able: &Capabilities, wish: &Wish) -> Vec<Unsupported> {
     let key = crate::id::CallKey { task: TaskId(uuid::Uuid::nil()), call: 0, attempt: 0 };
     let order =
-        |kind, lyrics: Option<&str>| -> Order { wish.order(key, kind, wish.title.as_deref(), lyrics) };
+        |work: &Work, lyrics: Option<&str>| -> Order { wish.order(key, work, wish.title.as_deref(), lyrics) };
     let mut lacking = match wish.mode {
         // The words are not known yet; whatever is chosen will be sung as it is.
         Mode::LyricsFirst => {
-            let mut lacking = unsupported(able, &order(TaskKind::Lyrics, None));
-            lacking.extend(unsupported(able, &order(TaskKind::Generate, Some("…"))));
+            let mut lacking = unsupported(able, &order(&Work::Lyrics, None));
+            lacking.extend(unsupported(able, &order(&wish.work, Some("…"))));
             lacking
         }
-        Mode::Music => unsupported(able, &order(TaskKind::Generate, wish.lyrics.as_deref())),
+        Mode::Music => unsupported(able, &order(&wish.work, wish.lyrics.as_deref())),
     };
     lacking.dedup();
-    if wish.variants > able.variants {
-        let why = format!("{} makes {} at once", able.name, able.variants);
-        lacking.push(Unsupported { field: "variants", why });
-    }
     lacking
 }
 
@@ -236,16 +239,16 @@ fn refusal(
 
 /// A song at the very start of its life.
 fn pending(user: &UserId, wish: Wish, metadata: serde_json::Value, now: Time) -> Song {
-    let kind = wish.mode.first_task();
+    let kind = wish.first_task();
     let run = Run::new(wish.calls(kind), now);
     let price = wish.price(kind);
     let mut song = Song {
         id: SongId(id::fresh()),
         user: user.clone(),
         metadata: Arc::new(metadata),
-        phase: match kind {
-            TaskKind::Lyrics => Phase::Lyrics(run),
-            TaskKind::Generate => Phase::Music(run),
+        phase: match kind.makes() {
+            Makes::Lyrics => Phase::Lyrics(run),
+            Makes::Music | Makes::Addition => Phase::Music(run),
         },
         head: Head { task: TaskId(id::fresh()), number: 1, kind, provider: wish.provider.clone(), price },
         lyrics_progress: None,

@@ -9,10 +9,15 @@ pub mod http;
 pub mod suno;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use crate::song::parts::{Clip, LyricsText, News, Order, Stage, TaskKind, VocalGender};
+pub use crate::song::parts::{
+    Clip, LyricsText, Made, Makes, MusicOptions, News, Order, SourceClip, Stage, Stem, TaskKind, VocalGender,
+    Work,
+};
+use crate::time::Time;
 use failure::Failure;
 use gate::Gate;
 
@@ -26,14 +31,26 @@ pub struct Capabilities {
     /// As in `api.md`: `suno`, `mureka`, `minimax`, `musicgpt`.
     pub name: &'static str,
     pub kinds: &'static [TaskKind],
-    /// Clips that one `generate` task brings.
+    /// Variants of a song that names no number.
     pub variants: u8,
+    /// The most clips that one `generate` call brings; more variants take more calls.
+    pub clips_per_call: u8,
+    /// Texts that one `lyrics` call brings; a choice of two takes two calls where it is 1 (SONG-5).
+    pub texts_per_call: u8,
     pub callbacks: bool,
+    /// One long call answers with the result: no task id, nothing to poll (MiniMax).
+    pub synchronous: bool,
+    /// How long a submission may take, where it is longer than the configured `tasks.call_timeout`.
+    pub submit_timeout: Option<Duration>,
     pub negative_tags: bool,
     pub vocal_gender: bool,
     pub weights: bool,
     pub reference_audio: bool,
     pub personas: bool,
+    /// Whether this model makes music without vocals.
+    pub instrumental: fn(model: &str) -> bool,
+    /// Whether this model writes the words of a sung song itself, from a prompt.
+    pub writes_words: fn(model: &str) -> bool,
     /// Every model name that is taken; the first is the default.
     pub models: &'static [&'static str],
     /// Most characters of `generate`'s texts for a model, and of the prompt of `lyrics`.
@@ -42,6 +59,27 @@ pub struct Capabilities {
     pub duration_s_max: Option<u32>,
     /// What a generate call usually takes, in seconds.
     pub typical_s: u32,
+    /// What a generate call costs its operator, in thousandths of a US dollar: an estimate, to compare by (PROV-12).
+    pub cost_usd_milli: u32,
+}
+
+impl Capabilities {
+    /// How many calls it takes to make this many variants of a song.
+    pub const fn music_calls(&self, variants: u8) -> u8 {
+        let per_call = if self.clips_per_call == 0 { 1 } else { self.clips_per_call };
+        let calls = variants.div_ceil(per_call);
+        if calls == 0 { 1 } else { calls }
+    }
+
+    /// How many calls it takes to have two texts to choose from.
+    pub const fn lyrics_calls(&self) -> u8 {
+        if self.texts_per_call >= 2 { 1 } else { 2 }
+    }
+
+    /// The model of an order that names none.
+    pub fn default_model(&self) -> &'static str {
+        self.models.first().copied().unwrap_or_default()
+    }
 }
 
 /// Character limits of one model.
@@ -71,24 +109,37 @@ pub struct Unsupported {
 pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
     let mut found = Vec::new();
     let mut refuse = |field, why| found.push(Unsupported { field, why });
-    if !able.kinds.contains(&order.kind) {
-        refuse("mode", format!("{} does not make {}", able.name, order.kind.as_str()));
+    let (kind, options) = (order.kind(), &order.options);
+    if !able.kinds.contains(&kind) {
+        refuse("mode", format!("{} does not make {}", able.name, kind.as_str()));
     }
     let weighted = |weight: Option<f32>| weight.is_some() && !able.weights;
+    let model = options.model.as_deref().unwrap_or(able.default_model());
+    let generates = kind == TaskKind::Generate;
+    let silent = generates && options.instrumental && !(able.instrumental)(model);
+    let wordless =
+        generates && !options.instrumental && order.lyrics.is_none() && !(able.writes_words)(model);
     for (asked, field) in [
-        (!order.negative_tags.is_empty() && !able.negative_tags, "negative_tags"),
-        (order.vocal_gender.is_some() && !able.vocal_gender, "vocal_gender"),
-        (order.reference_audio_url.is_some() && !able.reference_audio, "reference_audio_url"),
-        (order.persona_id.is_some() && !able.personas, "persona_id"),
-        (weighted(order.style_weight), "style_weight"),
-        (weighted(order.weirdness), "weirdness"),
-        (weighted(order.audio_weight), "audio_weight"),
+        (silent, "instrumental"),
+        (wordless, "lyrics"),
+        (!options.negative_tags.is_empty() && !able.negative_tags, "negative_tags"),
+        (options.vocal_gender.is_some() && !able.vocal_gender, "vocal_gender"),
+        (options.reference_audio_url.is_some() && !able.reference_audio, "reference_audio_url"),
+        (options.persona_id.is_some() && !able.personas, "persona_id"),
+        (weighted(options.style_weight), "style_weight"),
+        (weighted(options.weirdness), "weirdness"),
+        (weighted(options.audio_weight), "audio_weight"),
     ] {
         if asked {
-            refuse(field, format!("{} does not take this", able.name));
+            let why = match field {
+                "lyrics" => format!("{} sings only words that it is given", able.name),
+                "instrumental" => format!("{} makes no instrumentals with {model}", able.name),
+                _ => format!("{} does not take this", able.name),
+            };
+            refuse(field, why);
         }
     }
-    match order.model.as_deref() {
+    match options.model.as_deref() {
         Some(model) if !able.models.contains(&model) => {
             refuse("model", format!("{} has {}", able.name, able.models.join(", ")));
         }
@@ -99,11 +150,11 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
 
 /// Texts above the limits of the order's model. The prompt of a `lyrics` task is shortened instead.
 fn too_long(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
-    let model = order.model.as_deref().or(able.models.first().copied()).unwrap_or_default();
+    let model = order.options.model.as_deref().unwrap_or(able.default_model());
     let limits = (able.limits)(model);
     let chars = |text: &Option<String>| text.as_deref().map_or(0, |text| text.chars().count());
-    let style = order.style_tags.join(", ").chars().count();
-    let described = order.kind == TaskKind::Generate && order.lyrics.is_none();
+    let style = order.options.style_tags.join(", ").chars().count();
+    let described = order.kind() == TaskKind::Generate && order.lyrics.is_none();
     let texts = [
         ("title", chars(&order.title), limits.title),
         ("lyrics", chars(&order.lyrics), limits.lyrics),
@@ -121,11 +172,31 @@ fn too_long(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
 /// How a provider took an order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Submitted {
-    /// It works in the background under this id.
-    Task(ProviderTaskId),
+    /// It works on it in the background.
+    Task(Accepted),
     /// It answered at once with the result (MiniMax).
     Done(News),
 }
+
+/// An order that was taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Accepted {
+    /// What to ask for it by.
+    pub task: ProviderTaskId,
+    /// The ids of the clips that will come, in their order, where the provider says so at once.
+    pub clip_ids: Vec<String>,
+}
+
+impl From<ProviderTaskId> for Accepted {
+    fn from(task: ProviderTaskId) -> Self {
+        Self { task, clip_ids: Vec::new() }
+    }
+}
+
+/// A callback that its provider did not sign, although it should have (CB-1).
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct BadSignature(pub &'static str);
 
 /// A body that cannot be read as this provider's callback. The raw text is kept by the caller.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,7 +227,21 @@ pub trait Provider {
     ///
     /// # Errors
     /// The *question* failed, which says nothing about the task.
-    async fn poll(&self, kind: TaskKind, task: &str) -> Result<News, Failure>;
+    async fn poll(&self, order: &Order, task: &str) -> Result<News, Failure>;
+
+    /// Checks a callback the way this provider signs, if a secret is configured for that (CB-1). The url's
+    /// token was checked before. `header` looks a header up by its name in lower case.
+    ///
+    /// # Errors
+    /// The signature is missing, wrong, or more than 5 minutes off.
+    fn verify(
+        &self,
+        _header: &dyn Fn(&str) -> Option<String>,
+        _body: &[u8],
+        _now: Time,
+    ) -> Result<(), BadSignature> {
+        Ok(())
+    }
 
     /// Reads a callback's body.
     ///

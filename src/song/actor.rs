@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use super::directory::{Directory, Rest};
 use super::due::{self, Due, due};
 use super::event::Event;
-use super::parts::News;
+use super::parts::{Makes, News, Work};
 use super::phase::{CallState, Rules, Run, Song};
 use super::refusal::{self, Refusal};
 use super::step::{Act, Step, step};
@@ -229,7 +229,7 @@ impl SongActor {
     /// Makes the call whose intent is durable, unless it is too late for it (PROV-5).
     fn submit(&self, key: CallKey, not_after: Time) {
         let Some(member) = self.member() else { return };
-        let order = self.song.wish.order(key, self.song.head.kind, self.song.title.as_deref(), self.words());
+        let order = self.song.wish.order(key, &self.work(), self.song.title.as_deref(), self.words());
         let (world, provider, gate) = (self.world.clone(), member.provider.clone(), member.gate.clone());
         let (directory, song) = (self.directory.clone(), self.song.id);
         let reply_to = (world.reply_to)(&self.song, &key);
@@ -248,6 +248,13 @@ impl SongActor {
         });
     }
 
+    fn work(&self) -> Work {
+        match self.song.head.kind.makes() {
+            Makes::Lyrics => Work::Lyrics,
+            Makes::Music | Makes::Addition => self.song.wish.work.clone(),
+        }
+    }
+
     fn words(&self) -> Option<&str> {
         self.song.lyrics.as_deref()
     }
@@ -261,9 +268,10 @@ impl SongActor {
             return self.arm_later(wait.clamp(Duration::from_millis(50), LINGER), ctx);
         }
         self.busy.push(Due::Poll(call));
-        let (provider, kind, me) = (member.provider, self.song.head.kind, ctx.address());
+        let order = self.song.wish.order(call, &self.work(), self.song.title.as_deref(), self.words());
+        let (provider, me) = (member.provider, ctx.address());
         actix::spawn(async move {
-            let answer = provider.poll(kind, &task).await;
+            let answer = provider.poll(&order, &task).await;
             me.do_send(Polled { call, answer });
         });
     }
@@ -501,7 +509,7 @@ fn in_time(world: &World, not_after: Time) -> bool {
 
 fn outcome(call: CallKey, answer: Result<Submitted, Failure>, gate: &crate::provider::gate::Gate) -> Event {
     match answer {
-        Ok(Submitted::Task(provider_task)) => Event::Submitted { call, provider_task },
+        Ok(Submitted::Task(taken)) => Event::Submitted { call, provider_task: taken.task },
         Ok(Submitted::Done(news)) => Event::News { call, provider_task: None, news },
         Err(failure) => {
             if failure.class == Class::RateLimited {

@@ -78,7 +78,7 @@ pub(super) fn merge(song: &mut Song, run: &mut Run, index: usize, stage: Stage, 
             places.push(number);
         }
         overlay(&mut song.variants[position], clip, newer);
-        if song.lyrics.is_none() && !song.wish.instrumental {
+        if song.lyrics.is_none() && !song.wish.options.instrumental {
             song.lyrics.clone_from(&clip.lyrics);
         }
         if song.title.is_none() {

@@ -5,26 +5,163 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::CallKey;
+use crate::id::{CallKey, SongId};
 use crate::provider::failure::Failure;
 
 /// What a task makes (PROV-2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum TaskKind {
     Lyrics,
     Generate,
+    Extend,
+    ReplaceSection,
+    Merge,
+    Cover,
+    Stems,
+    Persona,
+    Video,
+}
+
+/// What comes of a task, which decides how its song treats it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Makes {
+    /// Texts to choose from; no audio.
+    Lyrics,
+    /// The clips of a song: the phase that ends with `ready`.
+    Music,
+    /// Something beside a song that is there already; the song stays what it is.
+    Addition,
 }
 
 impl TaskKind {
-    pub const ALL: [TaskKind; 2] = [TaskKind::Lyrics, TaskKind::Generate];
+    pub const ALL: [TaskKind; 9] = [
+        TaskKind::Lyrics,
+        TaskKind::Generate,
+        TaskKind::Extend,
+        TaskKind::ReplaceSection,
+        TaskKind::Merge,
+        TaskKind::Cover,
+        TaskKind::Stems,
+        TaskKind::Persona,
+        TaskKind::Video,
+    ];
 
-    pub const fn as_str(self) -> &'static str {
+    /// All that is to be said of a kind: its name everywhere (JSON, SQL, prices), and what comes of it.
+    const fn about(self) -> (&'static str, Makes) {
         match self {
-            TaskKind::Lyrics => "lyrics",
-            TaskKind::Generate => "generate",
+            TaskKind::Lyrics => ("lyrics", Makes::Lyrics),
+            TaskKind::Generate => ("generate", Makes::Music),
+            TaskKind::Extend => ("extend", Makes::Music),
+            TaskKind::ReplaceSection => ("replace_section", Makes::Music),
+            TaskKind::Merge => ("merge", Makes::Music),
+            TaskKind::Cover => ("cover", Makes::Music),
+            TaskKind::Stems => ("stems", Makes::Addition),
+            TaskKind::Persona => ("persona", Makes::Addition),
+            TaskKind::Video => ("video", Makes::Addition),
         }
     }
+
+    pub const fn as_str(self) -> &'static str {
+        self.about().0
+    }
+
+    pub const fn makes(self) -> Makes {
+        self.about().1
+    }
+}
+
+/// What one task is to do. The kinds beyond `lyrics` and `generate` work on clips that exist.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Work {
+    Lyrics,
+    #[default]
+    Generate,
+    /// Goes on where the clip ends, or from a place in it.
+    Extend {
+        of: SourceClip,
+        continue_at_ms: Option<i64>,
+    },
+    ReplaceSection {
+        of: SourceClip,
+        start_ms: i64,
+        end_ms: i64,
+    },
+    /// Two clips or more, in the order in which they are to be heard.
+    Merge {
+        of: Vec<SourceClip>,
+    },
+    /// The same song anew, in another style.
+    Cover {
+        of: SourceClip,
+    },
+    Stems {
+        of: SourceClip,
+    },
+    /// A voice and manner to sing other songs in.
+    Persona {
+        of: SourceClip,
+        name: String,
+        description: String,
+    },
+    Video {
+        of: SourceClip,
+    },
+}
+
+impl Work {
+    pub const fn kind(&self) -> TaskKind {
+        match self {
+            Work::Lyrics => TaskKind::Lyrics,
+            Work::Generate => TaskKind::Generate,
+            Work::Extend { .. } => TaskKind::Extend,
+            Work::ReplaceSection { .. } => TaskKind::ReplaceSection,
+            Work::Merge { .. } => TaskKind::Merge,
+            Work::Cover { .. } => TaskKind::Cover,
+            Work::Stems { .. } => TaskKind::Stems,
+            Work::Persona { .. } => TaskKind::Persona,
+            Work::Video { .. } => TaskKind::Video,
+        }
+    }
+
+    /// The clips it works on.
+    pub fn sources(&self) -> &[SourceClip] {
+        match self {
+            Work::Lyrics | Work::Generate => &[],
+            Work::Merge { of } => of,
+            Work::Extend { of, .. }
+            | Work::ReplaceSection { of, .. }
+            | Work::Cover { of }
+            | Work::Stems { of }
+            | Work::Persona { of, .. }
+            | Work::Video { of } => std::slice::from_ref(of),
+        }
+    }
+}
+
+/// A finished clip that further work is done on, with all that a provider may ask for to find it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SourceClip {
+    pub song: SongId,
+    pub variant_number: i16,
+    /// Who made it: its ids mean nothing to another provider.
+    pub provider: String,
+    /// The provider's id of the task that brought the clip.
+    pub provider_task: Option<String>,
+    pub clip_id: Option<String>,
+    /// Where anybody can fetch it.
+    pub audio_url: Option<String>,
+    pub duration_ms: Option<i64>,
+    /// The model it was made with, where one was named.
+    pub model: Option<String>,
+    pub title: Option<String>,
+    /// The words that are sung in it.
+    pub lyrics: Option<String>,
+    #[serde(default)]
+    pub style_tags: Vec<String>,
+    #[serde(default)]
+    pub instrumental: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,11 +177,26 @@ pub enum VocalGender {
 pub struct Order {
     /// Sent as `Idempotency-Key`, whether or not the provider knows it (`api.md`, simulator).
     pub key: CallKey,
-    pub kind: TaskKind,
+    pub work: Work,
     pub title: Option<String>,
     pub prompt: Option<String>,
     /// The words to be sung; `None` lets the provider write them.
     pub lyrics: Option<String>,
+    pub options: MusicOptions,
+    /// How many clips this one call is to bring, where the provider lets us say.
+    pub variants: u8,
+}
+
+impl Order {
+    pub const fn kind(&self) -> TaskKind {
+        self.work.kind()
+    }
+}
+
+/// How the music is to be (PROV-3).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct MusicOptions {
     pub style_tags: Vec<String>,
     pub instrumental: bool,
     pub model: Option<String>,
@@ -84,6 +236,9 @@ pub struct Clip {
     pub fallback_url: Option<String>,
     /// The provider says that this clip failed while others may live.
     pub failed: bool,
+    /// Nothing more will come of this clip, though its task is not said to have ended. When that is so of
+    /// all the clips of a call, the call has ended (MusicGPT tells of each clip alone).
+    pub finished: bool,
 }
 
 /// How far a music task is. Ordered: a report never takes a song back (CB-4).
@@ -107,6 +262,26 @@ pub enum News {
     Lyrics(Vec<LyricsText>),
     /// What exists of the music.
     Clips(Stage, Vec<Clip>),
+    /// What was made beside a song.
+    Made(Made),
     /// The provider gave up on this call.
     Failed(Failure),
+}
+
+/// The result of a task that adds to a song.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Made {
+    Stems { stems: Vec<Stem> },
+    Persona { persona_id: String, name: Option<String>, description: Option<String> },
+    Video { video_url: String },
+}
+
+/// One track of a separated clip, or an archive of all of them (`name` is then `archive`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stem {
+    /// `vocals`, `instrumental`, `backing_vocals`, `drums`, `bass`, `guitar`, `keyboard`, `percussion`, `strings`,
+    /// `synth`, `fx`, `brass`, `woodwinds`, `archive`, `midi_archive`.
+    pub name: String,
+    pub url: String,
 }

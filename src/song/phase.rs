@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::parts::{LyricsText, Stage, TaskKind};
+use super::parts::{LyricsText, Makes, Stage, TaskKind};
 use super::wish::Wish;
 use crate::credit::Credits;
 use crate::id::{CallKey, ShareToken, SongId, TaskId, UserId};
@@ -154,16 +154,16 @@ impl Song {
     }
 
     pub fn progress_mut(&mut self, kind: TaskKind) -> &mut Option<Progress> {
-        match kind {
-            TaskKind::Lyrics => &mut self.lyrics_progress,
-            TaskKind::Generate => &mut self.music_progress,
+        match kind.makes() {
+            Makes::Lyrics => &mut self.lyrics_progress,
+            Makes::Music | Makes::Addition => &mut self.music_progress,
         }
     }
 
     pub fn progress(&self, kind: TaskKind) -> Option<&Progress> {
-        match kind {
-            TaskKind::Lyrics => self.lyrics_progress.as_ref(),
-            TaskKind::Generate => self.music_progress.as_ref(),
+        match kind.makes() {
+            Makes::Lyrics => self.lyrics_progress.as_ref(),
+            Makes::Music | Makes::Addition => self.music_progress.as_ref(),
         }
     }
 }

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::event::{Choice, Event};
-use super::parts::TaskKind;
+use super::parts::Makes;
 use super::phase::{Phase, Rules, Song, Status};
 use crate::provider::failure::Class;
 use crate::time::Time;
@@ -84,7 +84,7 @@ fn can_retry(
 ) -> Result<(), Refusal> {
     let Phase::Failed(failure) = &song.phase else { return Err(Refusal::WrongState(song.status())) };
     let changed = prompt.is_some_and(|prompt| song.wish.prompt.as_deref() != Some(prompt))
-        || (song.head.kind == TaskKind::Generate
+        || (song.head.kind.makes() == Makes::Music
             && lyrics.is_some_and(|lyrics| song.lyrics.as_deref() != Some(lyrics)));
     if matches!(failure.class, Class::Moderation | Class::InvalidInput) && !changed {
         return Err(Refusal::NeedsOtherWords);

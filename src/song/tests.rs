@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::due::{self, Due};
 use super::event::{Choice, Event};
-use super::parts::{Clip, LyricsText, News, Stage};
+use super::parts::{Clip, LyricsText, MusicOptions, News, Stage, Work};
 use super::phase::{CallState, Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song, Status};
 use super::step::{Settlement, Step, Write, step};
 use super::wish::{Calls, Mode, Prices, Wish};
@@ -57,28 +57,21 @@ pub(super) fn a_wish(mode: Mode) -> Wish {
         title: None,
         prompt: Some("a waltz".into()),
         lyrics: None,
-        style_tags: vec!["waltz".into()],
-        instrumental: false,
+        options: MusicOptions { style_tags: vec!["waltz".into()], ..MusicOptions::default() },
         provider: "suno".into(),
-        model: None,
-        negative_tags: Vec::new(),
-        vocal_gender: None,
-        style_weight: None,
-        weirdness: None,
-        audio_weight: None,
-        reference_audio_url: None,
-        persona_id: None,
+        work: Work::Generate,
+        parent_ids: Vec::new(),
         variants: 2,
-        calls: Calls { lyrics: 1, generate: 1 },
+        calls: Calls { lyrics: 1, music: 1 },
         preview: false,
-        prices: Prices { lyrics: Credits::from_thousandths(100), generate: Credits::from_thousandths(1000) },
+        prices: Prices { lyrics: Credits::from_thousandths(100), music: Credits::from_thousandths(1000) },
         share_tokens: (0..5).map(|n| ShareToken(Uuid::from_u128(0x5000 + n))).collect(),
     }
 }
 
 /// A song as it is right after its creation at noon.
 pub(super) fn created(wish: Wish) -> Song {
-    let kind = wish.mode.first_task();
+    let kind = wish.first_task();
     let run = Run::new(wish.calls(kind), NOON);
     let lyrics_first = wish.mode == Mode::LyricsFirst;
     Song {
@@ -134,7 +127,7 @@ pub(super) fn lyrics_first() -> Story {
 
 /// Whose provider makes one clip, or one text, per call.
 pub(super) fn of_two_calls(mode: Mode) -> Story {
-    story(Wish { calls: Calls { lyrics: 2, generate: 2 }, ..a_wish(mode) })
+    story(Wish { calls: Calls { lyrics: 2, music: 2 }, ..a_wish(mode) })
 }
 
 impl Story {

@@ -3,9 +3,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::parts::{Order, TaskKind, VocalGender};
+use super::parts::{Makes, MusicOptions, Order, TaskKind, Work};
 use crate::credit::Credits;
-use crate::id::{CallKey, ShareToken};
+use crate::id::{CallKey, ShareToken, SongId};
 
 /// The way in (SONG-3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,13 +24,6 @@ impl Mode {
             Mode::Music => "music",
         }
     }
-
-    pub const fn first_task(self) -> TaskKind {
-        match self {
-            Mode::LyricsFirst => TaskKind::Lyrics,
-            Mode::Music => TaskKind::Generate,
-        }
-    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -39,21 +32,16 @@ pub struct Wish {
     pub title: Option<String>,
     pub prompt: Option<String>,
     pub lyrics: Option<String>,
-    #[serde(default)]
-    pub style_tags: Vec<String>,
-    #[serde(default)]
-    pub instrumental: bool,
+    #[serde(flatten)]
+    pub options: MusicOptions,
     /// The provider that was chosen; `auto` was settled before anything was stored.
     pub provider: String,
-    pub model: Option<String>,
+    /// How the music is made: from nothing, or from clips that exist.
     #[serde(default)]
-    pub negative_tags: Vec<String>,
-    pub vocal_gender: Option<VocalGender>,
-    pub style_weight: Option<f32>,
-    pub weirdness: Option<f32>,
-    pub audio_weight: Option<f32>,
-    pub reference_audio_url: Option<String>,
-    pub persona_id: Option<String>,
+    pub work: Work,
+    /// The songs that it was made from (SONG-10).
+    #[serde(default)]
+    pub parent_ids: Vec<SongId>,
     /// Clips to expect: that many placeholders are shown from the submission on (SONG-9).
     pub variants: u8,
     /// How many calls a phase takes at this provider: two where it writes one lyrics text per call (SONG-5).
@@ -68,49 +56,60 @@ pub struct Wish {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calls {
     pub lyrics: u8,
-    pub generate: u8,
+    #[serde(alias = "generate")]
+    pub music: u8,
 }
 
 /// What each phase costs the user, as it stood when the song was created (CRED-1); all zero in a preview.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prices {
     pub lyrics: Credits,
-    pub generate: Credits,
+    #[serde(alias = "generate")]
+    pub music: Credits,
 }
 
 impl Wish {
     pub fn price(&self, kind: TaskKind) -> Credits {
-        match kind {
-            TaskKind::Lyrics => self.prices.lyrics,
-            TaskKind::Generate => self.prices.generate,
+        match kind.makes() {
+            Makes::Lyrics => self.prices.lyrics,
+            Makes::Music => self.prices.music,
+            // Its price was settled when it was asked for, and stands with its task.
+            Makes::Addition => Credits::ZERO,
         }
     }
 
     pub fn calls(&self, kind: TaskKind) -> u8 {
-        match kind {
-            TaskKind::Lyrics => self.calls.lyrics,
-            TaskKind::Generate => self.calls.generate,
+        match kind.makes() {
+            Makes::Lyrics => self.calls.lyrics,
+            Makes::Music => self.calls.music,
+            Makes::Addition => 1,
+        }
+    }
+
+    /// The kind of the song's first task.
+    pub const fn first_task(&self) -> TaskKind {
+        match self.mode {
+            Mode::LyricsFirst => TaskKind::Lyrics,
+            Mode::Music => self.work.kind(),
         }
     }
 
     /// The order for one call, with the words that are to be sung by now.
-    pub fn order(&self, key: CallKey, kind: TaskKind, title: Option<&str>, lyrics: Option<&str>) -> Order {
+    pub fn order(&self, key: CallKey, work: &Work, title: Option<&str>, lyrics: Option<&str>) -> Order {
         Order {
             key,
-            kind,
+            work: work.clone(),
             title: title.map(str::to_owned),
             prompt: self.prompt.clone(),
             lyrics: lyrics.map(str::to_owned),
-            style_tags: self.style_tags.clone(),
-            instrumental: self.instrumental,
-            model: self.model.clone(),
-            negative_tags: self.negative_tags.clone(),
-            vocal_gender: self.vocal_gender,
-            style_weight: self.style_weight,
-            weirdness: self.weirdness,
-            audio_weight: self.audio_weight,
-            reference_audio_url: self.reference_audio_url.clone(),
-            persona_id: self.persona_id.clone(),
+            options: self.options.clone(),
+            variants: self.variants_of_call(key.call),
         }
+    }
+
+    /// How many of the song's clips this call of the music brings: as even as can be, the first calls more.
+    pub fn variants_of_call(&self, call: u8) -> u8 {
+        let calls = self.calls.music.max(1);
+        self.variants / calls + u8::from(call < self.variants % calls)
     }
 }

@@ -8,7 +8,8 @@ use songflight::provider::gate::Gate;
 use songflight::provider::http::{BODY_BYTES_MAX, Http, Timeouts};
 use songflight::provider::suno::{Dialect, Suno, SunoSettings};
 use songflight::provider::{
-    Member, News, Order, Provider, Providers, Stage, Submitted, TaskKind, VocalGender, unsupported,
+    Member, MusicOptions, News, Order, Provider, Providers, Stage, Submitted, TaskKind, VocalGender, Work,
+    unsupported,
 };
 
 use crate::fixtures::{self, Fixture};
@@ -26,23 +27,24 @@ fn reader(dialect: Dialect) -> Suno {
 }
 
 pub(crate) fn order(kind: TaskKind) -> Order {
+    let work = match kind {
+        TaskKind::Lyrics => Work::Lyrics,
+        _ => Work::Generate,
+    };
     Order {
         key: CallKey { task: TaskId(fresh()), call: 0, attempt: 0 },
-        kind,
+        work,
         title: None,
         prompt: None,
         lyrics: None,
-        style_tags: vec![],
-        instrumental: false,
-        model: None,
-        negative_tags: vec![],
-        vocal_gender: None,
-        style_weight: None,
-        weirdness: None,
-        audio_weight: None,
-        reference_audio_url: None,
-        persona_id: None,
+        options: MusicOptions::default(),
+        variants: 2,
     }
+}
+
+fn with(mut order: Order, change: impl FnOnce(&mut MusicOptions)) -> Order {
+    change(&mut order.options);
+    order
 }
 
 /// The dialect of a fixture: kie.ai where the index says so.
@@ -71,7 +73,7 @@ async fn understood(fixture: &Fixture) -> Result<News, Failure> {
         "status" => {
             let endpoint = fixture.about("endpoint");
             let (_, task) = endpoint.split_once("?taskId=").expect("a poll names its task");
-            let news = suno.poll(kind(fixture), task).await;
+            let news = suno.poll(&order(kind(fixture)), task).await;
             assert_eq!(server.asked()[0].line, endpoint);
             news
         }
@@ -79,9 +81,10 @@ async fn understood(fixture: &Fixture) -> Result<News, Failure> {
             let mut order = order(kind(fixture));
             order.prompt = Some("a calm folk song".into());
             // A file that cannot be fetched is the user's only if the order named one.
-            order.reference_audio_url = fixture.name.contains("fetch").then(|| "https://x.test/a.mp3".into());
+            order.options.reference_audio_url =
+                fixture.name.contains("fetch").then(|| "https://x.test/a.mp3".into());
             suno.submit(&order, REPLY_TO).await.map(|submitted| match submitted {
-                Submitted::Task(id) if !id.is_empty() => News::Working,
+                Submitted::Task(taken) if !taken.task.is_empty() => News::Working,
                 other => panic!("{other:?}"),
             })
         }
@@ -107,7 +110,7 @@ fn in_one_word(outcome: &Result<News, Failure>) -> &'static str {
         Ok(News::Clips(Stage::First, _)) => "first",
         Ok(News::Clips(Stage::Complete, clips)) if clips.is_empty() => "complete without clips",
         Ok(News::Lyrics(texts)) if texts.iter().all(|text| text.text.is_empty()) => "no lyrics",
-        Ok(News::Clips(Stage::Complete, _) | News::Lyrics(_)) => "complete",
+        Ok(News::Clips(Stage::Complete, _) | News::Lyrics(_) | News::Made(_)) => "complete",
         Ok(News::Failed(failure)) | Err(failure) => failure.class.as_str(),
     }
 }
@@ -152,7 +155,7 @@ async fn orders_are_written_as_the_recorded_requests() {
     for (name, order, path) in recorded_orders() {
         let recorded = fixtures::one("suno", name).json();
         let submitted = suno.submit(&order, REPLY_TO).await.expect(name);
-        assert_eq!(submitted, Submitted::Task("d1d3faff44524bb6979d8dcf6677e23a".into()));
+        assert_eq!(submitted, Submitted::Task(String::from("d1d3faff44524bb6979d8dcf6677e23a").into()));
         let asked = server.asked();
         assert_eq!(asked.len(), 1);
         assert_eq!(asked[0].line, format!("POST {path}"), "{name}");
@@ -171,8 +174,11 @@ fn recorded_orders() -> Vec<(&'static str, Order, &'static str)> {
     let with_texts = |name: &str| Order {
         title: recorded(name, "title"),
         lyrics: recorded(name, "prompt"),
-        style_tags: recorded(name, "style").map(|style| tags(&style)).unwrap_or_default(),
-        model: recorded(name, "model"),
+        options: MusicOptions {
+            style_tags: recorded(name, "style").map(|style| tags(&style)).unwrap_or_default(),
+            model: recorded(name, "model"),
+            ..MusicOptions::default()
+        },
         ..order(TaskKind::Generate)
     };
     let (vocal, quiet, simple, persona, lyrics) = (
@@ -185,19 +191,22 @@ fn recorded_orders() -> Vec<(&'static str, Order, &'static str)> {
     vec![
         (
             vocal,
-            Order {
-                negative_tags: tags("heavy metal, screaming"),
-                vocal_gender: Some(VocalGender::Female),
-                style_weight: Some(0.65),
-                weirdness: Some(0.3),
-                audio_weight: Some(0.5),
-                ..with_texts(vocal)
-            },
+            with(with_texts(vocal), |options| {
+                options.negative_tags = tags("heavy metal, screaming");
+                options.vocal_gender = Some(VocalGender::Female);
+                options.style_weight = Some(0.65);
+                options.weirdness = Some(0.3);
+                options.audio_weight = Some(0.5);
+            }),
             generate,
         ),
-        (quiet, Order { instrumental: true, ..with_texts(quiet) }, generate),
+        (quiet, with(with_texts(quiet), |options| options.instrumental = true), generate),
         (simple, Order { prompt: recorded(simple, "prompt"), lyrics: None, ..with_texts(simple) }, generate),
-        (persona, Order { persona_id: recorded(persona, "personaId"), ..with_texts(persona) }, generate),
+        (
+            persona,
+            with(with_texts(persona), |options| options.persona_id = recorded(persona, "personaId")),
+            generate,
+        ),
         (lyrics, Order { prompt: recorded(lyrics, "prompt"), ..order(TaskKind::Lyrics) }, "/api/v1/lyrics"),
     ]
 }
@@ -225,9 +234,9 @@ async fn a_wish_is_never_sung_word_for_word() {
     let wish = Order {
         title: Some("Harbour".into()),
         prompt: Some("[Verse] a calm song".into()),
-        style_tags: vec!["folk".into(), "slow".into()],
         ..order(TaskKind::Generate)
     };
+    let wish = with(wish, |options| options.style_tags = vec!["folk".into(), "slow".into()]);
     let body = body_of(wish.clone()).await;
     let expected = json!({
         "customMode": false, "instrumental": false, "model": "V5", "callBackUrl": REPLY_TO,
@@ -235,12 +244,16 @@ async fn a_wish_is_never_sung_word_for_word() {
     });
     assert_eq!(body, expected);
 
-    let quiet = body_of(Order { instrumental: true, ..wish.clone() }).await;
+    let quiet = body_of(with(wish.clone(), |options| options.instrumental = true)).await;
     assert_eq!((&quiet["customMode"], &quiet["prompt"]), (&json!(true), &Value::Null));
     assert_eq!(quiet["style"], "folk, slow, [Verse] a calm song");
 
     let long = "word ".repeat(99);
-    let body = body_of(Order { prompt: Some(long.clone()), style_tags: vec!["waltz".into()], ..wish }).await;
+    let body = body_of(Order {
+        prompt: Some(long.clone()),
+        ..with(wish, |options| options.style_tags = vec!["waltz".into()])
+    })
+    .await;
     assert_eq!(body["prompt"], long.trim(), "no room for the tags");
 }
 
@@ -256,8 +269,8 @@ async fn a_reference_recording_is_covered() {
     let server = Server::start(Reply::new(200, r#"{"code":200,"data":{"taskId":"t1"}}"#));
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
     let url = Some(String::from("https://x.test/a.mp3"));
-    let order =
-        Order { reference_audio_url: url.clone(), lyrics: Some("la la".into()), ..order(TaskKind::Generate) };
+    let order = Order { lyrics: Some("la la".into()), ..order(TaskKind::Generate) };
+    let order = with(order, |options| options.reference_audio_url.clone_from(&url));
     suno.submit(&order, REPLY_TO).await.expect("a task id");
     let asked = server.asked().remove(0);
     assert_eq!(asked.line, "POST /api/v1/generate/upload-cover");
@@ -268,7 +281,7 @@ async fn a_reference_recording_is_covered() {
 async fn an_order_without_words_is_refused_before_anything_is_sent() {
     let server = Server::start(Reply::new(200, "{}"));
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
-    for kind in TaskKind::ALL {
+    for kind in [TaskKind::Lyrics, TaskKind::Generate] {
         let failure = suno.submit(&order(kind), REPLY_TO).await.expect_err("no words");
         assert_eq!((failure.class, failure.arrived), (Class::InvalidInput, Arrived::No));
     }
@@ -279,7 +292,7 @@ async fn an_order_without_words_is_refused_before_anything_is_sent() {
 async fn polls_name_the_task_whatever_is_in_its_id() {
     let server = Server::start(Reply::new(200, fixtures::one("suno", "status_pending.json").body));
     let suno = adapter(&format!("{}/suno/", server.url), Dialect::Sunoapi, Timeouts::default());
-    assert_eq!(suno.poll(TaskKind::Generate, "a b&c=ä").await, Ok(News::Working));
+    assert_eq!(suno.poll(&order(TaskKind::Generate), "a b&c=ä").await, Ok(News::Working));
     let asked = server.asked().remove(0);
     assert_eq!(asked.line, "GET /suno/api/v1/generate/record-info?taskId=a+b%26c%3D%C3%A4");
     assert_eq!(asked.header("authorization"), "Bearer secret-key");
@@ -388,7 +401,9 @@ async fn refused_words_are_moderation_also_without_a_message() {
     let body = json!({"code": 200, "data": {"taskId": "t", "status": "SENSITIVE_WORD_ERROR"}});
     let server = Server::start(Reply::new(200, body.to_string()));
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
-    let Ok(News::Failed(failure)) = suno.poll(TaskKind::Generate, "t").await else { panic!("not failed") };
+    let Ok(News::Failed(failure)) = suno.poll(&order(TaskKind::Generate), "t").await else {
+        panic!("not failed")
+    };
     assert_eq!(failure.class, Class::Moderation);
     assert_eq!(failure.code.as_deref(), Some("SENSITIVE_WORD_ERROR"));
 }
@@ -427,15 +442,13 @@ fn what_suno_cannot_do_is_told_by_field() {
         |order: Order| unsupported(able, &order).into_iter().map(|refused| refused.field).collect::<Vec<_>>();
     let song = Order { prompt: Some("a".repeat(500)), ..order(TaskKind::Generate) };
     assert!(fields(song.clone()).is_empty());
-    assert_eq!(fields(Order { model: Some("V9".into()), ..song.clone() }), ["model"]);
+    assert_eq!(fields(with(song.clone(), |options| options.model = Some("V9".into()))), ["model"]);
     assert_eq!(fields(Order { prompt: Some("a".repeat(501)), ..song.clone() }), ["prompt"]);
     assert!(fields(Order { prompt: Some("a".repeat(501)), ..order(TaskKind::Lyrics) }).is_empty());
 
-    let title = |model: &str| Order {
-        title: Some("ä".repeat(90)),
-        model: Some(model.into()),
-        lyrics: Some("la".into()),
-        ..song.clone()
+    let title = |model: &str| {
+        let titled = Order { title: Some("ä".repeat(90)), lyrics: Some("la".into()), ..song.clone() };
+        with(titled, |options| options.model = Some(model.into()))
     };
     assert!(fields(title("V5")).is_empty());
     assert_eq!(fields(title("V4_5ALL")), ["title"]);

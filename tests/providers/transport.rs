@@ -36,7 +36,7 @@ async fn failures(reply: Reply) -> (Failure, Failure) {
     let server = Server::start(reply);
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
     let submitted = submit(&suno).await.expect_err("a failure");
-    let polled = suno.poll(TaskKind::Generate, "t1").await.expect_err("a failure");
+    let polled = suno.poll(&a_song(), "t1").await.expect_err("a failure");
     assert_eq!(server.asked().len(), 2, "nothing is sent twice");
     assert_eq!(polled.arrived, Arrived::No, "a question costs nothing");
     (submitted, polled)
@@ -46,9 +46,9 @@ async fn failures(reply: Reply) -> (Failure, Failure) {
 async fn a_submission_brings_its_task_id() {
     let server = Server::start(Reply::new(200, ACCEPTED));
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
-    assert_eq!(submit(&suno).await, Ok(Submitted::Task("t1".into())));
+    assert_eq!(submit(&suno).await, Ok(Submitted::Task(String::from("t1").into())));
     // Accepted, so far nothing more: a poll has nothing to show.
-    assert_eq!(suno.poll(TaskKind::Generate, "t1").await, Ok(News::Working));
+    assert_eq!(suno.poll(&a_song(), "t1").await, Ok(News::Working));
 }
 
 #[actix_web::test]
@@ -158,7 +158,7 @@ async fn a_body_over_the_limit_is_not_read_to_its_end() {
 async fn a_body_of_exactly_the_limit_is_read() {
     let server = Server::start(Reply::new(200, padded(BODY_BYTES_MAX)));
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
-    assert_eq!(submit(&suno).await, Ok(Submitted::Task("t1".into())));
+    assert_eq!(submit(&suno).await, Ok(Submitted::Task(String::from("t1").into())));
 }
 
 #[actix_web::test]
@@ -208,7 +208,7 @@ async fn ambiguous(act: impl AsyncFn(TcpStream) + 'static) {
     let failure = submit(&suno).await.expect_err("no answer");
     assert_eq!((failure.class, failure.arrived), (Class::Network, Arrived::Maybe), "{failure:?}");
     assert_eq!(count.load(Ordering::SeqCst), 1, "sent once");
-    let failure = suno.poll(TaskKind::Generate, "t1").await.expect_err("no answer");
+    let failure = suno.poll(&a_song(), "t1").await.expect_err("no answer");
     assert_eq!((failure.class, failure.arrived), (Class::Network, Arrived::No));
 }
 

@@ -11,7 +11,7 @@ use super::codes::{About, Complaint, Dialect, bare, classify};
 use super::fields;
 use crate::provider::failure::{Class, Failure, ModerationReason};
 use crate::provider::http::{Answer, Purpose, doubtful};
-use crate::provider::{Callback, Clip, Malformed, News, ProviderTaskId, Stage, TaskKind};
+use crate::provider::{Callback, Clip, Makes, Malformed, News, ProviderTaskId, Stage, TaskKind};
 
 /// `{code, msg, data}`, with everything optional.
 struct Envelope {
@@ -152,9 +152,9 @@ impl Envelope {
             Progress::Working => News::Working,
             Progress::Failed => News::Failed(self.failure(About::Task, dialect)),
             Progress::Refused => News::Failed(self.refusal(dialect)),
-            Progress::Text | Progress::First | Progress::Complete | Progress::Untold => match kind {
-                TaskKind::Lyrics => self.lyrics(progress),
-                TaskKind::Generate => self.music(progress),
+            Progress::Text | Progress::First | Progress::Complete | Progress::Untold => match kind.makes() {
+                Makes::Lyrics => self.lyrics(progress),
+                Makes::Music | Makes::Addition => self.music(progress),
             },
         }
     }

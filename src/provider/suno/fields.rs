@@ -109,6 +109,7 @@ fn clip(value: &Value) -> Clip {
         image_url: url(value, IMAGE),
         video_url: url(value, VIDEO),
         fallback_url: None,
+        finished: false,
         failed: has_failed(value),
     }
 }

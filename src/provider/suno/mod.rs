@@ -50,16 +50,23 @@ static CAPABILITIES: Capabilities = Capabilities {
     name: "suno",
     kinds: &[TaskKind::Lyrics, TaskKind::Generate],
     variants: 2,
+    clips_per_call: 2,
+    texts_per_call: 2,
     callbacks: true,
+    synchronous: false,
+    submit_timeout: None,
     negative_tags: true,
     vocal_gender: true,
     weights: true,
     reference_audio: true,
     personas: true,
+    instrumental: |_| true,
+    writes_words: |_| true,
     models: &["V5", "V5_5", "V4_5PLUS", "V4_5ALL", "V4_5", "V4"],
     limits,
     duration_s_max: Some(480),
     typical_s: 75,
+    cost_usd_milli: 60,
 };
 
 /// `suno.md` section 3, "Length limits".
@@ -100,7 +107,7 @@ impl Provider for Suno {
     }
 
     async fn submit(&self, order: &Order, reply_to: &str) -> Result<Submitted, Failure> {
-        let model = order.model.as_deref().unwrap_or(&self.settings.default_model);
+        let model = order.options.model.as_deref().unwrap_or(&self.settings.default_model);
         let request = request::request(order, model, limits(model), reply_to)?;
         let call = self
             .authorized(self.http.post(&self.url(request.path)))
@@ -108,15 +115,16 @@ impl Provider for Suno {
             .json(&request.body);
         let answer = send(call, Purpose::Submit).await?;
         match answer::submitted(&answer, self.settings.dialect) {
-            Ok(task) => Ok(Submitted::Task(task)),
+            Ok(task) => Ok(Submitted::Task(task.into())),
             Err(failure) => Err(without_file(failure, order)),
         }
     }
 
-    async fn poll(&self, kind: TaskKind, task: &str) -> Result<News, Failure> {
+    async fn poll(&self, order: &Order, task: &str) -> Result<News, Failure> {
+        let kind = order.kind();
         let path = match kind {
             TaskKind::Lyrics => "/api/v1/lyrics/record-info",
-            TaskKind::Generate => "/api/v1/generate/record-info",
+            _ => "/api/v1/generate/record-info",
         };
         let url = Url::parse_with_params(&self.url(path), [("taskId", task)])
             .map_err(|error| Failure::new(Class::ProviderError, error.to_string()).operator())?;
@@ -138,6 +146,6 @@ impl Provider for Suno {
 
 /// 451 is a file that could not be fetched: the user's, or else one of the gateway's own.
 fn without_file(failure: Failure, order: &Order) -> Failure {
-    let theirs = failure.code.as_deref() == Some("451") && order.reference_audio_url.is_none();
+    let theirs = failure.code.as_deref() == Some("451") && order.options.reference_audio_url.is_none();
     if theirs { Failure { class: Class::ProviderError, ..failure } } else { failure }
 }

@@ -77,26 +77,26 @@ pub(super) fn request(
     limits: TextLimits,
     reply_to: &str,
 ) -> Result<Request, Failure> {
-    match order.kind {
+    match order.kind() {
         TaskKind::Lyrics => lyrics(order, limits, reply_to),
-        TaskKind::Generate => generate(order, model, limits, reply_to),
+        _ => generate(order, model, limits, reply_to),
     }
 }
 
 fn lyrics(order: &Order, limits: TextLimits, reply_to: &str) -> Result<Request, Failure> {
     let prompt = given(&order.prompt).or(given(&order.title)).map(String::from);
-    let prompt = prompt.or_else(|| tags(&order.style_tags)).ok_or_else(no_words)?;
+    let prompt = prompt.or_else(|| tags(&order.options.style_tags)).ok_or_else(no_words)?;
     let prompt = shortened(&prompt, limits.lyrics_prompt).to_owned();
     let body = Body::Lyrics(Lyrics { prompt, call_back_url: reply_to.to_owned() });
     Ok(Request { path: "/api/v1/lyrics", body })
 }
 
 fn generate(order: &Order, model: &str, limits: TextLimits, reply_to: &str) -> Result<Request, Failure> {
-    let upload_url = given(&order.reference_audio_url).map(String::from);
+    let upload_url = given(&order.options.reference_audio_url).map(String::from);
     let path = if upload_url.is_some() { "/api/v1/generate/upload-cover" } else { "/api/v1/generate" };
     let texts = if is_custom(order) { custom(order, limits) } else { simple(order, limits)? };
     let body = Generate {
-        instrumental: order.instrumental,
+        instrumental: order.options.instrumental,
         model: model.to_owned(),
         call_back_url: reply_to.to_owned(),
         upload_url,
@@ -108,25 +108,25 @@ fn generate(order: &Order, model: &str, limits: TextLimits, reply_to: &str) -> R
 /// In custom mode a prompt is sung word for word, so a song with vocals needs its words; without them
 /// the gateway writes them from the prompt, and takes nothing else.
 fn is_custom(order: &Order) -> bool {
-    if order.instrumental {
-        let described = given(&order.title).is_some() && tags(&order.style_tags).is_some();
+    if order.options.instrumental {
+        let described = given(&order.title).is_some() && tags(&order.options.style_tags).is_some();
         return described || given(&order.prompt).is_none();
     }
     given(&order.lyrics).is_some()
 }
 
 fn custom(order: &Order, limits: TextLimits) -> Generate {
-    let persona_id = given(&order.persona_id).map(String::from);
+    let persona_id = given(&order.options.persona_id).map(String::from);
     Generate {
         custom_mode: true,
-        prompt: given(&order.lyrics).filter(|_| !order.instrumental).map(String::from),
+        prompt: given(&order.lyrics).filter(|_| !order.options.instrumental).map(String::from),
         style: Some(style(order, limits.style)),
         title: Some(title(order, limits.title)),
-        negative_tags: tags(&order.negative_tags),
-        vocal_gender: order.vocal_gender.filter(|_| !order.instrumental),
-        style_weight: order.style_weight.and_then(weight),
-        weirdness_constraint: order.weirdness.and_then(weight),
-        audio_weight: order.audio_weight.and_then(weight),
+        negative_tags: tags(&order.options.negative_tags),
+        vocal_gender: order.options.vocal_gender.filter(|_| !order.options.instrumental),
+        style_weight: order.options.style_weight.and_then(weight),
+        weirdness_constraint: order.options.weirdness.and_then(weight),
+        audio_weight: order.options.audio_weight.and_then(weight),
         persona_model: persona_id.is_some().then_some("style_persona"),
         persona_id,
         ..Generate::default()
@@ -136,7 +136,7 @@ fn custom(order: &Order, limits: TextLimits) -> Generate {
 /// Everything else stays empty in this mode, so the tags go into the prompt where they fit.
 fn simple(order: &Order, limits: TextLimits) -> Result<Generate, Failure> {
     let wish = given(&order.prompt).or(given(&order.title)).map(without_brackets);
-    let tags = tags(&order.style_tags);
+    let tags = tags(&order.options.style_tags);
     let prompt = match (wish, tags) {
         (Some(wish), Some(tags)) => joined(wish, &tags, limits.prompt),
         (Some(text), None) | (None, Some(text)) => text,
@@ -148,8 +148,8 @@ fn simple(order: &Order, limits: TextLimits) -> Result<Generate, Failure> {
 /// The tags; an instrumental's prompt as well, which has no other place. Without tags the prompt.
 fn style(order: &Order, chars_max: usize) -> String {
     let prompt = given(&order.prompt);
-    match (tags(&order.style_tags), prompt) {
-        (Some(tags), Some(prompt)) if order.instrumental => joined(tags, prompt, chars_max),
+    match (tags(&order.options.style_tags), prompt) {
+        (Some(tags), Some(prompt)) if order.options.instrumental => joined(tags, prompt, chars_max),
         (Some(tags), _) => tags,
         (None, Some(prompt)) => shortened(prompt, chars_max.min(MADE_STYLE_CHARS_MAX)).to_owned(),
         (None, None) => NEUTRAL_STYLE.to_owned(),

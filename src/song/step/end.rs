@@ -5,7 +5,7 @@ use crate::credit::Credits;
 use crate::provider::failure::{Class, Failure, TOO_FEW_LYRICS};
 use crate::song::clips;
 use crate::song::event::EventKind;
-use crate::song::parts::{LyricsText, TaskKind};
+use crate::song::parts::{LyricsText, Makes};
 use crate::song::phase::{Call, CallState, LyricsVariant, Phase, Push, Run, Song};
 
 /// Ends the phase once all of its calls have ended.
@@ -13,9 +13,9 @@ pub(super) fn conclude(next: &mut Draft, run: Run) {
     if !run.calls.iter().all(|call| call.state.ended()) {
         return next.keep(run);
     }
-    match next.song.head.kind {
-        TaskKind::Lyrics => conclude_lyrics(next, &run.calls),
-        TaskKind::Generate => conclude_music(next, &run.calls),
+    match next.song.head.kind.makes() {
+        Makes::Lyrics => conclude_lyrics(next, &run.calls),
+        Makes::Music | Makes::Addition => conclude_music(next, &run.calls),
     }
 }
 
@@ -98,11 +98,11 @@ pub(super) fn cancel(next: &mut Draft) {
 /// What is given back for a phase that was cut off: a clip that is there is paid for (SONG-11).
 pub(super) fn not_delivered(song: &Song) -> Credits {
     let price = song.head.price;
-    match (song.head.kind, clips::finished(song), i64::try_from(song.variants.len())) {
-        (TaskKind::Generate, there @ 1.., Ok(of)) => {
+    match (song.head.kind.makes(), clips::finished(song), i64::try_from(song.variants.len())) {
+        (Makes::Music, there @ 1.., Ok(of)) => {
             price + -Credits::from_thousandths(price.thousandths() * there / of)
         }
-        (TaskKind::Generate | TaskKind::Lyrics, ..) => price,
+        (Makes::Music | Makes::Lyrics | Makes::Addition, ..) => price,
     }
 }
 

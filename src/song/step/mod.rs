@@ -9,7 +9,7 @@ mod end;
 mod run;
 
 use super::event::{Choice, Event, EventKind};
-use super::parts::TaskKind;
+use super::parts::{Makes, TaskKind};
 use super::phase::{Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song};
 use super::wish::Mode;
 use super::{clips, refusal};
@@ -120,9 +120,9 @@ impl<'a> Draft<'a> {
 
     /// Stays in the running phase, with this run.
     fn keep(&mut self, run: Run) {
-        self.song.phase = match self.song.head.kind {
-            TaskKind::Lyrics => Phase::Lyrics(run),
-            TaskKind::Generate => Phase::Music(run),
+        self.song.phase = match self.song.head.kind.makes() {
+            Makes::Lyrics => Phase::Lyrics(run),
+            Makes::Music | Makes::Addition => Phase::Music(run),
         };
     }
 
@@ -262,7 +262,8 @@ fn choose(next: &mut Draft, choice: &Choice, task: TaskId) {
         song.title = title;
     }
     song.music_progress = Some(Progress::default());
-    next.begin(task, TaskKind::Generate);
+    let kind = next.song.wish.work.kind();
+    next.begin(task, kind);
     next.kind = Some(EventKind::LyricsChosen);
 }
 
@@ -297,7 +298,7 @@ fn change_words(song: &mut Song, prompt: Option<&str>, lyrics: Option<&str>) {
         wish.prompt = Some(prompt.to_owned());
     }
     // Lyrics that are still to be written cannot be changed.
-    if let Some(lyrics) = lyrics.filter(|_| song.head.kind == TaskKind::Generate) {
+    if let Some(lyrics) = lyrics.filter(|_| song.head.kind.makes() == Makes::Music) {
         song.lyrics = Some(lyrics.to_owned());
         if wish.mode == Mode::Music {
             wish.lyrics = Some(lyrics.to_owned());

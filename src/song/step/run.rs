@@ -9,7 +9,7 @@ use crate::id::CallKey;
 use crate::provider::failure::{Arrived, Class, Failure};
 use crate::song::clips;
 use crate::song::event::EventKind;
-use crate::song::parts::{News, Stage, TaskKind};
+use crate::song::parts::{Makes, News, Stage};
 use crate::song::phase::{Call, CallState, Lost, Run, Song, Waiting};
 use crate::time::Time;
 
@@ -97,7 +97,7 @@ pub(super) fn start(next: &mut Draft, run: &mut Run, index: usize, provider_task
     let progress = next.progress();
     progress.started_at.get_or_insert(now);
     progress.provider_task = Some(provider_task.to_owned()).filter(|id| !id.is_empty());
-    if next.song.head.kind == TaskKind::Generate {
+    if next.song.head.kind.makes() == Makes::Music {
         clips::keep_places(&mut next.song);
     }
     next.kind = Some(EventKind::PhaseStarted);
@@ -135,20 +135,20 @@ pub(super) fn reported(
     news: &News,
 ) {
     let Some(index) = adopted(next, &mut run, key, provider_task, news) else { return };
-    match (next.song.head.kind, news) {
+    match (next.song.head.kind.makes(), news) {
         (_, News::Working) => next.keep(run),
-        (TaskKind::Lyrics, News::Lyrics(texts)) => {
+        (Makes::Lyrics, News::Lyrics(texts)) => {
             run.calls[index].texts =
                 texts.iter().filter(|text| !text.text.trim().is_empty()).cloned().collect();
             run.calls[index].state = CallState::Done;
             conclude(next, run);
         }
-        (TaskKind::Generate, News::Clips(stage, found)) => {
+        (Makes::Music, News::Clips(stage, found)) => {
             heard_clips(next, run, index, *stage, found);
         }
         (_, News::Failed(failure)) => go_wrong(next, run, index, failure.clone()),
         // The other kind's results: not ours, whatever the provider thinks.
-        (TaskKind::Lyrics, News::Clips(..)) | (TaskKind::Generate, News::Lyrics(_)) => next.keep(run),
+        (_, News::Clips(..) | News::Lyrics(_) | News::Made(_)) => next.keep(run),
     }
 }
 

@@ -23,7 +23,7 @@ fn any_events_in_any_order_keep_the_books_the_numbers_and_the_view() {
 /// Events that no shell would tell in this order: no panic, no wrong number, no wrong entry.
 fn anything(dice: &mut Dice) -> Result<(), String> {
     let mut wish = a_wish(dice.pick(&[Mode::Music, Mode::LyricsFirst]));
-    wish.calls = Calls { lyrics: 1 + dice.below(2) as u8, generate: 1 + dice.below(2) as u8 };
+    wish.calls = Calls { lyrics: 1 + dice.below(2) as u8, music: 1 + dice.below(2) as u8 };
     let (mut song, mut now, rules) = (created(wish), NOON, rules());
     let mut law = Law::of(&song, &rules);
     let mut next_task = 2;

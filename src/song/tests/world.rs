@@ -67,10 +67,10 @@ impl<'a> World<'a> {
             owner: dice.percent(50),
             odd: dice.percent(50),
         };
-        wish.calls = Calls { lyrics: 1 + dice.below(2) as u8, generate: 1 + dice.below(2) as u8 };
+        wish.calls = Calls { lyrics: 1 + dice.below(2) as u8, music: 1 + dice.below(2) as u8 };
         wish.variants = dice.pick(&[2, 1, 3]);
         if dice.percent(15) {
-            wish.prices = Prices { lyrics: Credits::ZERO, generate: Credits::ZERO };
+            wish.prices = Prices { lyrics: Credits::ZERO, music: Credits::ZERO };
         }
         let song = created(wish);
         Self {
@@ -325,23 +325,23 @@ impl<'a> World<'a> {
     }
 
     fn result(&self, kind: crate::song::parts::TaskKind, key: CallKey, stage: Stage) -> News {
-        use crate::song::parts::TaskKind;
+        use crate::song::parts::Makes;
         let calls = self.song.wish.calls(kind);
         let ids: Vec<String> = (0..3 - calls).map(|n| format!("{}{}{n}", key.call, key.attempt)).collect();
-        match (kind, stage) {
-            (TaskKind::Lyrics, Stage::Complete) => texts(&["la", "lo"][..usize::from(3 - calls)]),
-            (TaskKind::Lyrics, Stage::Text | Stage::First) => News::Working,
-            (TaskKind::Generate, Stage::Text) => {
+        match (kind.makes(), stage) {
+            (Makes::Lyrics, Stage::Complete) => texts(&["la", "lo"][..usize::from(3 - calls)]),
+            (Makes::Lyrics, Stage::Text | Stage::First) => News::Working,
+            (Makes::Music | Makes::Addition, Stage::Text) => {
                 News::Clips(stage, ids.iter().map(|id| named_clip(id)).collect())
             }
-            (TaskKind::Generate, Stage::First) => {
+            (Makes::Music | Makes::Addition, Stage::First) => {
                 let clips = ids.iter().enumerate();
                 News::Clips(
                     stage,
                     clips.map(|(n, id)| if n == 0 { clip(id) } else { named_clip(id) }).collect(),
                 )
             }
-            (TaskKind::Generate, Stage::Complete) => {
+            (Makes::Music | Makes::Addition, Stage::Complete) => {
                 News::Clips(stage, ids.iter().map(|id| clip(id)).collect())
             }
         }
