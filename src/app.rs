@@ -3,6 +3,8 @@
 //! The order of starting is the order of need: database, schema, lease, providers, realtime, journal,
 //! songs, doors. Stopping is the reverse: doors shut, calls under way end, the lease is given back.
 
+mod providers;
+
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
@@ -24,15 +26,11 @@ use crate::api::{self, Api};
 use crate::auth::{self, Auth, CallbackKeys, Role};
 use crate::callback::{self, Callbacks, Tasks};
 use crate::cluster::{self, Node};
-use crate::config::{self, Config, Env, Loaded};
+use crate::config::{Config, Env, Loaded};
 use crate::credit::Credits;
 use crate::id::UserId;
 use crate::ops::private_postgres::PrivatePostgres;
 use crate::provider::failure::RetryRules;
-use crate::provider::gate::{Gate, Rate};
-use crate::provider::http::{Http, Timeouts};
-use crate::provider::suno::{Dialect, Suno, SunoSettings};
-use crate::provider::{Member, Providers};
 use crate::realtime::{self, Realtime};
 use crate::simulator::{self, Simulator};
 use crate::song::actor::{ReplyTo, World};
@@ -146,7 +144,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     actix::spawn(turn_days(pool.clone(), keep_days));
 
     let simulator = simulate(config).map_err(cannot("the simulator"))?;
-    let providers = providers(config, simulator.as_ref())?;
+    let providers = providers::providers(config, simulator.as_ref())?;
     let key = auth::own_key(&config.auth, config.local_dir()).map_err(cannot("the signing key"))?;
     let http = reqwest::Client::builder()
         .timeout(Duration::from_secs(10))
@@ -339,55 +337,6 @@ fn simulate(config: &Config) -> std::io::Result<Option<Simulator>> {
     let listener = simulator::listen(&memory)?;
     let options = simulator::Options { memory: Some(memory), ..simulator::Options::default() };
     simulator::start(listener, options).map(Some)
-}
-
-/// The providers that are configured, each behind its limits. A new one is one more line here.
-fn providers(config: &Config, simulator: Option<&Simulator>) -> Result<Providers, StartError> {
-    let mut members = Vec::new();
-    if config.providers.suno.enabled {
-        members.extend(suno(config, simulator)?);
-    }
-    Ok(Providers::new(members))
-}
-
-fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>, StartError> {
-    let wanted = &config.providers.suno;
-    let (base_url, simulated) = match (&wanted.base_url, &wanted.api_key, simulator) {
-        (Some(url), _, _) => (url.clone(), false),
-        (None, Some(_), _) => match wanted.dialect {
-            config::Dialect::SunoApi => ("https://api.sunoapi.org".to_owned(), false),
-            config::Dialect::Kie => ("https://api.kie.ai".to_owned(), false),
-        },
-        (None, None, Some(simulator)) => (format!("http://{}/suno", simulator.address()), true),
-        (None, None, None) => return Ok(None),
-    };
-    let key = wanted.api_key.clone().unwrap_or_else(|| SecretString::from("simulated"));
-    let timeouts = Timeouts { submit: config.tasks.call_timeout, ..Timeouts::default() };
-    let http = Http::new(&base_url, timeouts).map_err(cannot("providers.suno.base_url"))?;
-    let mut settings = SunoSettings::new(base_url.clone(), key);
-    settings.dialect = match wanted.dialect {
-        config::Dialect::SunoApi => Dialect::Sunoapi,
-        config::Dialect::Kie => Dialect::Kie,
-    };
-    if simulated {
-        settings.cdn_url = format!("{base_url}/cdn");
-        settings.cdn_suffix = ".wav".to_owned();
-    }
-    if let Some(url) = &wanted.cdn_url {
-        settings.cdn_url.clone_from(url);
-    }
-    if let Some(model) = &wanted.model {
-        settings.default_model.clone_from(model);
-    }
-    // 20 requests per 10 s is what the gateway documents (providers/suno.md section 2).
-    let documented = Rate {
-        requests: std::num::NonZeroU32::new(20).expect("20 is not 0"),
-        window: Duration::from_secs(10),
-    };
-    let local = simulated || wanted.api_key.is_none();
-    let rate = wanted.rate_limit.or((!local).then_some(documented));
-    let tasks_max = wanted.max_concurrent.map(|max| usize::try_from(max).unwrap_or(usize::MAX));
-    Ok(Some(Member { provider: Arc::new(Suno::new(settings, http)), gate: Gate::new(rate, tasks_max) }))
 }
 
 fn start_realtime(

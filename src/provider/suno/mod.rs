@@ -69,6 +69,11 @@ static CAPABILITIES: Capabilities = Capabilities {
     cost_usd_milli: 60,
 };
 
+/// What it can do, before there is one.
+pub fn capabilities() -> &'static Capabilities {
+    &CAPABILITIES
+}
+
 /// `suno.md` section 3, "Length limits".
 fn limits(model: &str) -> TextLimits {
     let newer = TextLimits { prompt: 500, lyrics: 5000, style: 1000, title: 100, lyrics_prompt: 200 };

@@ -1,0 +1,102 @@
+//! The configured providers, each behind its limits (PROV-1). A new one is one function and one line here.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+
+use super::StartError;
+use crate::config::{self, Config};
+use crate::provider::gate::{Gate, Rate};
+use crate::provider::http::{Http, Timeouts};
+use crate::provider::suno::{Dialect, Suno, SunoSettings};
+use crate::provider::{Capabilities, Member, Providers, SharedProvider};
+use crate::simulator::Simulator;
+
+/// In the order of preference.
+pub(super) fn providers(config: &Config, simulator: Option<&Simulator>) -> Result<Providers, StartError> {
+    Ok(Providers::new([suno(config, simulator)?].into_iter().flatten()))
+}
+
+/// Where a provider is to be found, and as whom we come.
+struct Place {
+    base_url: String,
+    key: SecretString,
+    /// It is the simulator that runs inside this program.
+    simulated: bool,
+    /// Requests in a window that are sent at most.
+    rate: Option<Rate>,
+    tasks_max: Option<usize>,
+    timeouts: Timeouts,
+}
+
+impl Place {
+    /// `None` where this provider is not to be used. `documented` is the limit that the real one tells of, and
+    /// which holds unless the configuration says otherwise.
+    fn of(
+        config: &Config,
+        able: &Capabilities,
+        wanted: &config::Provider,
+        real_url: &str,
+        documented: Option<Rate>,
+        simulator: Option<&Simulator>,
+    ) -> Option<Self> {
+        let (base_url, simulated) = match (&wanted.base_url, &wanted.api_key, simulator) {
+            _ if !wanted.enabled => return None,
+            (Some(url), _, _) => (url.clone(), false),
+            (None, Some(_), _) => (real_url.to_owned(), false),
+            (None, None, Some(simulator)) => (format!("http://{}/{}", simulator.address(), able.name), true),
+            (None, None, None) => return None,
+        };
+        let local = simulated || wanted.api_key.is_none();
+        let submit =
+            able.submit_timeout.map_or(config.tasks.call_timeout, |own| own.max(config.tasks.call_timeout));
+        Some(Self {
+            base_url,
+            key: wanted.api_key.clone().unwrap_or_else(|| SecretString::from("simulated")),
+            simulated,
+            rate: wanted.rate_limit.or(documented.filter(|_| !local)),
+            tasks_max: wanted.max_concurrent.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+            timeouts: Timeouts { submit, ..Timeouts::default() },
+        })
+    }
+
+    fn http(&self, name: &str) -> Result<Http, StartError> {
+        Http::new(&self.base_url, self.timeouts)
+            .map_err(|error| StartError(format!("providers.{name}.base_url: {error}")))
+    }
+
+    fn member(&self, provider: SharedProvider) -> Member {
+        Member { provider, gate: Gate::new(self.rate, self.tasks_max) }
+    }
+}
+
+fn rate(requests: u32, window: Duration) -> Option<Rate> {
+    NonZeroU32::new(requests).map(|requests| Rate { requests, window })
+}
+
+fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>, StartError> {
+    let wanted = &config.providers.suno;
+    let (dialect, url) = match wanted.dialect {
+        config::Dialect::SunoApi => (Dialect::Sunoapi, "https://api.sunoapi.org"),
+        config::Dialect::Kie => (Dialect::Kie, "https://api.kie.ai"),
+    };
+    // 20 requests per 10 s is what the gateway documents (providers/suno.md section 2).
+    let documented = rate(20, Duration::from_secs(10));
+    let able = crate::provider::suno::capabilities();
+    let Some(place) = Place::of(config, able, wanted, url, documented, simulator) else { return Ok(None) };
+    let mut settings = SunoSettings::new(place.base_url.clone(), place.key.clone());
+    settings.dialect = dialect;
+    if place.simulated {
+        settings.cdn_url = format!("{}/cdn", place.base_url);
+        settings.cdn_suffix = ".wav".to_owned();
+    }
+    if let Some(url) = &wanted.cdn_url {
+        settings.cdn_url.clone_from(url);
+    }
+    if let Some(model) = &wanted.model {
+        settings.default_model.clone_from(model);
+    }
+    Ok(Some(place.member(Arc::new(Suno::new(settings, place.http("suno")?)))))
+}
