@@ -179,6 +179,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         providers,
         lease: node.lease.clone(),
         reply_to,
+        call_timeout: config.tasks.call_timeout,
         calls: std::sync::atomic::AtomicUsize::new(0),
     });
     let directories = Directories::start(&world, &arbiters);
@@ -235,7 +236,7 @@ impl Running {
         self.realtime.close_all(4001, DRAIN).await;
         let calls = || self.world.calls.load(std::sync::atomic::Ordering::Acquire);
         let asked = self.world.clock.monotonic();
-        let patience = self.world.rules.call_timeout + Duration::from_secs(1);
+        let patience = self.world.call_timeout + Duration::from_secs(1);
         while calls() > 0 && self.world.clock.monotonic().duration_since(asked) < patience {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -430,7 +431,6 @@ fn rules(config: &Config) -> Rules {
         deadline: tasks.deadline,
         grace: tasks.grace,
         max_wait: tasks.max_wait,
-        call_timeout: tasks.call_timeout,
         poll: PollRules {
             initial: tasks.poll.initial,
             max: tasks.poll.max,

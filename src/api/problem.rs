@@ -259,6 +259,10 @@ impl From<Refusal> for Problem {
             Refusal::RetryLater(wait) => {
                 Problem::new(Kind::RetryLimit, "Too many retries of this song in the last hour.").after(wait)
             }
+            Refusal::TooManyAdditions => Problem::new(
+                Kind::WrongState,
+                format!("A song has at most {} further tasks.", crate::song::phase::ADDITIONS_MAX),
+            ),
             Refusal::NoRetriesLeft => Problem::new(
                 Kind::RetryLimit,
                 "This song was retried as often as it can be. Please contact support.",

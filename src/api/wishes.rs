@@ -142,6 +142,7 @@ fn wish(body: &Body, mode: Mode) -> Wish {
         calls: Calls { lyrics: 1, music: 1 },
         preview: body.flag("preview").unwrap_or(false),
         prices: Prices { lyrics: Credits::ZERO, music: Credits::ZERO },
+        alternatives: Vec::new(),
         share_tokens: (0..VARIANTS_MAX).map(|_| ShareToken(id::secret())).collect(),
     }
 }
@@ -258,6 +259,7 @@ fn pending(user: &UserId, wish: Wish, metadata: serde_json::Value, now: Time) ->
         lyrics: wish.lyrics.clone(),
         lyrics_variants: Vec::new(),
         variants: Vec::new(),
+        additions: Vec::new(),
         cost: price,
         refunded: Credits::ZERO,
         retries: Vec::new(),

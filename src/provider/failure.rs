@@ -192,6 +192,19 @@ impl Failure {
         self
     }
 
+    /// Whether the provider failed for reasons of its own, so that another one may succeed (PROV-12).
+    pub const fn is_the_providers(&self) -> bool {
+        match self.class {
+            Class::RateLimited
+            | Class::InsufficientProviderCredits
+            | Class::ProviderError
+            | Class::Network
+            | Class::Timeout
+            | Class::Unknown => true,
+            Class::InvalidInput | Class::Moderation | Class::Storage => self.operator,
+        }
+    }
+
     /// What follows from this failure. A submission that may have arrived ([`Arrived::Maybe`]) is to be
     /// resolved before this is asked (`durability.md` section 5).
     pub fn strategy<'a>(&self, rules: &'a RetryRules) -> Strategy<'a> {

@@ -17,8 +17,9 @@ use serde_json::{Map, Value};
 use super::directory::{Directory, Rest};
 use super::due::{self, Due, due};
 use super::event::Event;
-use super::parts::{Makes, News, Work};
-use super::phase::{CallState, Rules, Run, Song};
+use super::parts::News;
+use super::phase::{CallState, Rules, Run, Song, Waiting};
+use super::places::Places;
 use super::refusal::{self, Refusal};
 use super::step::{Act, Step, step};
 use super::view;
@@ -42,6 +43,8 @@ pub struct World {
     pub lease: Lease,
     /// The url that a provider is to call for this call (CB-1).
     pub reply_to: ReplyTo,
+    /// The longest that one submit call lasts, where its provider names no longer time.
+    pub call_timeout: Duration,
     /// Submissions under way; a graceful stop waits for them.
     pub calls: AtomicUsize,
 }
@@ -66,8 +69,7 @@ pub struct SongActor {
     world: Arc<World>,
     directory: Addr<Directory>,
     timer: Option<SpawnHandle>,
-    /// Its place at the provider, from the submission to the end of the task.
-    slot: Option<TaskSlot>,
+    places: Places,
     /// When the provider was last asked, or this actor took the song up.
     polled: Time,
     /// Waits for a slot and polls that are under way.
@@ -113,18 +115,18 @@ impl SongActor {
     pub fn new(
         song: Song,
         version: i64,
-        slot: Option<TaskSlot>,
+        places: Places,
         world: Arc<World>,
         directory: Addr<Directory>,
     ) -> Self {
         let view = view::view(&song, &world.rules);
         // Before any submission: what finished while nobody listened is asked for once (OPS-3).
         let polled = Time::from_millis(0);
-        Self { song, version, view, world, directory, timer: None, slot, polled, busy: Vec::new() }
+        Self { song, version, view, world, directory, timer: None, places, polled, busy: Vec::new() }
     }
 
-    fn member(&self) -> Option<&Member> {
-        self.world.providers.member(&self.song.head.provider)
+    fn member(&self, call: CallKey) -> Option<&Member> {
+        self.world.providers.member(self.song.provider_of(call.task))
     }
 
     /// Looks at what the song needs next: does it, or sets the timer for it, or rests.
@@ -159,7 +161,7 @@ impl SongActor {
         self.directory.do_send(Rest {
             song: self.song.id,
             due,
-            slot: self.slot.take(),
+            places: std::mem::take(&mut self.places),
             actor: Some(ctx.address()),
         });
         ctx.stop();
@@ -186,11 +188,11 @@ impl SongActor {
     // --- submitting ---
 
     fn seek_slot(&mut self, call: CallKey, ctx: &mut Context<Self>) {
-        if self.slot.is_some() {
+        if self.places.has(call) {
             self.busy.push(Due::Submit(call));
             return ctx.notify(SlotHeld { call, slot: None });
         }
-        let Some(gate) = self.member().map(|member| member.gate.clone()) else {
+        let Some(gate) = self.member(call).map(|member| member.gate.clone()) else {
             return self.no_provider(call, ctx);
         };
         self.busy.push(Due::Submit(call));
@@ -205,7 +207,8 @@ impl SongActor {
             let slot = match tokio::time::timeout(LIMIT_SHOWS, &mut slot).await {
                 Ok(slot) => slot,
                 Err(_) => {
-                    me.do_send(Happened { event: Event::Limited, by: None, inbox: None });
+                    let event = Event::Limited { call, by: Waiting::ProviderLimit, queue_position: None };
+                    me.do_send(Happened { event, by: None, inbox: None });
                     loop {
                         match tokio::time::timeout(LINGER, &mut slot).await {
                             Ok(slot) => break slot,
@@ -228,8 +231,8 @@ impl SongActor {
 
     /// Makes the call whose intent is durable, unless it is too late for it (PROV-5).
     fn submit(&self, key: CallKey, not_after: Time) {
-        let Some(member) = self.member() else { return };
-        let order = self.song.wish.order(key, &self.work(), self.song.title.as_deref(), self.words());
+        let Some(member) = self.member(key) else { return };
+        let order = self.song.order(key);
         let (world, provider, gate) = (self.world.clone(), member.provider.clone(), member.gate.clone());
         let (directory, song) = (self.directory.clone(), self.song.id);
         let reply_to = (world.reply_to)(&self.song, &key);
@@ -248,27 +251,16 @@ impl SongActor {
         });
     }
 
-    fn work(&self) -> Work {
-        match self.song.head.kind.makes() {
-            Makes::Lyrics => Work::Lyrics,
-            Makes::Music | Makes::Addition => self.song.wish.work.clone(),
-        }
-    }
-
-    fn words(&self) -> Option<&str> {
-        self.song.lyrics.as_deref()
-    }
-
     // --- asking ---
 
     fn poll(&mut self, call: CallKey, ctx: &mut Context<Self>) {
-        let Some(task) = provider_task(self.song.phase.run(), call) else { return };
-        let Some(member) = self.member().cloned() else { return self.arm_later(LINGER, ctx) };
+        let Some(task) = provider_task(self.song.run_of(call.task), call) else { return };
+        let Some(member) = self.member(call).cloned() else { return self.arm_later(LINGER, ctx) };
         if let Err(wait) = member.gate.try_poll_slot() {
             return self.arm_later(wait.clamp(Duration::from_millis(50), LINGER), ctx);
         }
         self.busy.push(Due::Poll(call));
-        let order = self.song.wish.order(call, &self.work(), self.song.title.as_deref(), self.words());
+        let order = self.song.order(call);
         let (provider, me) = (member.provider, ctx.address());
         actix::spawn(async move {
             let answer = provider.poll(&order, &task).await;
@@ -285,10 +277,7 @@ impl SongActor {
         self.song = step.song;
         self.version += 1;
         self.view = view;
-        let queueing = self.busy.iter().any(|due| matches!(due, Due::Submit(_)));
-        if !queueing && !self.song.phase.run().is_some_and(holds_a_place) {
-            self.slot = None;
-        }
+        self.free_places();
         for act in &step.acts {
             match act {
                 Act::Submit(key) => {
@@ -305,18 +294,24 @@ impl SongActor {
 
     /// What is in memory may not be what is stored: stop; whoever needs the song loads it again.
     fn lost(&mut self, pause: Duration, ctx: &mut Context<Self>) {
-        let again = self.song.phase.run().map(|_| self.world.clock.now() + pause);
-        let slot = self.slot.take();
-        self.directory.do_send(Rest { song: self.song.id, due: again, slot, actor: Some(ctx.address()) });
+        let again = self.song.runs().next().map(|_| self.world.clock.now() + pause);
+        let places = std::mem::take(&mut self.places);
+        self.directory.do_send(Rest { song: self.song.id, due: again, places, actor: Some(ctx.address()) });
         ctx.stop();
     }
 
     /// The slot that was waited for is not needed after all.
-    fn place_not_used(&mut self) {
-        self.busy.retain(|due| !matches!(due, Due::Submit(_)));
-        if !self.song.phase.run().is_some_and(holds_a_place) {
-            self.slot = None;
-        }
+    fn place_not_used(&mut self, call: CallKey) {
+        self.busy.retain(|due| *due != Due::Submit(call));
+        self.free_places();
+    }
+
+    fn free_places(&mut self) {
+        let busy = &self.busy;
+        let waits = |task, call| {
+            busy.iter().any(|due| matches!(due, Due::Submit(key) if key.task == task && key.call == call))
+        };
+        self.places.keep_needed(&self.song, waits);
     }
 
     fn told(&self, changed: bool) -> Told {
@@ -341,8 +336,8 @@ impl Actor for SongActor {
     fn started(&mut self, ctx: &mut Self::Context) {
         // Room for a burst of callbacks; who finds it full waits.
         ctx.set_mailbox_capacity(32);
-        if self.slot.is_none() && self.song.phase.run().is_some_and(holds_a_place) {
-            self.slot = self.member().map(|member| member.gate.adopt_slot());
+        if self.places.is_empty() {
+            self.places = Places::adopted(&self.song, &self.world.providers);
         }
         self.arm(ctx);
     }
@@ -353,7 +348,7 @@ impl Handler<Happened> for SongActor {
 
     /// Decides, commits, then acts: nothing is shown that is not durable (RT-1). The next message waits.
     fn handle(&mut self, Happened { event, by, inbox }: Happened, _: &mut Context<Self>) -> Self::Result {
-        let submitting = matches!(event, Event::Submitting { .. });
+        let submitting = event.call().filter(|_| matches!(event, Event::Submitting { .. }));
         let now = self.world.clock.now();
         if let Some(error) = self.refused(&event, by.as_ref(), now) {
             return AtomicResponse::new(Box::pin(std::future::ready(Err(error)).into_actor(self)));
@@ -363,8 +358,8 @@ impl Handler<Happened> for SongActor {
         let view = view::view(&next.song, &self.world.rules);
         let entry = match (nothing, inbox) {
             (true, None) => {
-                if submitting {
-                    self.place_not_used();
+                if let Some(call) = submitting {
+                    self.place_not_used(call);
                 }
                 let told = self.told(false);
                 return AtomicResponse::new(Box::pin(std::future::ready(Ok(told)).into_actor(self).map(
@@ -394,8 +389,8 @@ impl Handler<Happened> for SongActor {
                 Err(CommitError::Busy) => {
                     // Nothing was written: the song in memory is still the song, and what it was to submit
                     // still is to be submitted.
-                    if submitting {
-                        actor.place_not_used();
+                    if let Some(call) = submitting {
+                        actor.place_not_used(call);
                     }
                     actor.arm_later(Duration::from_millis(200), ctx);
                     Err(TellError::Unavailable)
@@ -427,17 +422,27 @@ impl Handler<SlotHeld> for SongActor {
     type Result = ();
 
     fn handle(&mut self, SlotHeld { call, slot }: SlotHeld, ctx: &mut Context<Self>) {
-        if slot.is_some() {
-            self.slot = slot;
+        if let Some(slot) = slot {
+            self.places.take(call, slot);
         }
         let lease_left = self.world.lease.ends().saturating_duration_since(self.world.clock.monotonic());
         if lease_left < Duration::from_millis(100) {
             // Without the lease nothing may be sent; it comes back with the database (durability.md section 5).
-            self.place_not_used();
+            self.place_not_used(call);
             return self.arm_later(Duration::from_secs(1), ctx);
         }
         let not_after = self.world.clock.now() + lease_left.min(CALL_WITHIN);
-        ctx.notify(Happened { event: Event::Submitting { call, not_after }, by: None, inbox: None });
+        let able = self.member(call).map(|member| member.provider.capabilities());
+        let lasts =
+            able.and_then(|able| able.submit_timeout).unwrap_or_default().max(self.world.call_timeout);
+        let event = Event::Submitting {
+            call,
+            not_after,
+            settled_by: not_after + lasts,
+            takes: able.map(|able| Duration::from_secs(u64::from(able.typical_s))),
+            synchronous: able.is_some_and(|able| able.synchronous),
+        };
+        ctx.notify(Happened { event, by: None, inbox: None });
     }
 }
 
@@ -457,7 +462,7 @@ impl Handler<Polled> for SongActor {
         self.polled = self.world.clock.now();
         match answer {
             Ok(news) => {
-                let news = with_fallback_urls(news, self.member());
+                let news = with_fallback_urls(news, self.member(call));
                 let event = Event::News { call, provider_task: None, news };
                 ctx.notify(Happened { event, by: None, inbox: None });
             }
@@ -466,7 +471,7 @@ impl Handler<Polled> for SongActor {
                 metrics::counter!("songflight_polls_failed_total", "class" => failure.class.as_str())
                     .increment(1);
                 if failure.class == Class::RateLimited
-                    && let Some(member) = self.member()
+                    && let Some(member) = self.member(call)
                 {
                     member.gate.pause(failure.retry_after.unwrap_or(self.world.rules.retry.rate_limited));
                 }
@@ -509,7 +514,9 @@ fn in_time(world: &World, not_after: Time) -> bool {
 
 fn outcome(call: CallKey, answer: Result<Submitted, Failure>, gate: &crate::provider::gate::Gate) -> Event {
     match answer {
-        Ok(Submitted::Task(taken)) => Event::Submitted { call, provider_task: taken.task },
+        Ok(Submitted::Task(taken)) => {
+            Event::Submitted { call, provider_task: taken.task, clip_ids: taken.clip_ids }
+        }
         Ok(Submitted::Done(news)) => Event::News { call, provider_task: None, news },
         Err(failure) => {
             if failure.class == Class::RateLimited {
@@ -533,22 +540,12 @@ fn tell_metrics(world: &World, started: Instant, answer: &Result<Submitted, Fail
     metrics::counter!("songflight_submissions_total", "outcome" => outcome).increment(1);
 }
 
-/// Whether the provider may be working on it: then it takes up one of the provider's places.
-pub(super) fn holds_a_place(run: &Run) -> bool {
-    run.calls.iter().any(|call| {
-        matches!(
-            call.state,
-            CallState::Intent { .. } | CallState::Submitted { .. } | CallState::Unknown { .. }
-        )
-    })
-}
-
 fn resends(song: &Song) -> usize {
-    song.phase.run().map_or(0, Run::possible_duplicates)
+    song.runs().map(|(_, run)| run.possible_duplicates()).sum()
 }
 
 fn not_after(song: &Song, key: CallKey) -> Option<Time> {
-    match song.phase.run()?.calls.get(usize::from(key.call))?.state {
+    match song.run_of(key.task)?.calls.get(usize::from(key.call))?.state {
         CallState::Intent { not_after, .. } => Some(not_after),
         CallState::Accepted { .. }
         | CallState::Submitted { .. }

@@ -29,6 +29,7 @@ pub(super) fn forget(song: &mut Song, call: &mut Call) {
         forget_words(song);
     }
     call.places.clear();
+    call.finished.clear();
     call.stage = None;
 }
 
@@ -85,6 +86,29 @@ pub(super) fn merge(song: &mut Song, run: &mut Run, index: usize, stage: Stage, 
             song.title.clone_from(&clip.title);
         }
     }
+}
+
+/// The provider said which clips will come: each has its place by its id from the start.
+pub(super) fn name_places(song: &mut Song, run: &mut Run, index: usize, clip_ids: &[String]) {
+    let clips: Vec<Clip> =
+        clip_ids.iter().map(|id| Clip { clip_id: Some(id.clone()), ..Clip::default() }).collect();
+    let known = run.calls[index].stage;
+    if !clips.is_empty() {
+        merge(song, run, index, Stage::Text, &clips);
+        run.calls[index].stage = known;
+    }
+}
+
+/// Whether nothing more will come of any clip of this call, with what is told of them one by one.
+pub(super) fn all_finished(song: &Song, run: &mut Run, index: usize, told: &[Clip]) -> bool {
+    let wanted = song.wish.variants_of_call(u8::try_from(index).unwrap_or(u8::MAX));
+    let call = &mut run.calls[index];
+    for id in told.iter().filter(|clip| clip.finished).filter_map(|clip| clip.clip_id.as_ref()) {
+        if !call.finished.contains(id) {
+            call.finished.push(id.clone());
+        }
+    }
+    !call.finished.is_empty() && call.finished.len() >= call.places.len().max(usize::from(wanted))
 }
 
 /// At a call's deadline: the url that can be built from a clip's id stands in for the missing one, also

@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use super::actor::{Happened, SongActor, TellError, Told, World};
 use super::event::Event;
 use super::phase::Song;
+use super::places::Places;
 use crate::id::{SongId, UserId};
-use crate::provider::gate::TaskSlot;
 use crate::store::row::InboxRow;
 use crate::store::songs::Stored;
 use crate::store::{self, StoreError, nodes, songs};
@@ -39,7 +39,7 @@ type Waiter = oneshot::Sender<Result<Addr<SongActor>, TellError>>;
 
 struct Sleep {
     due: Time,
-    slot: Option<TaskSlot>,
+    places: Places,
 }
 
 /// Songs that are woken in one go when their time has come; the rest follow at once after.
@@ -134,24 +134,25 @@ impl Directory {
 
     fn start_actor(&mut self, song: Song, version: i64, ctx: &mut Context<Self>) -> Addr<SongActor> {
         let id = song.id;
-        let slot = self.unschedule(id);
-        let actor = SongActor::new(song, version, slot, self.world.clone(), ctx.address()).start();
+        let places = self.unschedule(id).unwrap_or_default();
+        let actor = SongActor::new(song, version, places, self.world.clone(), ctx.address()).start();
         self.awake.insert(id, actor.clone());
         metrics::gauge!("songflight_song_actors").increment(1);
         actor
     }
 
-    fn schedule(&mut self, song: SongId, due: Time, slot: Option<TaskSlot>, ctx: &mut Context<Self>) {
+    fn schedule(&mut self, song: SongId, due: Time, places: Places, ctx: &mut Context<Self>) {
         let kept = self.unschedule(song);
-        self.asleep.insert(song, Sleep { due, slot: slot.or(kept) });
+        let places = kept.filter(|_| places.is_empty()).unwrap_or(places);
+        self.asleep.insert(song, Sleep { due, places });
         self.wheel.insert((due, song));
         self.arm(ctx);
     }
 
-    fn unschedule(&mut self, song: SongId) -> Option<TaskSlot> {
+    fn unschedule(&mut self, song: SongId) -> Option<Places> {
         let sleep = self.asleep.remove(&song)?;
         self.wheel.remove(&(sleep.due, song));
-        sleep.slot
+        Some(sleep.places)
     }
 
     /// One timer for the earliest of all.
@@ -211,7 +212,7 @@ impl Directory {
                 for id in ids {
                     self.answer(*id, &Err(TellError::Unavailable));
                     if self.asleep.contains_key(id) {
-                        self.schedule(*id, again, None, ctx);
+                        self.schedule(*id, again, Places::default(), ctx);
                     }
                 }
                 return;
@@ -362,14 +363,14 @@ impl Handler<Born> for Directory {
 pub struct Rest {
     pub song: SongId,
     pub due: Option<Time>,
-    pub slot: Option<TaskSlot>,
+    pub places: Places,
     pub actor: Option<Addr<SongActor>>,
 }
 
 impl Handler<Rest> for Directory {
     type Result = ();
 
-    fn handle(&mut self, Rest { song, due, slot, actor }: Rest, ctx: &mut Context<Self>) {
+    fn handle(&mut self, Rest { song, due, places, actor }: Rest, ctx: &mut Context<Self>) {
         if actor.is_some() && self.awake.get(&song) == actor.as_ref() {
             self.awake.remove(&song);
             metrics::gauge!("songflight_song_actors").decrement(1);
@@ -378,7 +379,7 @@ impl Handler<Rest> for Directory {
             return;
         }
         if let Some(due) = due {
-            self.schedule(song, due, slot, ctx);
+            self.schedule(song, due, places, ctx);
         }
     }
 }

@@ -3,7 +3,7 @@
 
 use super::phase::{CallState, PollRules, Rules, Run, Song, call_key};
 use crate::chance;
-use crate::id::CallKey;
+use crate::id::{CallKey, TaskId};
 use crate::time::Time;
 
 /// Something that is to be done for a song, by its actor.
@@ -28,16 +28,18 @@ pub fn due(song: &Song, polled: Time, rules: &Rules) -> Option<(Time, Due)> {
 /// Everything that is to be done by the present state, in order: for whoever stands in the queue for a
 /// slot with one call and must not miss the time of another, or the end of patience.
 pub fn all(song: &Song, polled: Time, rules: &Rules) -> Vec<(Time, Due)> {
-    let Some(run) = song.phase.run() else { return Vec::new() };
-    let calls = 0..run.calls.len();
-    let mut due: Vec<_> = calls.flat_map(|index| due_for_call(song, run, index, polled, rules)).collect();
+    let mut due = Vec::new();
+    for (task, run) in song.runs() {
+        let calls = 0..run.calls.len();
+        due.extend(calls.flat_map(|index| due_for_call(task, run, index, polled, rules)));
+    }
     due.sort_by_key(|(at, due)| (*at, matches!(due, Due::Poll(_))));
     due
 }
 
-fn due_for_call(song: &Song, run: &Run, index: usize, polled: Time, rules: &Rules) -> Vec<(Time, Due)> {
+fn due_for_call(task: TaskId, run: &Run, index: usize, polled: Time, rules: &Rules) -> Vec<(Time, Due)> {
     let call = &run.calls[index];
-    let key = call_key(song, index, call);
+    let key = call_key(task, index, call);
     match &call.state {
         CallState::Accepted { from } => {
             let mut due = vec![(*from, Due::Submit(key))];

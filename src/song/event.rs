@@ -1,8 +1,12 @@
 //! What can happen to a song, and what its watchers are told of it.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
-use super::parts::News;
+use super::parts::{News, Work};
+use super::phase::Waiting;
+use crate::credit::Credits;
 use crate::id::{CallKey, TaskId};
 use crate::provider::failure::Failure;
 use crate::time::Time;
@@ -10,12 +14,23 @@ use crate::time::Time;
 /// Something that happened. Whether it matters is for [`step`](super::step::step) to say.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
-    /// A limit of the provider keeps the song from being submitted.
-    Limited,
+    /// Something keeps the call from being made: a limit, or a provider that does not answer.
+    Limited {
+        call: CallKey,
+        by: Waiting,
+        /// Its place in the queue, from 1.
+        queue_position: Option<u32>,
+    },
     /// The call is about to be made: it starts before `not_after` or never.
     Submitting {
         call: CallKey,
         not_after: Time,
+        /// From here on it cannot be under way.
+        settled_by: Time,
+        /// How long the provider takes, by our own history.
+        takes: Option<Duration>,
+        /// The call brings the result itself: the song is at work from here on.
+        synchronous: bool,
     },
     /// The call was not made after all; nothing left this machine.
     NotSent {
@@ -24,6 +39,8 @@ pub enum Event {
     Submitted {
         call: CallKey,
         provider_task: String,
+        /// The ids of the clips that will come, where the provider tells them at once.
+        clip_ids: Vec<String>,
     },
     SubmitFailed {
         call: CallKey,
@@ -48,6 +65,10 @@ pub enum Event {
         prompt: Option<String>,
         lyrics: Option<String>,
     },
+    /// The owner wants something made beside the finished song (PROV-2).
+    Asked {
+        addition: Box<NewAddition>,
+    },
     Cancelled,
     Viewed,
     /// The owner's favourite variant.
@@ -56,6 +77,37 @@ pub enum Event {
         selected: bool,
     },
     Deleted,
+}
+
+impl Event {
+    /// The call that it is about, if it is about one.
+    pub const fn call(&self) -> Option<CallKey> {
+        match self {
+            Event::Limited { call, .. }
+            | Event::Submitting { call, .. }
+            | Event::NotSent { call }
+            | Event::Submitted { call, .. }
+            | Event::SubmitFailed { call, .. }
+            | Event::News { call, .. } => Some(*call),
+            Event::Wake
+            | Event::Chosen { .. }
+            | Event::Retried { .. }
+            | Event::Asked { .. }
+            | Event::Cancelled
+            | Event::Viewed
+            | Event::Selected { .. }
+            | Event::Deleted => None,
+        }
+    }
+}
+
+/// What is to be made beside a song: settled at the door, but for its place among the song's tasks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NewAddition {
+    pub task: TaskId,
+    pub provider: String,
+    pub work: Work,
+    pub price: Credits,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +128,12 @@ pub enum EventKind {
     LyricsChosen,
     ClipReady,
     RetryScheduled,
+    /// Another provider is asked, because the one before failed for its own reasons (PROV-12).
+    ProviderChanged,
+    /// A task beside the song was begun, moved on, or ended.
+    TaskStarted,
+    TaskCompleted,
+    TaskFailed,
     Ready,
     Complete,
     Failed,
@@ -94,6 +152,10 @@ impl EventKind {
             EventKind::LyricsChosen => "lyrics_chosen",
             EventKind::ClipReady => "clip_ready",
             EventKind::RetryScheduled => "retry_scheduled",
+            EventKind::ProviderChanged => "provider_changed",
+            EventKind::TaskStarted => "task_started",
+            EventKind::TaskCompleted => "task_completed",
+            EventKind::TaskFailed => "task_failed",
             EventKind::Ready => "ready",
             EventKind::Complete => "complete",
             EventKind::Failed => "failed",

@@ -10,6 +10,7 @@ pub mod due;
 pub mod event;
 pub mod parts;
 pub mod phase;
+pub mod places;
 pub mod recovery;
 pub mod refusal;
 pub mod step;

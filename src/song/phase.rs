@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::parts::{LyricsText, Makes, Stage, TaskKind};
+use super::parts::{LyricsText, Made, Makes, Order, Stage, TaskKind, Work};
 use super::wish::Wish;
 use crate::credit::Credits;
 use crate::id::{CallKey, ShareToken, SongId, TaskId, UserId};
@@ -39,6 +39,8 @@ pub struct Song {
     pub lyrics: Option<String>,
     pub lyrics_variants: Vec<LyricsVariant>,
     pub variants: Vec<Variant>,
+    /// Further tasks beside the finished song, oldest first (PROV-2).
+    pub additions: Vec<Addition>,
     pub cost: Credits,
     pub refunded: Credits,
     /// When the owner asked again by hand, oldest first (PROV-10).
@@ -153,6 +155,7 @@ impl Song {
                 .any(|progress| progress.started_at.is_some())
     }
 
+    /// Of the phases; an addition keeps its own.
     pub fn progress_mut(&mut self, kind: TaskKind) -> &mut Option<Progress> {
         match kind.makes() {
             Makes::Lyrics => &mut self.lyrics_progress,
@@ -165,6 +168,86 @@ impl Song {
             Makes::Lyrics => self.lyrics_progress.as_ref(),
             Makes::Music | Makes::Addition => self.music_progress.as_ref(),
         }
+    }
+
+    /// Every task that is under way: the phase's, then the additions'.
+    pub fn runs(&self) -> impl Iterator<Item = (TaskId, &Run)> {
+        let head = self.phase.run().map(|run| (self.head.task, run));
+        let beside = self.additions.iter().filter_map(|one| one.run().map(|run| (one.task, run)));
+        head.into_iter().chain(beside)
+    }
+
+    /// The run of this task, if it is under way.
+    pub fn run_of(&self, task: TaskId) -> Option<&Run> {
+        self.runs().find(|(id, _)| *id == task).map(|(_, run)| run)
+    }
+
+    pub fn addition(&self, task: TaskId) -> Option<&Addition> {
+        self.additions.iter().find(|one| one.task == task)
+    }
+
+    /// The provider that works on this task.
+    pub fn provider_of(&self, task: TaskId) -> &str {
+        self.addition(task).map_or(&self.head.provider, |one| &one.provider)
+    }
+
+    /// What this task makes.
+    pub fn kind_of(&self, task: TaskId) -> TaskKind {
+        self.addition(task).map_or(self.head.kind, |one| one.work.kind())
+    }
+
+    /// The order for one of this song's calls, with the words that are to be sung by now.
+    pub fn order(&self, key: CallKey) -> Order {
+        let work = match self.addition(key.task) {
+            Some(addition) => &addition.work,
+            None if self.head.kind.makes() == Makes::Lyrics => &Work::Lyrics,
+            None => &self.wish.work,
+        };
+        self.wish.order(key, work, self.title.as_deref(), self.lyrics.as_deref())
+    }
+
+    /// The number that a further task of this song gets.
+    pub(super) fn next_number(&self) -> i16 {
+        self.additions.iter().map(|one| one.number).fold(self.head.number, i16::max) + 1
+    }
+}
+
+/// A task beside a finished song: its stems, a video, a persona. The song stays what it is, whatever comes of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Addition {
+    pub task: TaskId,
+    /// Among all tasks of the song.
+    pub number: i16,
+    pub provider: String,
+    pub work: Work,
+    /// Reserved when it was asked for; captured or released when it ends.
+    pub price: Credits,
+    pub state: AdditionState,
+    pub progress: Progress,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdditionState {
+    Running(Run),
+    Done(Made),
+    Failed(Failure),
+}
+
+/// Additions a song may have, those that failed included.
+pub const ADDITIONS_MAX: usize = 50;
+
+impl Addition {
+    pub const fn run(&self) -> Option<&Run> {
+        match &self.state {
+            AdditionState::Running(run) => Some(run),
+            AdditionState::Done(_) | AdditionState::Failed(_) => None,
+        }
+    }
+
+    /// The variant that it is made of.
+    pub fn variant_number(&self) -> Option<i16> {
+        self.work.sources().first().map(|source| source.variant_number)
     }
 }
 
@@ -192,6 +275,17 @@ pub struct Progress {
     pub error: Option<Failure>,
     /// Automatic and manual attempts after the first.
     pub retry_count: u16,
+    /// Providers that failed for their own reasons before the present one was asked (PROV-12).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passed_over: Vec<PassedOver>,
+}
+
+/// A provider that was given up, and why: the history of an `auto` choice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PassedOver {
+    pub provider: String,
+    pub class: Class,
+    pub at: Time,
 }
 
 /// A task under way: its calls to the provider.
@@ -204,6 +298,15 @@ pub struct Run {
     /// What it is waiting for, as its owner sees it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting: Option<Waiting>,
+    /// Its place in the queue it stands in, from 1, as it was last seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_position: Option<u32>,
+    /// How long the whole takes at this provider, by our own history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub takes: Option<Duration>,
+    /// When it should be done, once it is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expected_at: Option<Time>,
 }
 
 impl Run {
@@ -213,7 +316,21 @@ impl Run {
             calls: (0..calls.max(1)).map(|_| Call::new(now)).collect(),
             limited_since: None,
             waiting: None,
+            queue_position: None,
+            takes: None,
+            expected_at: None,
         }
+    }
+
+    /// The same task at another provider: calls under numbers that the calls of `before` never had.
+    pub(super) fn elsewhere(before: &Run, calls: u8, now: Time) -> Self {
+        let mut run = Self::new(calls, now);
+        let number = before.calls.iter().map(|call| call.next_attempt).max().unwrap_or(0);
+        for call in &mut run.calls {
+            call.attempt = number;
+            call.next_attempt = number.saturating_add(1);
+        }
+        run
     }
 
     /// Submissions made although an earlier one may have arrived (PROV-5); a metric.
@@ -225,8 +342,12 @@ impl Run {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Waiting {
+    /// The plan's songs at once are used up (CRED-3).
     Concurrency,
+    /// The provider takes no more at the moment.
     ProviderLimit,
+    /// The provider does not answer; it is asked again from time to time (PROV-11).
+    ProviderDown,
     Retry,
 }
 
@@ -243,6 +364,9 @@ pub struct Call {
     /// The numbers of the variants that its clips fill.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub places: Vec<i16>,
+    /// The clips of which nothing more will come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub finished: Vec<String>,
     /// How far its music is; reports of less fill gaps only (CB-4).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stage: Option<Stage>,
@@ -265,6 +389,7 @@ impl Call {
             state: CallState::Accepted { from: now },
             texts: Vec::new(),
             places: Vec::new(),
+            finished: Vec::new(),
             stage: None,
             failures: Vec::new(),
             lost: None,
@@ -394,8 +519,6 @@ pub struct Rules {
     pub grace: Duration,
     /// The longest that limits may keep a song from starting.
     pub max_wait: Duration,
-    /// The longest that one submit call lasts.
-    pub call_timeout: Duration,
     pub poll: PollRules,
     pub retry: RetryRules,
     pub manual_retries: ManualRetries,
@@ -416,7 +539,7 @@ pub struct ManualRetries {
     pub per_hour: u16,
 }
 
-/// Names a call of a song's newest task.
-pub fn call_key(song: &Song, index: usize, call: &Call) -> CallKey {
-    CallKey { task: song.head.task, call: u8::try_from(index).unwrap_or(u8::MAX), attempt: call.attempt }
+/// Names a call of a task.
+pub fn call_key(task: TaskId, index: usize, call: &Call) -> CallKey {
+    CallKey { task, call: u8::try_from(index).unwrap_or(u8::MAX), attempt: call.attempt }
 }

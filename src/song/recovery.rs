@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::actor::World;
 use super::directory::{Directories, Rest};
 use super::due::{Due, due};
+use super::places::Places;
 use crate::chance;
 use crate::id::SongId;
 use crate::store::{StoreError, nodes, songs};
@@ -65,11 +66,8 @@ async fn take_over(world: &World, directories: &Directories, thorough: bool) -> 
             let at = due(&stored.song, Time::from_millis(0), &world.rules)
                 .map(|next| spread(id, next, now, ids.len()));
             // A task that holds a place at the provider keeps it while its song rests.
-            let slot =
-                stored.song.phase.run().filter(|run| super::actor::holds_a_place(run)).and_then(|_| {
-                    world.providers.member(&stored.song.head.provider).map(|member| member.gate.adopt_slot())
-                });
-            directories.of(id).do_send(Rest { song: id, due: at, slot, actor: None });
+            let places = Places::adopted(&stored.song, &world.providers);
+            directories.of(id).do_send(Rest { song: id, due: at, places, actor: None });
         }
         total += ids.len();
         if ids.len() < usize::try_from(PAGE).unwrap_or(0) {
@@ -86,7 +84,7 @@ async fn pick_up(world: &World, directories: &Directories) -> Result<usize, Stor
     let mut found = 0;
     for song in directories.unknown(running).await {
         found += 1;
-        directories.of(song).do_send(Rest { song, due: Some(now), slot: None, actor: None });
+        directories.of(song).do_send(Rest { song, due: Some(now), places: Places::default(), actor: None });
     }
     Ok(found)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::event::{Choice, Event};
 use super::parts::Makes;
-use super::phase::{Phase, Rules, Song, Status};
+use super::phase::{ADDITIONS_MAX, Phase, Rules, Song, Status};
 use crate::provider::failure::Class;
 use crate::time::Time;
 
@@ -25,6 +25,8 @@ pub enum Refusal {
     RetryLater(Duration),
     /// No retries left: contact support (PROV-10).
     NoRetriesLeft,
+    /// It has as many additions as a song may have.
+    TooManyAdditions,
 }
 
 /// # Errors
@@ -51,7 +53,8 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
             let there = song.variants.iter().any(|variant| variant.variant_number == *variant_number);
             if there { Ok(()) } else { Err(Refusal::NoSuchVariant) }
         }
-        Event::Limited
+        Event::Asked { .. } => can_add(song),
+        Event::Limited { .. }
         | Event::Submitting { .. }
         | Event::NotSent { .. }
         | Event::Submitted { .. }
@@ -60,6 +63,19 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
         | Event::Wake
         | Event::Viewed
         | Event::Deleted => Ok(()),
+    }
+}
+
+fn can_add(song: &Song) -> Result<(), Refusal> {
+    match song.phase {
+        Phase::Ready | Phase::Complete if song.additions.len() < ADDITIONS_MAX => Ok(()),
+        Phase::Ready | Phase::Complete => Err(Refusal::TooManyAdditions),
+        Phase::Lyrics(_)
+        | Phase::LyricsReady
+        | Phase::Music(_)
+        | Phase::Failed(_)
+        | Phase::Cancelled
+        | Phase::Deleted => Err(Refusal::WrongState(song.status())),
     }
 }
 

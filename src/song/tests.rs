@@ -1,11 +1,13 @@
 //! What a song does, told in sentences (`submitting`, `music`, `owner`), and what holds whatever happens
 //! (`properties`: the laws of `law`, over histories made in `world`). Builders stand here.
 
+mod additions;
 mod dice;
 mod law;
 mod music;
 mod owner;
 mod properties;
+mod providers;
 mod submitting;
 mod world;
 
@@ -15,9 +17,11 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use super::due::{self, Due};
-use super::event::{Choice, Event};
-use super::parts::{Clip, LyricsText, MusicOptions, News, Stage, Work};
-use super::phase::{CallState, Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song, Status};
+use super::event::{Choice, Event, NewAddition};
+use super::parts::{Clip, LyricsText, Made, MusicOptions, News, SourceClip, Stage, Stem, TaskKind, Work};
+use super::phase::{
+    CallState, Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song, Status, Waiting,
+};
 use super::step::{Settlement, Step, Write, step};
 use super::wish::{Calls, Mode, Prices, Wish};
 use crate::credit::Credits;
@@ -32,7 +36,6 @@ pub(super) fn rules() -> Rules {
         deadline: minutes(10),
         grace: minutes(2),
         max_wait: minutes(60),
-        call_timeout: seconds(30),
         poll: PollRules { initial: seconds(2), max: seconds(30), multiplier: 1.5 },
         retry: RetryRules::default(),
         manual_retries: ManualRetries { max: 5, per_hour: 3 },
@@ -64,6 +67,7 @@ pub(super) fn a_wish(mode: Mode) -> Wish {
         variants: 2,
         calls: Calls { lyrics: 1, music: 1 },
         preview: false,
+        alternatives: Vec::new(),
         prices: Prices { lyrics: Credits::from_thousandths(100), music: Credits::from_thousandths(1000) },
         share_tokens: (0..5).map(|n| ShareToken(Uuid::from_u128(0x5000 + n))).collect(),
     }
@@ -93,6 +97,7 @@ pub(super) fn created(wish: Wish) -> Song {
         lyrics: wish.lyrics.clone(),
         lyrics_variants: Vec::new(),
         variants: Vec::new(),
+        additions: Vec::new(),
         cost: wish.price(kind),
         refunded: Credits::ZERO,
         retries: Vec::new(),
@@ -147,15 +152,15 @@ impl Story {
     }
 
     pub(super) fn submitting(self, call: u8, attempt: u16) -> Self {
-        let (call, not_after) = (self.key(call, attempt), self.now + seconds(5));
-        self.then(Event::Submitting { call, not_after })
+        let event = submitting(self.key(call, attempt), self.now);
+        self.then(event)
     }
 
     /// Submitted and accepted at once.
     pub(super) fn ordered(self, call: u8, attempt: u16) -> Self {
         let key = self.key(call, attempt);
         let provider_task = format!("p{call}{attempt}");
-        self.submitting(call, attempt).then(Event::Submitted { call: key, provider_task })
+        self.submitting(call, attempt).then(submitted(key, &provider_task))
     }
 
     pub(super) fn heard(self, call: u8, attempt: u16, news: News) -> Self {
@@ -223,6 +228,63 @@ impl Story {
             Write::Settle { settlement, amount, .. } => Some((*settlement, amount.thousandths())),
             Write::Reserve { .. } | Write::Notify(_) | Write::Ref { .. } => None,
         })
+    }
+}
+
+/// A call that starts within 5 s and lasts at most 30 s.
+pub(super) fn submitting(call: CallKey, now: Time) -> Event {
+    Event::Submitting {
+        call,
+        not_after: now + seconds(5),
+        settled_by: now + seconds(35),
+        takes: Some(minutes(1)),
+        synchronous: false,
+    }
+}
+
+pub(super) fn submitted(call: CallKey, provider_task: &str) -> Event {
+    Event::Submitted { call, provider_task: provider_task.into(), clip_ids: Vec::new() }
+}
+
+pub(super) fn limited(call: CallKey, by: Waiting) -> Event {
+    Event::Limited { call, by, queue_position: Some(3) }
+}
+
+/// A request for something beside the song.
+pub(super) fn asked(number: u8, kind: TaskKind, variant_number: i16) -> Event {
+    let of = SourceClip {
+        song: SongId(Uuid::from_u128(1)),
+        variant_number,
+        provider: "suno".into(),
+        provider_task: Some("p".into()),
+        clip_id: Some("a".into()),
+        audio_url: None,
+        duration_ms: None,
+        model: None,
+        title: None,
+        lyrics: None,
+        style_tags: Vec::new(),
+        instrumental: false,
+    };
+    let work = match kind {
+        TaskKind::Stems => Work::Stems { of },
+        TaskKind::Persona => Work::Persona { of, name: "Ada".into(), description: "calm".into() },
+        _ => Work::Video { of },
+    };
+    let price = Credits::from_thousandths(if kind == TaskKind::Stems { 500 } else { 0 });
+    let addition = NewAddition { task: task(number), provider: "suno".into(), work, price };
+    Event::Asked { addition: Box::new(addition) }
+}
+
+/// What comes of an addition.
+pub(super) fn made(kind: TaskKind) -> Made {
+    match kind {
+        TaskKind::Stems => {
+            let stem = Stem { name: "vocals".into(), url: "https://files/v.mp3".into() };
+            Made::Stems { stems: vec![stem] }
+        }
+        TaskKind::Persona => Made::Persona { persona_id: "ada".into(), name: None, description: None },
+        _ => Made::Video { video_url: "https://files/v.mp4".into() },
     }
 }
 

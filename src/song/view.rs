@@ -6,7 +6,9 @@
 use serde_json::{Map, Value, json};
 
 use super::parts::TaskKind;
-use super::phase::{Phase, Progress, Rules, Song, Variant, VariantStatus, Waiting};
+use super::phase::{
+    Addition, AdditionState, PassedOver, Phase, Progress, Rules, Song, Variant, VariantStatus, Waiting,
+};
 use super::refusal::{NextRetry, next_retry};
 use crate::provider::failure::Failure;
 use crate::time::Time;
@@ -32,8 +34,8 @@ pub fn view(song: &Song, rules: &Rules) -> Map<String, Value> {
             "lyrics": progress(song, TaskKind::Lyrics),
             "music": progress(song, TaskKind::Generate),
         },
-        "queue_position": Value::Null,
-        "eta_ms": Value::Null,
+        "queue_position": song.phase.run().and_then(|run| run.queue_position),
+        "eta_ms": eta_ms(song),
         "waiting_for": song.phase.run().and_then(|run| run.waiting).map(waiting_for),
         "retry": retry(song, rules),
         "error": error(song),
@@ -41,7 +43,8 @@ pub fn view(song: &Song, rules: &Rules) -> Map<String, Value> {
         "refunded": song.refunded.as_json(),
         "preview": wish.preview,
         "notifications_sent": [],
-        "parent_ids": [],
+        "tasks": song.additions.iter().map(addition).collect::<Vec<_>>(),
+        "parent_ids": wish.parent_ids,
         "metadata": *song.metadata,
         "last_viewed_at": song.last_viewed_at.map(Time::rfc3339),
         "created_at": song.created_at.rfc3339(),
@@ -67,6 +70,7 @@ const fn waiting_for(waiting: Waiting) -> &'static str {
     match waiting {
         Waiting::Concurrency => "concurrency",
         Waiting::ProviderLimit => "provider_limit",
+        Waiting::ProviderDown => "provider_down",
         Waiting::Retry => "retry",
     }
 }
@@ -94,8 +98,12 @@ fn variant(variant: &Variant) -> Value {
 }
 
 fn progress(song: &Song, kind: TaskKind) -> Value {
-    let Some(progress) = song.progress(kind) else { return Value::Null };
-    let Progress { task, provider_task, started_at, completed_at, error, retry_count } = progress;
+    song.progress(kind).map_or(Value::Null, progress_view)
+}
+
+fn progress_view(progress: &Progress) -> Value {
+    let Progress { task, provider_task, started_at, completed_at, error, retry_count, passed_over } =
+        progress;
     json!({
         "task_id": task,
         "provider_task_id": provider_task,
@@ -103,7 +111,41 @@ fn progress(song: &Song, kind: TaskKind) -> Value {
         "completed_at": completed_at.map(Time::rfc3339),
         "error": error.as_ref().map(error_view),
         "retry_count": retry_count,
+        "passed_over": passed_over.iter().map(passed_over_view).collect::<Vec<_>>(),
     })
+}
+
+fn passed_over_view(passed: &PassedOver) -> Value {
+    json!({ "provider": passed.provider, "class": passed.class, "at": passed.at.rfc3339() })
+}
+
+/// A task beside the song, as its owner sees it.
+fn addition(one: &Addition) -> Value {
+    let (status, result, error) = match &one.state {
+        AdditionState::Running(_) if one.progress.started_at.is_none() => ("pending", None, None),
+        AdditionState::Running(_) => ("generating", None, None),
+        AdditionState::Done(made) => ("complete", Some(made), None),
+        AdditionState::Failed(failure) => ("failed", None, Some(error_view(failure))),
+    };
+    let run = one.run();
+    json!({
+        "task_id": one.task,
+        "kind": one.work.kind().as_str(),
+        "variant_number": one.variant_number(),
+        "provider": one.provider,
+        "status": status,
+        "result": result,
+        "error": error,
+        "waiting_for": run.and_then(|run| run.waiting).map(waiting_for),
+        "cost": one.price.as_json(),
+        "progress": progress_view(&one.progress),
+    })
+}
+
+/// How long it will still take, from `updated_at` on; of what is not under way nobody can say.
+fn eta_ms(song: &Song) -> Option<u64> {
+    let expected = song.phase.run()?.expected_at?;
+    u64::try_from(expected.since(song.updated_at).as_millis()).ok()
 }
 
 /// `allowed` speaks of the present state; a limit that time alone lifts is told by `next_allowed_at`,

@@ -51,6 +51,16 @@ pub struct Wish {
     pub prices: Prices,
     /// One for each variant there can be, so that the core need not make any (SONG-9).
     pub share_tokens: Vec<ShareToken>,
+    /// Who else can make it, best first, where the choice was ours (`auto`, PROV-12).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alternatives: Vec<Alternative>,
+}
+
+/// Another provider that can serve the wish, and in how many calls.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alternative {
+    pub provider: String,
+    pub calls: Calls,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -101,7 +101,7 @@ select l.epoch as log_epoch, p.u as head_u, h.seq as head,
   from event_log l
   join songs s on s.id = $4 and s.user_id = $1 and s.deleted_at is null
   join profiles p on p.user_id = s.user_id
-  join lateral (select t.seq from tasks t where t.song_id = s.id order by t.number desc limit 1) h on true
+  join lateral (select t.seq from tasks t where t.song_id = s.id and not t.beside order by t.number desc limit 1) h on true
   left join lateral (
        select * from song_events where song_id = s.id and seq > $2 order by seq limit $3) e on true
  order by e.seq";

@@ -596,6 +596,8 @@ impl Session {
         let settles: Vec<_> = rows().map(|row| row.settle.as_ref()).collect();
         let notify: Vec<_> = rows().map(|row| row.notify).collect();
         let refs: Vec<_> = rows().map(|row| row.refs.as_ref()).collect();
+        let additions: Vec<_> = rows().map(|row| row.additions.as_ref()).collect();
+        let providers: Vec<_> = rows().map(|row| row.provider.as_deref()).collect();
         let reserved: Vec<_> = rows().map(|row| row.reserve.as_ref().map(|reserve| reserve.task.0)).collect();
         Ok(self
             .client
@@ -622,6 +624,8 @@ impl Session {
                     &notify,
                     &refs,
                     &reserved,
+                    &additions,
+                    &providers,
                 ],
             )
             .await?)

@@ -12,15 +12,16 @@ b as materialized (
     select b.*, $1::uuid as owner, $2::bigint as epoch from unnest(
         $3::uuid[], $4::bigint[], $5::uuid[], $6::text[], $7::bigint[], $8::jsonb[], $9::jsonb[], $10::timestamptz[],
         $11::text[], $12::jsonb[], $13::jsonb[], $14::jsonb[], $15::jsonb[], $16::jsonb[], $17::jsonb[], $18::text[],
-        $19::jsonb[], $20::uuid[]
+        $19::jsonb[], $20::uuid[], $21::jsonb[], $22::text[]
     ) with ordinality as b (
         head, version, song_id, user_id, seq, run, progress, at,
         kind, set, song, lyrics, variants, task, settle, notify,
-        refs, reserved, ord)
+        refs, reserved, additions, provider, ord)
 ),
 moved as (
     update tasks t
        set version = t.version + 1, seq = b.seq, run = b.run, progress = b.progress,
+           provider = coalesce(b.provider, t.provider),
            -- As watchers know it: a step that nobody sees does not change it.
            updated_at = case when b.kind is null then t.updated_at else b.at end,
            ended_at = case when b.run is null then coalesce(t.ended_at, b.at) end
@@ -38,7 +39,7 @@ m as materialized (
 ),
 settled as materialized (
     select m.user_id, m.song_id, m.ord, s.*
-      from m cross join lateral jsonb_to_record(m.settle) as s(task uuid, kind text, reason text, amount bigint)
+      from m cross join lateral jsonb_to_recordset(m.settle) as s(task uuid, kind text, reason text, amount bigint)
      where m.settle is not null
 ),
 totals as (
@@ -117,6 +118,19 @@ further as (
       from m cross join lateral jsonb_to_record(m.task) as t(
            id uuid, number smallint, kind text, provider text, price bigint, run jsonb, progress jsonb)
      where m.task is not null
+),
+-- Tasks beside the head: new ones, and those that moved on. The head's version speaks for them.
+beside as (
+    insert into tasks (id, song_id, number, kind, provider, price, owner, epoch, run, progress, beside, addition,
+                       created_at, updated_at, ended_at)
+    select a.id, m.song_id, a.number, a.kind, a.provider, a.price, $1, $2, a.run, a.progress, true, a.addition,
+           m.at, m.at, case when a.run is null then m.at end
+      from m cross join lateral jsonb_to_recordset(m.additions) as a(
+           id uuid, number smallint, kind text, provider text, price bigint, run jsonb, progress jsonb, addition jsonb)
+     where m.additions is not null
+    on conflict (id) do update
+       set run = excluded.run, progress = excluded.progress, addition = excluded.addition,
+           updated_at = excluded.updated_at, ended_at = coalesce(tasks.ended_at, excluded.ended_at)
 ),
 told as (
     insert into notifications (song_id, kind, user_id)

@@ -1,5 +1,6 @@
 //! Which node owns which songs: leases and epochs (`durability.md` section 4). The database's clock decides.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
@@ -90,7 +91,12 @@ pub async fn take_over(
         returning t.song_id";
     let statement = client.prepare_cached(take).await?;
     let rows = client.query(&statement, &[&node.id, &node.epoch, &limit]).await?;
-    Ok(rows.iter().map(|row| SongId(row.get(0))).collect())
+    Ok(distinct(&rows))
+}
+
+/// A song may have several tasks under way.
+fn distinct(rows: &[tokio_postgres::Row]) -> Vec<SongId> {
+    rows.iter().map(|row| SongId(row.get(0))).collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 /// Songs that run here, as far as the database knows.
@@ -100,7 +106,7 @@ pub async fn take_over(
 pub async fn running(client: &impl GenericClient, node: NodeKey) -> Result<Vec<SongId>, StoreError> {
     let sql = "select song_id from tasks where ended_at is null and owner = $1 and epoch = $2";
     let rows = client.query(sql, &[&node.id, &node.epoch]).await?;
-    Ok(rows.iter().map(|row| SongId(row.get(0))).collect())
+    Ok(distinct(&rows))
 }
 
 /// Takes a song that no living node owns, so that its actor may write it; `false` when another node has it.
@@ -110,9 +116,11 @@ pub async fn running(client: &impl GenericClient, node: NodeKey) -> Result<Vec<S
 pub async fn claim(client: &impl GenericClient, node: NodeKey, song: SongId) -> Result<bool, StoreError> {
     let sql = "
         update tasks t set owner = $1, epoch = $2
-         where t.id = (select id from tasks where song_id = $3 order by number desc limit 1)
+         where t.song_id = $3
+           and (t.ended_at is null or t.id = (select id from tasks where song_id = $3 and not beside
+                                              order by number desc limit 1))
            and not exists (select 1 from nodes n where n.id = t.owner and n.epoch = t.epoch
                             and n.left_at is null and n.lease_until >= now() and n.id <> $1)";
     let statement = client.prepare_cached(sql).await?;
-    Ok(client.execute(&statement, &[&node.id, &node.epoch, &song.0]).await? == 1)
+    Ok(client.execute(&statement, &[&node.id, &node.epoch, &song.0]).await? >= 1)
 }

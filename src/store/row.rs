@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::credit::Credits;
 use crate::id::{SongId, TaskId, UserId};
 use crate::song::event::EventKind;
-use crate::song::phase::{Phase, Song};
+use crate::song::phase::{Addition, Phase, Song};
 use crate::song::step::{Settlement, Step, Write};
 use crate::time::Time;
 
@@ -30,6 +30,10 @@ pub struct StepRow {
     pub lyrics: Option<Value>,
     pub variants: Option<Value>,
     pub further_task: Option<Value>,
+    /// Tasks beside the head that are new or moved on.
+    pub additions: Option<Value>,
+    /// Who works on the head from here on, where that is another one.
+    pub provider: Option<String>,
     pub settle: Option<Value>,
     pub notify: Option<&'static str>,
     pub refs: Option<Value>,
@@ -64,6 +68,9 @@ impl StepRow {
             lyrics: changed(&before.lyrics_variants, &after.lyrics_variants),
             variants: changed(&before.variants, &after.variants),
             further_task: replaced.then(|| further_task(after)),
+            additions: additions(before, after),
+            provider: (!replaced && before.head.provider != after.head.provider)
+                .then(|| after.head.provider.clone()),
             settle: None,
             notify: None,
             refs: None,
@@ -87,19 +94,41 @@ impl StepRow {
                 };
                 let amount = amount.thousandths();
                 let kind = kind.as_str();
-                self.settle = Some(json!({"task": task, "kind": kind, "reason": reason, "amount": amount}));
+                let one = json!({"task": task, "kind": kind, "reason": reason, "amount": amount});
+                append(&mut self.settle, one);
             }
             Write::Notify(push) => self.notify = Some(push.as_str()),
             Write::Ref { call, provider_task } => {
-                let one = json!({"provider": song.head.provider, "provider_task": provider_task,
+                let provider = song.provider_of(call.task);
+                let one = json!({"provider": provider, "provider_task": provider_task,
                                  "task": call.task, "call": call.call, "attempt": call.attempt});
-                match &mut self.refs {
-                    Some(Value::Array(refs)) => refs.push(one),
-                    _ => self.refs = Some(json!([one])),
-                }
+                append(&mut self.refs, one);
             }
         }
     }
+}
+
+fn append(list: &mut Option<Value>, one: Value) {
+    match list {
+        Some(Value::Array(list)) => list.push(one),
+        _ => *list = Some(json!([one])),
+    }
+}
+
+fn additions(before: &Song, after: &Song) -> Option<Value> {
+    let changed = after.additions.iter().filter(|one| !before.additions.contains(one));
+    let rows: Vec<Value> = changed.map(addition).collect();
+    (!rows.is_empty()).then_some(Value::Array(rows))
+}
+
+fn addition(one: &Addition) -> Value {
+    // While it runs its state is its run, which has a column of its own.
+    let ended = one.run().is_none().then_some(&one.state);
+    json!({
+        "id": one.task, "number": one.number, "kind": one.work.kind().as_str(), "provider": one.provider,
+        "price": one.price, "run": one.run(), "progress": one.progress,
+        "addition": { "work": one.work, "ended": ended },
+    })
 }
 
 fn run(song: &Song) -> Option<Value> {

@@ -12,8 +12,8 @@ use super::{StoreError, time};
 use crate::credit::Credits;
 use crate::id::{SongId, TaskId, UserId};
 use crate::provider::failure::{Class, Failure};
-use crate::song::parts::TaskKind;
-use crate::song::phase::{Head, Phase, Progress, Push, Song, Status};
+use crate::song::parts::{Makes, TaskKind, Work};
+use crate::song::phase::{Addition, AdditionState, Head, Phase, Progress, Push, Run, Song, Status};
 
 /// A song with what the next commit needs to know about its row.
 #[derive(Clone, Debug)]
@@ -32,15 +32,20 @@ select s.id, s.user_id, s.status::text as status, s.wish, s.metadata, s.title, s
        h.id as task, h.number, h.kind, h.provider, h.price, h.version, h.seq, h.run, h.owner, h.epoch, h.updated_at,
        (select t.progress from tasks t where t.song_id = s.id and t.kind = 'lyrics'
          order by t.number desc limit 1) as lyrics_progress,
-       (select t.progress from tasks t where t.song_id = s.id and t.kind = 'generate'
+       (select t.progress from tasks t where t.song_id = s.id and t.kind <> 'lyrics' and not t.beside
          order by t.number desc limit 1) as music_progress,
+       (select coalesce(jsonb_agg(jsonb_build_object(
+                   'task', t.id, 'number', t.number, 'provider', t.provider, 'price', t.price, 'run', t.run,
+                   'progress', t.progress, 'work', t.addition -> 'work', 'ended', t.addition -> 'ended'
+               ) order by t.number), '[]')
+          from tasks t where t.song_id = s.id and t.beside) as additions,
        (select coalesce(jsonb_agg(to_jsonb(l) - 'song_id' order by l.variant_index), '[]')
           from lyrics_variants l where l.song_id = s.id) as lyrics_variants,
        (select coalesce(jsonb_agg(to_jsonb(v) - 'song_id' - 'storage_path' order by v.variant_number), '[]')
           from song_variants v where v.song_id = s.id) as variants,
        array(select n.kind from notifications n where n.song_id = s.id order by n.created_at) as pushes
   from songs s
-  join lateral (select * from tasks t where t.song_id = s.id order by t.number desc limit 1) h on true
+  join lateral (select * from tasks t where t.song_id = s.id and not t.beside order by t.number desc limit 1) h on true
 ";
 
 /// Loads one song, deleted or not; `None` when there is none.
@@ -108,7 +113,7 @@ pub(super) fn read(row: &Row) -> Result<Stored, StoreError> {
         metadata: Arc::new(row.get("metadata")),
         phase: match (deleted, run) {
             (Some(_), _) => Phase::Deleted,
-            (None, Some(run)) if kind == TaskKind::Lyrics => Phase::Lyrics(run),
+            (None, Some(run)) if kind.makes() == Makes::Lyrics => Phase::Lyrics(run),
             (None, Some(run)) => Phase::Music(run),
             (None, None) => resting_phase(row)?,
         },
@@ -126,6 +131,7 @@ pub(super) fn read(row: &Row) -> Result<Stored, StoreError> {
         lyrics: row.get("lyrics"),
         lyrics_variants: json(row, "lyrics_variants")?,
         variants: json(row, "variants")?,
+        additions: additions(row)?,
         cost: Credits::from_thousandths(row.get("cost")),
         refunded: Credits::from_thousandths(row.get("refunded")),
         retries: row.get::<_, Vec<jiff::Timestamp>>("retries").into_iter().map(time).collect(),
@@ -137,6 +143,38 @@ pub(super) fn read(row: &Row) -> Result<Stored, StoreError> {
     let owner: Option<Uuid> = row.get("owner");
     let owner = owner.zip(row.get("epoch"));
     Ok(Stored { song, version: row.get("version"), owner })
+}
+
+/// A task beside the head, as its columns tell it.
+#[derive(serde::Deserialize)]
+struct Beside {
+    task: TaskId,
+    number: i16,
+    provider: String,
+    price: Credits,
+    run: Option<Run>,
+    progress: Progress,
+    work: Work,
+    ended: Option<AdditionState>,
+}
+
+fn additions(row: &Row) -> Result<Vec<Addition>, StoreError> {
+    let read = |one: Beside| {
+        let state =
+            one.run.map(AdditionState::Running).or(one.ended).ok_or_else(|| {
+                StoreError::Refused(format!("task {} has neither a run nor an end", one.task))
+            })?;
+        Ok(Addition {
+            task: one.task,
+            number: one.number,
+            provider: one.provider,
+            work: one.work,
+            price: one.price,
+            state,
+            progress: one.progress,
+        })
+    };
+    json::<Vec<Beside>>(row, "additions")?.into_iter().map(read).collect()
 }
 
 fn resting_phase(row: &Row) -> Result<Phase, StoreError> {

@@ -134,7 +134,7 @@ async fn every_song_ended_once(database: &tokio_postgres::Client) {
         union all
         select format('song %s failed, and task %s was not refunded', s.id, t.id)
           from songs s join lateral (
-               select * from tasks where song_id = s.id order by number desc limit 1) t on true
+               select * from tasks where song_id = s.id and not beside order by number desc limit 1) t on true
          where s.status = 'failed' and not exists (
                select from credit_entries where task_id = t.id and reason = 'release' and amount = t.price)
         union all

@@ -52,6 +52,7 @@ impl Life {
             lyrics: None,
             lyrics_variants: Vec::new(),
             variants: Vec::new(),
+            additions: Vec::new(),
             cost: price,
             refunded: Credits::ZERO,
             retries: Vec::new(),
@@ -92,8 +93,17 @@ impl Life {
         };
         let news = |news| Event::News { call, provider_task: None, news };
         let event = match act {
-            0 => Event::Submitting { call, not_after: now + Duration::from_secs(5) },
-            1 => Event::Submitted { call, provider_task: self.song.head.task.to_string() },
+            0 => Event::Submitting {
+                call,
+                not_after: now + Duration::from_secs(5),
+                settled_by: now + Duration::from_secs(35),
+                takes: None,
+                synchronous: false,
+            },
+            1 => {
+                let provider_task = self.song.head.task.to_string();
+                Event::Submitted { call, provider_task, clip_ids: Vec::new() }
+            }
             2 => news(News::Clips(Stage::First, vec![clip(1)])),
             _ => news(News::Clips(Stage::Complete, vec![clip(1), clip(2)])),
         };
@@ -113,7 +123,6 @@ fn rules() -> Rules {
         deadline: a_while,
         grace: a_while,
         max_wait: a_while,
-        call_timeout: a_while,
         poll: PollRules { initial: a_while, max: a_while, multiplier: 2.0 },
         retry: RetryRules::default(),
         manual_retries: ManualRetries { max: 5, per_hour: 2 },

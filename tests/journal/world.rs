@@ -84,7 +84,7 @@ impl World {
     }
 
     pub async fn version(&self, song: &Life) -> i64 {
-        let sql = "select version from tasks where song_id = $1 order by number desc limit 1";
+        let sql = "select version from tasks where song_id = $1 and not beside order by number desc limit 1";
         self.look.query_one(sql, &[&song.song.id.0]).await.expect("a task").get(0)
     }
 

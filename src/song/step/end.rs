@@ -1,6 +1,7 @@
 //! How phases end: delivered, failed, cancelled; and what that owes (CRED-2, SONG-11).
 
-use super::Draft;
+use super::run::elsewhere;
+use super::{Draft, addition};
 use crate::credit::Credits;
 use crate::provider::failure::{Class, Failure, TOO_FEW_LYRICS};
 use crate::song::clips;
@@ -13,20 +14,22 @@ pub(super) fn conclude(next: &mut Draft, run: Run) {
     if !run.calls.iter().all(|call| call.state.ended()) {
         return next.keep(run);
     }
-    match next.song.head.kind.makes() {
-        Makes::Lyrics => conclude_lyrics(next, &run.calls),
-        Makes::Music | Makes::Addition => conclude_music(next, &run.calls),
+    match next.kind().makes() {
+        Makes::Lyrics => conclude_lyrics(next, &run),
+        Makes::Music => conclude_music(next, &run),
+        // One that was made has ended already.
+        Makes::Addition => addition::fail(next, &run.calls),
     }
 }
 
-pub(super) fn conclude_lyrics(next: &mut Draft, calls: &[Call]) {
-    let texts: Vec<&LyricsText> = calls.iter().flat_map(|call| &call.texts).collect();
+pub(super) fn conclude_lyrics(next: &mut Draft, run: &Run) {
+    let texts: Vec<&LyricsText> = run.calls.iter().flat_map(|call| &call.texts).collect();
     if texts.len() < 2 {
-        let failure = first_failure(calls).unwrap_or_else(|| {
+        let failure = first_failure(&run.calls).unwrap_or_else(|| {
             let message = format!("{} of at least 2 lyrics came back with words", texts.len());
             Failure::new(Class::ProviderError, message).code(TOO_FEW_LYRICS)
         });
-        return fail(next, failure);
+        return fail(next, run, failure);
     }
     next.song.lyrics_variants = (0..)
         .zip(texts)
@@ -43,11 +46,11 @@ pub(super) fn conclude_lyrics(next: &mut Draft, calls: &[Call]) {
     next.kind = Some(EventKind::LyricsReady);
 }
 
-pub(super) fn conclude_music(next: &mut Draft, calls: &[Call]) {
+pub(super) fn conclude_music(next: &mut Draft, run: &Run) {
     if !next.song.variants.iter().any(crate::song::phase::Variant::playable) {
-        let failure = first_failure(calls)
+        let failure = first_failure(&run.calls)
             .unwrap_or_else(|| Failure::new(Class::ProviderError, "finished without a playable clip"));
-        return fail(next, failure);
+        return fail(next, run, failure);
     }
     clips::close(&mut next.song);
     deliver(next);
@@ -75,7 +78,12 @@ pub(super) fn deliver(next: &mut Draft) {
     next.settle(Credits::ZERO);
 }
 
-pub(super) fn fail(next: &mut Draft, failure: Failure) {
+/// The phase failed: at another provider it may yet succeed, where the choice was ours (PROV-12).
+pub(super) fn fail(next: &mut Draft, run: &Run, failure: Failure) {
+    if failure.is_the_providers() && elsewhere(next, run, failure.class) {
+        next.progress().error = Some(failure);
+        return;
+    }
     let now = next.now;
     let progress = next.progress();
     progress.completed_at = Some(now);
@@ -107,6 +115,7 @@ pub(super) fn not_delivered(song: &Song) -> Credits {
 }
 
 pub(super) fn delete(next: &mut Draft) {
+    addition::abandon_all(next);
     next.song.phase = Phase::Deleted;
     next.kind = Some(EventKind::Gone);
 }

@@ -5,12 +5,13 @@
 //! what is due next (`song::due`), whether an
 //! owner's wish is to be refused (`song::refusal`), how clips are matched (`song::clips`).
 
+mod addition;
 mod end;
 mod run;
 
 use super::event::{Choice, Event, EventKind};
 use super::parts::{Makes, TaskKind};
-use super::phase::{Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song};
+use super::phase::{AdditionState, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song};
 use super::wish::Mode;
 use super::{clips, refusal};
 use crate::credit::Credits;
@@ -82,13 +83,20 @@ impl Step {
 /// Takes a song one event further.
 pub fn step(song: &Song, event: &Event, now: Time, rules: &Rules) -> Step {
     let mut next = Draft::new(song, now, rules);
-    match &song.phase {
-        Phase::Lyrics(run) | Phase::Music(run) => running(&mut next, run.clone(), event),
-        Phase::LyricsReady => lyrics_ready(&mut next, event),
-        Phase::Ready => ready(&mut next, event),
-        Phase::Failed(_) => failed(&mut next, event),
-        Phase::Complete | Phase::Cancelled => ended(&mut next, event),
-        Phase::Deleted => gone(&mut next, event),
+    next.beside = event.call().and_then(|call| song.additions.iter().position(|one| one.task == call.task));
+    match (event.call(), &song.phase) {
+        // What is told of a call is the matter of its task, whatever else the song does.
+        (Some(_), Phase::Deleted) => heard_late(&mut next, event),
+        (Some(call), _) => match song.run_of(call.task) {
+            Some(run) => at_work(&mut next, run.clone(), event),
+            None => heard_late(&mut next, event),
+        },
+        (None, Phase::Lyrics(_) | Phase::Music(_)) => running(&mut next, event),
+        (None, Phase::LyricsReady) => lyrics_ready(&mut next, event),
+        (None, Phase::Ready) => ready(&mut next, event),
+        (None, Phase::Failed(_)) => failed(&mut next, event),
+        (None, Phase::Complete | Phase::Cancelled) => ended(&mut next, event),
+        (None, Phase::Deleted) => {}
     }
     next.finish(song)
 }
@@ -101,11 +109,21 @@ struct Draft<'a> {
     acts: Vec<Act>,
     now: Time,
     rules: &'a Rules,
+    /// The addition that this is about; `None`: the song's own newest task.
+    beside: Option<usize>,
 }
 
 impl<'a> Draft<'a> {
     fn new(song: &Song, now: Time, rules: &'a Rules) -> Self {
-        Self { song: song.clone(), kind: None, writes: Vec::new(), acts: Vec::new(), now, rules }
+        Self {
+            song: song.clone(),
+            kind: None,
+            writes: Vec::new(),
+            acts: Vec::new(),
+            now,
+            rules,
+            beside: None,
+        }
     }
 
     /// Gives the step its number if anybody can see a difference.
@@ -118,28 +136,52 @@ impl<'a> Draft<'a> {
         Step { song: self.song, kind, writes: self.writes, acts: self.acts }
     }
 
-    /// Stays in the running phase, with this run.
+    /// Stays at work, with this run.
     fn keep(&mut self, run: Run) {
-        self.song.phase = match self.song.head.kind.makes() {
-            Makes::Lyrics => Phase::Lyrics(run),
-            Makes::Music | Makes::Addition => Phase::Music(run),
-        };
+        match self.beside {
+            Some(index) => self.song.additions[index].state = AdditionState::Running(run),
+            None if self.kind().makes() == Makes::Lyrics => self.song.phase = Phase::Lyrics(run),
+            None => self.song.phase = Phase::Music(run),
+        }
+    }
+
+    fn task(&self) -> TaskId {
+        self.beside.map_or(self.song.head.task, |index| self.song.additions[index].task)
+    }
+
+    fn kind(&self) -> TaskKind {
+        self.beside.map_or(self.song.head.kind, |index| self.song.additions[index].work.kind())
+    }
+
+    fn price(&self) -> Credits {
+        self.beside.map_or(self.song.head.price, |index| self.song.additions[index].price)
     }
 
     fn progress(&mut self) -> &mut Progress {
-        let kind = self.song.head.kind;
-        self.song.progress_mut(kind).get_or_insert_with(Progress::default)
+        let kind = self.kind();
+        match self.beside {
+            Some(index) => &mut self.song.additions[index].progress,
+            None => self.song.progress_mut(kind).get_or_insert_with(Progress::default),
+        }
     }
 
-    /// Ends the head task's reservation by giving this much of it back.
+    /// Ends the task's reservation by giving this much of it back.
     fn settle(&mut self, amount: Credits) {
-        let head = &self.song.head;
-        if head.price == Credits::ZERO {
+        let (task, kind, price) = (self.task(), self.kind(), self.price());
+        if price == Credits::ZERO {
             return;
         }
-        let settlement = if amount == head.price { Settlement::Release } else { Settlement::Capture };
+        let settlement = if amount == price { Settlement::Release } else { Settlement::Capture };
         self.song.refunded = self.song.refunded + amount;
-        self.writes.push(Write::Settle { task: head.task, kind: head.kind, settlement, amount });
+        self.writes.push(Write::Settle { task, kind, settlement, amount });
+    }
+
+    /// Takes the price of a further task.
+    fn charge(&mut self, task: TaskId, kind: TaskKind, price: Credits) {
+        self.song.cost = self.song.cost + price;
+        if price != Credits::ZERO {
+            self.writes.push(Write::Reserve { task, kind, amount: price });
+        }
     }
 
     /// Keeps what the provider calls one of our calls, if it calls it anything.
@@ -165,15 +207,12 @@ impl<'a> Draft<'a> {
         let price = self.song.wish.price(kind);
         self.song.head = Head {
             task,
-            number: self.song.head.number + 1,
+            number: self.song.next_number(),
             kind,
             provider: self.song.wish.provider.clone(),
             price,
         };
-        self.song.cost = self.song.cost + price;
-        if price != Credits::ZERO {
-            self.writes.push(Write::Reserve { task, kind, amount: price });
-        }
+        self.charge(task, kind, price);
         self.progress().task = Some(task);
         self.keep(Run::new(self.song.wish.calls(kind), self.now));
     }
@@ -181,7 +220,8 @@ impl<'a> Draft<'a> {
 
 /// What watchers can see is all of a song but the inside of its run.
 fn shows_a_difference(before: &Song, after: &Song) -> bool {
-    let waiting = |song: &Song| song.phase.run().and_then(|run| run.waiting);
+    let waiting =
+        |song: &Song| song.phase.run().map(|run| (run.waiting, run.queue_position, run.expected_at));
     before.status() != after.status()
         || waiting(before) != waiting(after)
         || matches!(after.phase, Phase::Deleted) != matches!(before.phase, Phase::Deleted)
@@ -192,23 +232,50 @@ fn shows_a_difference(before: &Song, after: &Song) -> bool {
         || before.lyrics != after.lyrics
         || before.lyrics_variants != after.lyrics_variants
         || !clips::look_alike(&before.variants, &after.variants)
+        || !addition::look_alike(&before.additions, &after.additions)
         || before.cost != after.cost
         || before.refunded != after.refunded
         || before.last_viewed_at != after.last_viewed_at
         || before.wish != after.wish
 }
 
-fn running(next: &mut Draft, run: Run, event: &Event) {
+/// What is told of a call of a task that is under way.
+fn at_work(next: &mut Draft, run: Run, event: &Event) {
     match event {
-        Event::Limited => limited(next, run),
-        Event::Submitting { call, not_after } => submitting(next, run, *call, *not_after),
+        Event::Limited { call, by, queue_position } => limited(next, run, *call, *by, *queue_position),
+        Event::Submitting { call, not_after, settled_by, takes, synchronous } => {
+            let intent = CallState::Intent { not_after: *not_after, settled_by: *settled_by };
+            submitting(next, run, *call, intent, *takes, *synchronous);
+        }
         Event::NotSent { call } => not_sent(next, run, *call),
-        Event::Submitted { call, provider_task } => submitted(next, run, *call, provider_task),
+        Event::Submitted { call, provider_task, clip_ids } => {
+            submitted(next, run, *call, provider_task, clip_ids);
+        }
         Event::SubmitFailed { call, failure } => submit_failed(next, run, *call, failure),
         Event::News { call, provider_task, news } => {
             reported(next, run, *call, provider_task.as_deref(), news);
         }
-        Event::Wake => wake(next, run),
+        Event::Wake
+        | Event::Chosen { .. }
+        | Event::Retried { .. }
+        | Event::Asked { .. }
+        | Event::Cancelled
+        | Event::Viewed
+        | Event::Selected { .. }
+        | Event::Deleted => {}
+    }
+}
+
+/// Of a task that has ended only what it is called is kept: it must be known when it reports (PROV-5).
+fn heard_late(next: &mut Draft, event: &Event) {
+    if let Event::Submitted { call, provider_task, .. } = event {
+        next.refer(*call, provider_task);
+    }
+}
+
+fn running(next: &mut Draft, event: &Event) {
+    match event {
+        Event::Wake => wake_all(next),
         Event::Cancelled => cancel(next),
         Event::Viewed => next.song.last_viewed_at = Some(next.now),
         Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
@@ -216,7 +283,28 @@ fn running(next: &mut Draft, run: Run, event: &Event) {
             cancel(next);
             delete(next);
         }
-        Event::Chosen { .. } | Event::Retried { .. } => {}
+        Event::Limited { .. }
+        | Event::Submitting { .. }
+        | Event::NotSent { .. }
+        | Event::Submitted { .. }
+        | Event::SubmitFailed { .. }
+        | Event::News { .. }
+        | Event::Chosen { .. }
+        | Event::Asked { .. }
+        | Event::Retried { .. } => {}
+    }
+}
+
+/// Time passed over everything that is under way.
+fn wake_all(next: &mut Draft) {
+    if let Some(run) = next.song.phase.run().cloned() {
+        wake(next, run);
+    }
+    for index in 0..next.song.additions.len() {
+        if let Some(run) = next.song.additions[index].run().cloned() {
+            next.beside = Some(index);
+            wake(next, run);
+        }
     }
 }
 
@@ -226,7 +314,7 @@ fn lyrics_ready(next: &mut Draft, event: &Event) {
     match event {
         Event::Chosen { choice, task } => choose(next, choice, *task),
         Event::Cancelled => cancel(next),
-        Event::Limited
+        Event::Limited { .. }
         | Event::Submitting { .. }
         | Event::NotSent { .. }
         | Event::Submitted { .. }
@@ -234,6 +322,7 @@ fn lyrics_ready(next: &mut Draft, event: &Event) {
         | Event::News { .. }
         | Event::Wake
         | Event::Retried { .. }
+        | Event::Asked { .. }
         | Event::Viewed
         | Event::Selected { .. }
         | Event::Deleted => ended(next, event),
@@ -315,22 +404,17 @@ fn ended(next: &mut Draft, event: &Event) {
         Event::Viewed => next.song.last_viewed_at = Some(next.now),
         Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
         Event::Deleted => delete(next),
-        Event::Submitted { call, provider_task } => next.refer(*call, provider_task),
-        Event::Limited
+        Event::Wake => wake_all(next),
+        Event::Asked { addition } => addition::ask(next, addition),
+        Event::Limited { .. }
         | Event::Submitting { .. }
         | Event::NotSent { .. }
+        | Event::Submitted { .. }
         | Event::SubmitFailed { .. }
         | Event::News { .. }
-        | Event::Wake
         | Event::Chosen { .. }
         | Event::Retried { .. }
         | Event::Cancelled => {}
-    }
-}
-
-fn gone(next: &mut Draft, event: &Event) {
-    if let Event::Submitted { call, provider_task } = event {
-        next.refer(*call, provider_task);
     }
 }
 

@@ -1,69 +1,130 @@
 //! A task under way: submitting it, hearing of it, time passing over it (`durability.md` section 5).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::end::conclude;
-use super::{Act, Draft};
+use super::{Act, Draft, addition};
 use crate::chance;
-use crate::id::CallKey;
+use crate::id::{CallKey, TaskId};
 use crate::provider::failure::{Arrived, Class, Failure};
 use crate::song::clips;
 use crate::song::event::EventKind;
 use crate::song::parts::{Makes, News, Stage};
-use crate::song::phase::{Call, CallState, Lost, Run, Song, Waiting};
+use crate::song::phase::{CallState, Lost, PassedOver, Run, Waiting};
 use crate::time::Time;
 
-pub(super) fn limited(next: &mut Draft, mut run: Run) {
-    let held_up = |call: &Call| matches!(call.state, CallState::Accepted { from } if from <= next.now);
-    if run.calls.iter().any(held_up) {
-        run.waiting = Some(Waiting::ProviderLimit);
-        run.limited_since.get_or_insert(next.now);
-        next.kind = Some(EventKind::Waiting);
-        next.keep(run);
+pub(super) fn limited(
+    next: &mut Draft,
+    mut run: Run,
+    key: CallKey,
+    by: Waiting,
+    queue_position: Option<u32>,
+) {
+    let Some(index) = present(next.task(), &run, key) else { return };
+    if !matches!(run.calls[index].state, CallState::Accepted { from } if from <= next.now) {
+        return;
     }
+    if by == Waiting::ProviderDown && untouched(&run) && elsewhere(next, &run, Class::Network) {
+        return;
+    }
+    run.waiting = Some(by);
+    run.queue_position = queue_position;
+    // For one's own songs to end one waits as long as it takes.
+    if by != Waiting::Concurrency {
+        run.limited_since.get_or_insert(next.now);
+    }
+    next.kind = Some(EventKind::Waiting);
+    next.keep(run);
+}
+
+/// Nothing of it is at any provider, and nothing may be.
+fn untouched(run: &Run) -> bool {
+    run.calls.iter().all(|call| matches!(call.state, CallState::Accepted { .. }) && call.lost.is_none())
+}
+
+/// Goes on at the next provider that can, where the choice was ours (PROV-12). `false`: there is none.
+pub(super) fn elsewhere(next: &mut Draft, run: &Run, class: Class) -> bool {
+    if next.beside.is_some() || next.song.wish.alternatives.is_empty() {
+        return false;
+    }
+    let mut wish = (*next.song.wish).clone();
+    let chosen = wish.alternatives.remove(0);
+    let (at, before) = (next.now, std::mem::replace(&mut wish.provider, chosen.provider.clone()));
+    wish.calls = chosen.calls;
+    next.song.wish = Arc::new(wish);
+    next.song.head.provider = chosen.provider;
+    clips::forget_all(&mut next.song);
+    let calls = next.song.wish.calls(next.kind());
+    next.count_retry();
+    let progress = next.progress();
+    progress.passed_over.push(PassedOver { provider: before, class, at });
+    progress.provider_task = None;
+    next.kind = Some(EventKind::ProviderChanged);
+    next.keep(Run { waiting: Some(Waiting::Retry), ..Run::elsewhere(run, calls, at) });
+    true
 }
 
 /// What kept one call from being made (a lease about to end) keeps the next from it for a moment too.
 const NOT_SENT_PAUSE: Duration = Duration::from_secs(1);
 
 /// The call of this key in its present attempt, if it is of the task that runs.
-pub(super) fn present(song: &Song, run: &mut Run, key: CallKey) -> Option<usize> {
+pub(super) fn present(task: TaskId, run: &Run, key: CallKey) -> Option<usize> {
     let index = usize::from(key.call);
     let call = run.calls.get(index)?;
-    (key.task == song.head.task && key.attempt == call.attempt).then_some(index)
+    (key.task == task && key.attempt == call.attempt).then_some(index)
 }
 
-pub(super) fn submitting(next: &mut Draft, mut run: Run, key: CallKey, not_after: Time) {
-    let Some(index) = present(&next.song, &mut run, key) else { return };
+pub(super) fn submitting(
+    next: &mut Draft,
+    mut run: Run,
+    key: CallKey,
+    intent: CallState,
+    takes: Option<Duration>,
+    synchronous: bool,
+) {
+    let Some(index) = present(next.task(), &run, key) else { return };
     if !matches!(run.calls[index].state, CallState::Accepted { from } if from <= next.now) {
         return;
     }
-    let settled_by = not_after + next.rules.call_timeout;
-    run.calls[index].state = CallState::Intent { not_after, settled_by };
+    run.calls[index].state = intent;
     run.waiting = None;
+    run.queue_position = None;
+    run.takes = takes;
+    if synchronous {
+        under_way(next, &mut run);
+    }
     next.acts.push(Act::Submit(key));
     next.keep(run);
 }
 
 pub(super) fn not_sent(next: &mut Draft, mut run: Run, key: CallKey) {
-    let Some(index) = present(&next.song, &mut run, key) else { return };
+    let Some(index) = present(next.task(), &run, key) else { return };
     if matches!(run.calls[index].state, CallState::Intent { .. }) {
         run.calls[index].state = CallState::Accepted { from: next.now + NOT_SENT_PAUSE };
         next.keep(run);
     }
 }
 
-pub(super) fn submitted(next: &mut Draft, mut run: Run, key: CallKey, provider_task: &str) {
+pub(super) fn submitted(
+    next: &mut Draft,
+    mut run: Run,
+    key: CallKey,
+    provider_task: &str,
+    clip_ids: &[String],
+) {
     // Also of a superseded attempt: what it is called must be known when it reports (PROV-5).
     next.refer(key, provider_task);
-    let Some(index) = present(&next.song, &mut run, key) else { return };
+    let Some(index) = present(next.task(), &run, key) else { return };
     match &run.calls[index].state {
         CallState::Intent { .. } | CallState::Unknown { .. } => {
             start(next, &mut run, index, provider_task);
+            clips::name_places(&mut next.song, &mut run, index, clip_ids);
             next.keep(run);
         }
         CallState::Submitted { .. } => {
             learn_name(next, &mut run, index, provider_task);
+            clips::name_places(&mut next.song, &mut run, index, clip_ids);
             next.keep(run);
         }
         CallState::Accepted { .. } | CallState::Done | CallState::Failed { .. } => {}
@@ -91,20 +152,29 @@ pub(super) fn learn_name(next: &mut Draft, run: &mut Run, index: usize, told: &s
 pub(super) fn start(next: &mut Draft, run: &mut Run, index: usize, provider_task: &str) {
     run.calls[index].state =
         CallState::Submitted { provider_task: provider_task.to_owned(), since: next.now };
-    run.waiting = None;
-    run.limited_since = None;
+    under_way(next, run);
+    next.progress().provider_task = Some(provider_task.to_owned()).filter(|id| !id.is_empty());
+}
+
+/// Its owner sees it at work from here on.
+fn under_way(next: &mut Draft, run: &mut Run) {
     let now = next.now;
-    let progress = next.progress();
-    progress.started_at.get_or_insert(now);
-    progress.provider_task = Some(provider_task.to_owned()).filter(|id| !id.is_empty());
-    if next.song.head.kind.makes() == Makes::Music {
+    run.waiting = None;
+    run.queue_position = None;
+    run.limited_since = None;
+    run.expected_at = run.expected_at.or(run.takes.map(|takes| now + takes));
+    next.progress().started_at.get_or_insert(now);
+    if next.kind().makes() == Makes::Music {
         clips::keep_places(&mut next.song);
     }
-    next.kind = Some(EventKind::PhaseStarted);
+    next.kind = Some(match next.beside {
+        Some(_) => EventKind::TaskStarted,
+        None => EventKind::PhaseStarted,
+    });
 }
 
 pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failure: &Failure) {
-    let Some(index) = present(&next.song, &mut run, key) else { return };
+    let Some(index) = present(next.task(), &run, key) else { return };
     match (&run.calls[index].state, failure.arrived) {
         (CallState::Intent { .. }, Arrived::Maybe) => {
             run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
@@ -135,7 +205,7 @@ pub(super) fn reported(
     news: &News,
 ) {
     let Some(index) = adopted(next, &mut run, key, provider_task, news) else { return };
-    match (next.song.head.kind.makes(), news) {
+    match (next.kind().makes(), news) {
         (_, News::Working) => next.keep(run),
         (Makes::Lyrics, News::Lyrics(texts)) => {
             run.calls[index].texts =
@@ -148,6 +218,7 @@ pub(super) fn reported(
         }
         (_, News::Failed(failure)) => go_wrong(next, run, index, failure.clone()),
         // The other kind's results: not ours, whatever the provider thinks.
+        (Makes::Addition, News::Made(made)) => addition::made(next, run, made),
         (_, News::Clips(..) | News::Lyrics(_) | News::Made(_)) => next.keep(run),
     }
 }
@@ -163,7 +234,7 @@ pub(super) fn adopted(
     news: &News,
 ) -> Option<usize> {
     let index = usize::from(key.call);
-    let call = run.calls.get_mut(index).filter(|_| key.task == next.song.head.task)?;
+    let call = run.calls.get_mut(index).filter(|_| key.task == next.task())?;
     let alive = !matches!(news, News::Failed(_));
     let present = key.attempt == call.attempt;
     let lost = call.lost.is_some_and(|lost| lost.attempt == key.attempt);
@@ -208,7 +279,7 @@ pub(super) fn heard_clips(
 ) {
     let was_playable = next.song.variants.iter().any(crate::song::phase::Variant::playable);
     clips::merge(&mut next.song, &mut run, index, stage, found);
-    if stage == Stage::Complete {
+    if stage == Stage::Complete || clips::all_finished(&next.song, &mut run, index, found) {
         if !clips::playable(&next.song, &run.calls[index]) {
             let failure = Failure::new(Class::ProviderError, "finished without a playable clip");
             return go_wrong(next, run, index, failure);
@@ -227,7 +298,7 @@ pub(super) fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Fa
     let limited = failure.class == Class::RateLimited;
     let waited = run.limited_since.map_or(Duration::ZERO, |since| next.now.since(since));
     let patience_left = !limited || waited < next.rules.max_wait;
-    let chance = chance::of(next.song.head.task.0, u64::from(run.calls[index].next_attempt));
+    let chance = chance::of(next.task().0, u64::from(run.calls[index].next_attempt));
     let used = run.calls[index].failed_by(failure.class);
     let again = failure.retry_in(used, &next.rules.retry, chance).filter(|_| patience_left);
     let Some(delay) = again else {

@@ -94,6 +94,14 @@ impl Law {
         now: Time,
     ) -> Result<(), String> {
         self.facts(event, &step.song, now);
+        if step.kind == Some(EventKind::ProviderChanged) {
+            // The provider before was given up, whatever it still does.
+            for (key, made) in &mut self.calls {
+                if key.0 == step.song.head.task {
+                    made.fate = Fate::Over;
+                }
+            }
+        }
         for Act::Submit(key) in &step.acts {
             self.submit(*key, event, step)?;
         }
@@ -163,7 +171,7 @@ impl Law {
         }
         let song = &step.song;
         for (task, (reserved, settled)) in &self.ledger {
-            let at_work = song.phase.run().is_some() && song.head.task == *task;
+            let at_work = song.run_of(*task).is_some();
             hold!(settled.is_none() == at_work, "task {task} of {reserved}: settled {settled:?}");
         }
         let cost: i64 = self.ledger.values().map(|(reserved, _)| reserved).sum();
@@ -176,7 +184,7 @@ impl Law {
     fn facts(&mut self, event: &Event, after: &Song, now: Time) {
         // A superseded order that reports beside the one that replaced it is heard and left alone.
         let taken_on = |key: &CallKey| {
-            let call = after.phase.run().and_then(|run| run.calls.get(usize::from(key.call)));
+            let call = after.run_of(key.task).and_then(|run| run.calls.get(usize::from(key.call)));
             call.is_some_and(|call| call.attempt == key.attempt)
         };
         let (key, fate) = match event {
@@ -185,10 +193,18 @@ impl Law {
                 crate::provider::failure::Arrived::No => (call, Fate::Over),
                 crate::provider::failure::Arrived::Maybe => (call, Fate::Open(now)),
             },
-            Event::News { call, news: News::Failed(_) | News::Clips(Stage::Complete, _), .. } => {
+            Event::News {
+                call,
+                news: News::Failed(_) | News::Clips(Stage::Complete, _) | News::Made(_),
+                ..
+            } => (call, Fate::Over),
+            Event::News { call, .. } if taken_on(call) => (call, Fate::Named),
+            // The last of its clips was told of, and none can be played: it failed.
+            Event::News { call, news: News::Clips(_, clips), .. }
+                if clips.iter().any(|clip| clip.finished) =>
+            {
                 (call, Fate::Over)
             }
-            Event::News { call, .. } if taken_on(call) => (call, Fate::Named),
             Event::NotSent { call } => {
                 if let Some(made) = self.calls.get_mut(&(call.task, call.call, call.attempt)) {
                     made.not_sent += 1;
@@ -207,11 +223,11 @@ impl Law {
     /// Each key is sent once; beside an order that may have arrived another is sent only once the grace
     /// is over, and only once (PROV-5).
     fn submit(&mut self, key: CallKey, event: &Event, step: &Step) -> Result<(), String> {
-        let Event::Submitting { call, not_after } = event else {
+        let Event::Submitting { call, not_after, settled_by, .. } = event else {
             return Err("an act that nobody asked for".into());
         };
-        hold!(*call == key && step.song.phase.run().is_some(), "an act for another call");
-        let unknown_from = *not_after + self.rules.call_timeout;
+        hold!(*call == key && step.song.run_of(key.task).is_some(), "an act for another call");
+        let unknown_from = *settled_by;
         let now = *not_after - seconds(5);
         let earlier = (key.task, key.call, 0)..(key.task, key.call, key.attempt);
         let mut open = 0;
@@ -255,6 +271,7 @@ const fn refusable(event: &Event) -> Option<()> {
     match event {
         Event::Chosen { .. }
         | Event::Retried { .. }
+        | Event::Asked { .. }
         | Event::Cancelled
         | Event::Viewed
         | Event::Selected { .. } => Some(()),

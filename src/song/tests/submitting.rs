@@ -10,7 +10,7 @@ fn an_order_is_sent_only_with_its_intent() {
     assert_eq!(song.due(), Some((NOON, Due::Submit(song.key(0, 0)))));
     let song = song.submitting(0, 0);
     assert_eq!(song.last.acts, [Act::Submit(song.key(0, 0))]);
-    song.unmoved_by(Event::Submitting { call: song.key(0, 0), not_after: NOON });
+    song.unmoved_by(submitting(song.key(0, 0), NOON));
 }
 
 #[test]
@@ -26,7 +26,7 @@ fn a_callback_adopts_the_first_order_as_long_as_the_second_is_not_sent() {
     assert!(matches!(song.state(0), CallState::Accepted { .. }));
     let song = song.heard(0, 0, clips(Stage::First, &["a"]));
     assert_eq!(song.run().calls[0].attempt, 0);
-    let late = Event::Submitting { call: song.key(0, 1), not_after: song.now + seconds(5) };
+    let late = submitting(song.key(0, 1), song.now);
     song.unmoved_by(late);
 }
 
@@ -87,7 +87,7 @@ fn that_an_order_did_not_arrive_is_believed_also_late() {
 fn a_callback_before_the_answer_to_the_submission_leaves_the_song_pollable() {
     let song = a_song().submitting(0, 0).heard(0, 0, clips(Stage::Text, &[]));
     let call = song.key(0, 0);
-    let song = song.then(Event::Submitted { call, provider_task: "p".into() });
+    let song = song.then(submitted(call, "p"));
     assert!(matches!(song.due(), Some((_, Due::Poll(_)))));
     let progress = song.song.music_progress.as_ref().expect("it started");
     assert_eq!(progress.provider_task.as_deref(), Some("p"));
@@ -131,7 +131,8 @@ fn a_provider_limit_is_waited_for_without_using_an_attempt_and_not_for_ever() {
 #[test]
 fn a_retry_that_a_limit_holds_up_says_so_and_does_not_wait_for_ever() {
     let song = a_song().submitting(0, 0).refused(0, 0, Class::ProviderError).until_due();
-    let song = song.then(Event::Limited);
+    let key = song.key(0, 1);
+    let song = song.then(limited(key, Waiting::ProviderLimit));
     assert_eq!(song.run().waiting, Some(Waiting::ProviderLimit));
     let wake = (song.now + minutes(60), Due::Wake);
     assert!(due::all(&song.song, song.now, &rules()).contains(&wake));

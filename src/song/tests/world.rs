@@ -5,6 +5,7 @@ use super::dice::Dice;
 use super::law::{Law, hold};
 use super::*;
 use crate::song::step::Act;
+use crate::song::wish::Alternative;
 
 /// Steps with everything that can go wrong, then as many as it takes without.
 const TROUBLED: u32 = 24;
@@ -69,6 +70,7 @@ impl<'a> World<'a> {
         };
         wish.calls = Calls { lyrics: 1 + dice.below(2) as u8, music: 1 + dice.below(2) as u8 };
         wish.variants = dice.pick(&[2, 1, 3]);
+        wish.alternatives = others(dice);
         if dice.percent(15) {
             wish.prices = Prices { lyrics: Credits::ZERO, music: Credits::ZERO };
         }
@@ -113,14 +115,14 @@ impl<'a> World<'a> {
         for _ in 0..QUIET_MAX {
             if !self.go_on()? {
                 hold!(
-                    self.song.phase.run().is_none(),
+                    self.song.runs().next().is_none(),
                     "nothing is due, and it is at work: {:?}",
                     self.song.phase
                 );
                 return Ok(());
             }
-            let at_work = self.song.phase.run().is_some();
-            hold!(!at_work || self.now < peace + minutes(120), "no end: {:?}", self.song.phase);
+            let at_work = self.song.runs().next().is_some();
+            hold!(!at_work || self.now < peace + minutes(400), "no end: {:?}", self.song.phase);
         }
         Err(format!("no end after {QUIET_MAX} steps: {:?}", self.song.phase))
     }
@@ -128,7 +130,7 @@ impl<'a> World<'a> {
     /// Does what comes next; `false` if nothing will.
     fn go_on(&mut self) -> Result<bool, String> {
         let due = due::all(&self.song, self.polled, &self.rules);
-        hold!(due.is_empty() == self.song.phase.run().is_none(), "due {due:?} in {:?}", self.song.phase);
+        hold!(due.is_empty() == self.song.runs().next().is_none(), "due {due:?} in {:?}", self.song.phase);
         // Who stands in the queue for a slot does not miss anything else.
         let slot_at = self.slot_at;
         let next = due
@@ -174,11 +176,19 @@ impl<'a> World<'a> {
             Due::Submit(call) => {
                 if self.faults.limit && self.dice.percent(50) {
                     self.slot_at = self.now + minutes(u64::from(self.dice.below(90)) + 1);
-                    self.tell(Event::Limited)?;
+                    let by = self.dice.pick(&[
+                        Waiting::Concurrency,
+                        Waiting::ProviderLimit,
+                        Waiting::ProviderDown,
+                    ]);
+                    self.tell(limited(call, by))?;
                     return Ok(());
                 }
-                let not_after = self.now + seconds(5);
-                if let Some(step) = self.tell(Event::Submitting { call, not_after })? {
+                let mut event = submitting(call, self.now);
+                if let Event::Submitting { synchronous, .. } = &mut event {
+                    *synchronous = !self.names;
+                }
+                if let Some(step) = self.tell(event)? {
                     hold!(step.acts == [Act::Submit(call)], "due, and not submitted: {:?}", before.phase);
                     if self.faults.crash && self.dice.percent(10) {
                         return self.crash();
@@ -239,6 +249,7 @@ impl<'a> World<'a> {
         song.lyrics_progress = through_json(&song.lyrics_progress);
         song.music_progress = through_json(&song.music_progress);
         song.variants = through_json(&song.variants);
+        song.additions = through_json(&song.additions);
         song.wish = through_json(&song.wish.as_ref().clone()).into();
         hold!(*song == before, "Postgres gives back something else");
         Ok(())
@@ -253,9 +264,10 @@ impl<'a> World<'a> {
             0..50 => {
                 let name = self.take(call);
                 if self.names {
-                    self.answer(slow, Event::Submitted { call, provider_task: name });
+                    let clip_ids = if self.dice.percent(30) { self.clip_ids(call) } else { Vec::new() };
+                    self.answer(slow, Event::Submitted { call, provider_task: name, clip_ids });
                 } else {
-                    let kind = self.song.head.kind;
+                    let kind = self.song.kind_of(call.task);
                     let news = self.result(kind, call, Stage::Complete);
                     self.answer(slow, Event::News { call, provider_task: None, news });
                 }
@@ -300,7 +312,7 @@ impl<'a> World<'a> {
         let times = if self.faults.odd { self.dice.pick(&[1, 1, 2, 0]) } else { 1 };
         for _ in 0..times {
             let late = if self.faults.odd { self.dice.pick(&[0, 0, 1, 30, 300, 900]) } else { 0 };
-            let kind = self.song.head.kind;
+            let kind = self.song.kind_of(order.key.task);
             let news = match order.fails && stage == Stage::Complete {
                 true => gave_up(self.dice.pick(&CLASSES)),
                 false => self.result(kind, order.key, stage),
@@ -316,7 +328,7 @@ impl<'a> World<'a> {
 
     fn told_by(&self, order: &Order) -> News {
         let reached = order.stages.iter().filter(|at| **at <= self.now).count();
-        let kind = self.song.head.kind;
+        let kind = self.song.kind_of(order.key.task);
         match reached {
             0 => News::Working,
             3 if order.fails => gave_up(Class::ProviderError),
@@ -327,33 +339,36 @@ impl<'a> World<'a> {
     fn result(&self, kind: crate::song::parts::TaskKind, key: CallKey, stage: Stage) -> News {
         use crate::song::parts::Makes;
         let calls = self.song.wish.calls(kind);
-        let ids: Vec<String> = (0..3 - calls).map(|n| format!("{}{}{n}", key.call, key.attempt)).collect();
+        let ids = self.clip_ids(key);
         match (kind.makes(), stage) {
+            (Makes::Addition, Stage::Complete) => News::Made(made(kind)),
+            (Makes::Addition, Stage::Text | Stage::First) => News::Working,
             (Makes::Lyrics, Stage::Complete) => texts(&["la", "lo"][..usize::from(3 - calls)]),
             (Makes::Lyrics, Stage::Text | Stage::First) => News::Working,
-            (Makes::Music | Makes::Addition, Stage::Text) => {
-                News::Clips(stage, ids.iter().map(|id| named_clip(id)).collect())
-            }
-            (Makes::Music | Makes::Addition, Stage::First) => {
+            (Makes::Music, Stage::Text) => News::Clips(stage, ids.iter().map(|id| named_clip(id)).collect()),
+            (Makes::Music, Stage::First) => {
                 let clips = ids.iter().enumerate();
                 News::Clips(
                     stage,
                     clips.map(|(n, id)| if n == 0 { clip(id) } else { named_clip(id) }).collect(),
                 )
             }
-            (Makes::Music | Makes::Addition, Stage::Complete) => {
-                News::Clips(stage, ids.iter().map(|id| clip(id)).collect())
-            }
+            (Makes::Music, Stage::Complete) => News::Clips(stage, ids.iter().map(|id| clip(id)).collect()),
         }
+    }
+
+    fn clip_ids(&self, key: CallKey) -> Vec<String> {
+        let calls = self.song.wish.calls(self.song.kind_of(key.task));
+        (0..3_u8.saturating_sub(calls)).map(|n| format!("{}{}{n}", key.call, key.attempt)).collect()
     }
 
     // --- people and noise ---------------------------------------------------------------------
 
     fn command(&mut self) -> Result<(), String> {
         let event = any_command(self.dice, self.tasks + 1);
-        let before = self.song.head.task;
+        let before = (self.song.head.task, self.song.additions.len());
         self.tell(event)?;
-        if self.song.head.task != before {
+        if (self.song.head.task, self.song.additions.len()) != before {
             self.tasks += 1;
         }
         Ok(())
@@ -379,8 +394,20 @@ fn through_json<T: serde::Serialize + serde::de::DeserializeOwned>(value: &T) ->
     serde_json::from_str(&json).expect("what was stored can be read")
 }
 
+/// Whom else the wish may go to, in as many calls as that one takes.
+pub(super) fn others(dice: &mut Dice) -> Vec<Alternative> {
+    let names = ["mureka", "minimax"];
+    let count = dice.below(3) as usize;
+    let calls = |dice: &mut Dice| Calls { lyrics: 1 + dice.below(2) as u8, music: 1 + dice.below(2) as u8 };
+    names[..count].iter().map(|name| Alternative { provider: (*name).into(), calls: calls(dice) }).collect()
+}
+
 pub(super) fn any_command(dice: &mut Dice, next_task: u8) -> Event {
-    match dice.below(10) {
+    match dice.below(12) {
+        10 | 11 => {
+            let kind = dice.pick(&[TaskKind::Stems, TaskKind::Persona, TaskKind::Video]);
+            asked(next_task, kind, 1 + i16::from(dice.percent(50)))
+        }
         0 | 1 => {
             let choice = match dice.below(4) {
                 3 => Choice::Text { text: "my own".into(), title: Some("Mine".into()) },
@@ -407,7 +434,8 @@ pub(super) fn any_command(dice: &mut Dice, next_task: u8) -> Event {
 }
 
 pub(super) fn any_news(dice: &mut Dice) -> News {
-    match dice.below(8) {
+    match dice.below(9) {
+        8 => News::Made(made(dice.pick(&[TaskKind::Stems, TaskKind::Persona, TaskKind::Video]))),
         0 | 1 => News::Working,
         2 => texts(&["la", "", "lo"][..dice.below(4) as usize]),
         3 => gave_up(dice.pick(&CLASSES)),
@@ -430,6 +458,7 @@ fn any_clip(dice: &mut Dice, id: &str, named: bool) -> Clip {
         fallback_url: dice.percent(50).then(|| format!("https://cdn/{id}.mp3")),
         clip_id: named.then(|| id.into()),
         failed: dice.percent(10),
+        finished: dice.percent(15),
         ..Clip::default()
     }
 }
@@ -443,10 +472,10 @@ pub(super) fn any_event(dice: &mut Dice, now: Time, next_task: u8) -> Event {
     };
     let name = || "t".to_owned();
     match dice.below(12) {
-        0 => Event::Limited,
-        1 | 2 => Event::Submitting { call, not_after: now + seconds(5) },
+        0 => limited(call, dice.pick(&[Waiting::Concurrency, Waiting::ProviderLimit, Waiting::ProviderDown])),
+        1 | 2 => submitting(call, now),
         3 => Event::NotSent { call },
-        4 => Event::Submitted { call, provider_task: if dice.percent(20) { String::new() } else { name() } },
+        4 => submitted(call, if dice.percent(20) { "" } else { "t" }),
         5 => {
             let failure = Failure::new(dice.pick(&CLASSES), "no");
             let failure = if dice.percent(50) { failure.maybe_arrived() } else { failure };

@@ -50,7 +50,7 @@ const RULES: [(&str, &str); 11] = [
         "a song's events are numbered 1 to n",
         "select format('song %s: %s events up to %s, the song is at %s', e.song_id, count(*), max(e.seq), h.seq)
            from song_events e
-           join lateral (select seq from tasks where song_id = e.song_id order by number desc limit 1) h on true
+           join lateral (select seq from tasks where song_id = e.song_id and not beside order by number desc limit 1) h on true
           where e.user_id = coalesce($1, e.user_id) group by e.song_id, h.seq
          having count(*) <> max(e.seq) or count(distinct e.seq) <> max(e.seq) or max(e.seq) <> h.seq",
     ),

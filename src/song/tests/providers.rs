@@ -1,0 +1,100 @@
+//! What differs from provider to provider: clips told of one by one, one long call, and who comes next.
+
+use super::*;
+use crate::song::event::EventKind;
+use crate::song::wish::Alternative;
+
+fn with_another(mode: Mode) -> Story {
+    let other = Alternative { provider: "minimax".into(), calls: Calls { lyrics: 2, music: 2 } };
+    story(Wish { alternatives: vec![other], ..a_wish(mode) })
+}
+
+fn done(id: &str) -> News {
+    News::Clips(Stage::First, vec![Clip { finished: true, ..clip(id) }])
+}
+
+#[test]
+fn a_call_ends_when_each_of_its_clips_was_told_of() {
+    let key = a_song().key(0, 0);
+    let told =
+        Event::Submitted { call: key, provider_task: "p".into(), clip_ids: vec!["a".into(), "b".into()] };
+    let song = a_song().submitting(0, 0).then(told).heard(0, 0, done("b"));
+    assert_eq!(song.status(), Status::GeneratingMusic);
+    let second = &song.song.variants[1];
+    assert_eq!((second.clip_id.as_deref(), second.playable()), (Some("b"), true));
+    let song = song.heard(0, 0, done("b"));
+    assert_eq!(song.status(), Status::GeneratingMusic, "the same clip twice is one clip");
+    let song = song.heard(0, 0, done("a"));
+    assert_eq!(song.status(), Status::Ready);
+}
+
+#[test]
+fn a_clip_that_failed_alone_does_not_fail_the_others() {
+    let failed = Clip { clip_id: Some("a".into()), failed: true, finished: true, ..Clip::default() };
+    let song = a_song().ordered(0, 0).heard(0, 0, done("b"));
+    let song = song.heard(0, 0, News::Clips(Stage::First, vec![failed]));
+    assert_eq!(song.status(), Status::Ready);
+    let playable = song.song.variants.iter().filter(|variant| variant.playable()).count();
+    assert_eq!(playable, 1);
+}
+
+#[test]
+fn one_long_call_shows_the_song_at_work_from_its_start() {
+    let key = a_song().key(0, 0);
+    let mut event = submitting(key, NOON);
+    if let Event::Submitting { synchronous, .. } = &mut event {
+        *synchronous = true;
+    }
+    let song = a_song().then(event);
+    assert_eq!((song.status(), song.last.kind), (Status::GeneratingMusic, Some(EventKind::PhaseStarted)));
+    let song = song.heard(0, 0, finished());
+    assert_eq!(song.status(), Status::Ready);
+}
+
+#[test]
+fn a_song_that_was_left_to_us_goes_to_the_next_provider_when_one_fails_for_its_own_reasons() {
+    let song = with_another(Mode::Music).submitting(0, 0).refused(0, 0, Class::InsufficientProviderCredits);
+    assert_eq!(song.last.kind, Some(EventKind::ProviderChanged));
+    assert_eq!((song.song.head.provider.as_str(), song.run().calls.len()), ("minimax", 2));
+    let passed = &song.song.music_progress.as_ref().expect("it is under way").passed_over;
+    assert_eq!((passed[0].provider.as_str(), passed[0].class), ("suno", Class::InsufficientProviderCredits));
+    assert_eq!(song.settled(), None);
+    // Numbers that were never used: a late callback of the first provider is not taken for the second's.
+    assert_eq!(song.due(), Some((song.now, Due::Submit(song.key(0, 1)))));
+    song.unmoved_by(Event::News { call: song.key(0, 0), provider_task: None, news: finished() });
+    let song = song.refused_after_submitting();
+    assert_eq!(song.status(), Status::Failed, "there is no third");
+}
+
+#[test]
+fn what_the_words_are_to_blame_for_fails_at_the_first_provider() {
+    for class in [Class::Moderation, Class::InvalidInput] {
+        let song = with_another(Mode::Music).submitting(0, 0).refused(0, 0, class);
+        assert_eq!(song.status(), Status::Failed);
+    }
+}
+
+#[test]
+fn a_provider_that_is_down_is_passed_over_only_by_songs_that_were_left_to_us() {
+    let song = with_another(Mode::Music);
+    let key = song.key(0, 0);
+    let song = song.then(limited(key, Waiting::ProviderDown));
+    assert_eq!(song.song.head.provider, "minimax");
+
+    let song = a_song().then(limited(a_song().key(0, 0), Waiting::ProviderDown));
+    assert_eq!((song.status(), song.run().waiting), (Status::Pending, Some(Waiting::ProviderDown)));
+    assert_eq!(song.run().queue_position, Some(3));
+}
+
+#[test]
+fn waiting_for_ones_own_songs_has_no_end_of_patience() {
+    let song = a_song().then(limited(a_song().key(0, 0), Waiting::Concurrency));
+    assert_eq!(song.run().limited_since, None);
+}
+
+impl Story {
+    fn refused_after_submitting(self) -> Self {
+        let song = self.submitting(0, 1).refused(0, 1, Class::InsufficientProviderCredits);
+        song.submitting(1, 1).refused(1, 1, Class::InsufficientProviderCredits)
+    }
+}
