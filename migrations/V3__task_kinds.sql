@@ -7,3 +7,6 @@ alter table songs drop column parent_ids;
 
 -- Clips are written several times while they are made.
 alter table song_variants set (fillfactor = 70);
+
+-- The provider's id of the task that brought a clip: further work on it may have to name that.
+alter table song_variants add column provider_task text;

@@ -4,7 +4,9 @@
 //! `shape` says what bodies may hold, `problem` what errors look like, `who` who asks, `openapi` what all of
 //! it looks like to a machine and to a reader.
 
+pub mod further;
 pub mod health;
+pub mod history;
 pub mod me;
 pub mod openapi;
 pub mod problem;
@@ -57,7 +59,9 @@ impl Api {
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
         .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+        .configure(further::routes)
         .configure(songs::routes)
+        .configure(history::routes)
         .configure(me::routes)
         .configure(health::routes)
         .configure(openapi::routes)

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
-use super::{Api, Operation, health, me, songs};
+use super::{Api, Operation, further, health, history, me, songs};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -45,7 +45,16 @@ const REALTIME: &[Operation] = &[
 
 /// Every operation there is, in reading order.
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
-    [songs::OPERATIONS, me::OPERATIONS, REALTIME, health::OPERATIONS].into_iter().flatten()
+    [
+        songs::OPERATIONS,
+        further::OPERATIONS,
+        history::OPERATIONS,
+        me::OPERATIONS,
+        REALTIME,
+        health::OPERATIONS,
+    ]
+    .into_iter()
+    .flatten()
 }
 
 /// The document (OpenAPI 3.1).
@@ -135,7 +144,15 @@ fn schemas() -> Value {
     let statuses: Vec<&str> = crate::song::phase::Status::ALL.iter().map(|status| status.as_str()).collect();
     let progress = json!({"type": ["object", "null"], "properties": {
         "task_id": text(), "provider_task_id": text(), "started_at": text(), "completed_at": text(),
-        "error": {"$ref": "#/components/schemas/SongError"}, "retry_count": {"type": "integer"}}});
+        "error": {"$ref": "#/components/schemas/SongError"}, "retry_count": {"type": "integer"},
+        "passed_over": {"type": "array", "items": {"type": "object", "properties": {
+            "provider": {"type": "string"}, "class": {"type": "string"}, "at": {"type": "string"}}}}}});
+    let task_kinds: Vec<&str> = crate::song::parts::TaskKind::ALL.iter().map(|kind| kind.as_str()).collect();
+    let tasks = json!({"type": "array", "items": {"type": "object", "properties": {
+                "task_id": {"type": "string"}, "kind": {"type": "string", "enum": task_kinds},
+                "variant_number": number(), "provider": {"type": "string"}, "status": {"type": "string"},
+                "result": {"type": ["object", "null"]}, "error": {"$ref": "#/components/schemas/SongError"},
+                "waiting_for": text(), "cost": {"type": "number"}, "progress": progress}}});
     json!({
         "Song": {"type": "object", "properties": {
             "id": {"type": "string", "format": "uuid"}, "seq": {"type": "integer"},
@@ -151,13 +168,14 @@ fn schemas() -> Value {
                 "title": text(), "duration_ms": number(), "stream_url": text(), "audio_url": text(),
                 "asset_url": text(), "image_url": text(), "video_url": text(),
                 "share_token": {"type": "string", "format": "uuid"}, "selected": {"type": "boolean"}}}},
-            "progress": {"type": "object", "properties": {"lyrics": progress, "music": progress}},
+            "progress": {"type": "object", "properties": {"lyrics": progress.clone(), "music": progress.clone()}},
             "queue_position": number(), "eta_ms": number(), "waiting_for": text(),
             "retry": {"type": "object", "properties": {
                 "allowed": {"type": "boolean"}, "left": {"type": "integer"}, "next_allowed_at": text()}},
             "error": {"$ref": "#/components/schemas/SongError"},
             "cost": {"type": "number"}, "refunded": {"type": "number"}, "preview": {"type": "boolean"},
             "notifications_sent": {"type": "array", "items": {"type": "string"}},
+            "tasks": tasks,
             "parent_ids": {"type": "array", "items": {"type": "string"}}, "metadata": {"type": "object"},
             "last_viewed_at": text(), "created_at": {"type": "string"}, "updated_at": {"type": "string"}}},
         "SongError": {"type": ["object", "null"], "properties": {

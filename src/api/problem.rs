@@ -47,12 +47,13 @@ pub enum Kind {
     UnsupportedByProvider,
     RetryLimit,
     RateLimited,
+    ProviderFailed,
     Internal,
     Unavailable,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 15] = [
         Kind::InvalidInput,
         Kind::Unauthorized,
         Kind::InsufficientCredits,
@@ -65,6 +66,7 @@ impl Kind {
         Kind::UnsupportedByProvider,
         Kind::RetryLimit,
         Kind::RateLimited,
+        Kind::ProviderFailed,
         Kind::Internal,
         Kind::Unavailable,
     ];
@@ -96,6 +98,9 @@ impl Kind {
             }
             Kind::RetryLimit => ("retry-limit", "No retry at this time", StatusCode::TOO_MANY_REQUESTS),
             Kind::RateLimited => ("rate-limited", "Too many requests", StatusCode::TOO_MANY_REQUESTS),
+            Kind::ProviderFailed => {
+                ("provider-failed", "The provider could not do it", StatusCode::BAD_GATEWAY)
+            }
             Kind::Internal => {
                 ("internal", "Something went wrong on our side", StatusCode::INTERNAL_SERVER_ERROR)
             }
@@ -158,6 +163,10 @@ impl Problem {
         let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
         self.retry_after = Some(Duration::from_secs(seconds.max(1)));
         self
+    }
+
+    pub const fn kind(&self) -> Kind {
+        self.kind
     }
 
     pub fn body(&self) -> Value {

@@ -41,19 +41,29 @@ async fn create(
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(request.headers())?;
     let body = body(CREATE, &raw.0)?;
-    let now = api.clock().now();
-    let (song, content_hash) = wishes::song(&api, &who.0.user, &body, now)?;
+    let (song, content_hash) = wishes::song(&api, &who.0.user, &body, api.clock().now())?;
+    begin(&api, &who, key, song, content_hash).await
+}
+
+/// Makes a new song durable, and answers with it or with what it is a replay of.
+pub(super) async fn begin(
+    api: &web::Data<Api>,
+    who: &Who,
+    key: Option<String>,
+    song: Song,
+    content_hash: [u8; 32],
+) -> Result<HttpResponse, Problem> {
     let mut set = view(&song, &api.world.rules);
     set.remove("seq");
     let answer = view(&song, &api.world.rules);
     let new = NewSong { song, idempotency_key: key, content_hash, grant: api.signup_grant, set };
-    match bring_to_life(&api, new).await? {
+    match bring_to_life(api, new).await? {
         Committed::Created { .. } => {
             let mut response = HttpResponse::Accepted();
             Ok(with_song(&mut response, &answer))
         }
         Committed::Replay { song } => {
-            let song = own(&api, &who, song).await?;
+            let song = own(api, who, song).await?;
             let mut response = HttpResponse::Ok();
             response.insert_header(("Idempotent-Replayed", "true"));
             Ok(with_song(&mut response, &view(&song, &api.world.rules)))
@@ -93,12 +103,12 @@ fn with_song(response: &mut actix_web::HttpResponseBuilder, song: &Map<String, V
 }
 
 /// A song changes visibly exactly when its `seq` does.
-fn etag(song: &Map<String, Value>) -> String {
+pub(super) fn etag(song: &Map<String, Value>) -> String {
     format!("\"{}\"", song.get("seq").and_then(Value::as_i64).unwrap_or_default())
 }
 
 /// 1 to 255 visible characters (`api.md`).
-fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all("Idempotency-Key");
     let Some(value) = values.next() else { return Ok(None) };
     let fits = |value: &HeaderValue| {
@@ -115,7 +125,7 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-async fn own(api: &Api, who: &Who, id: SongId) -> Result<Song, Problem> {
+pub(super) async fn own(api: &Api, who: &Who, id: SongId) -> Result<Song, Problem> {
     let question = async |client: &deadpool_postgres::Object| songs::load_own(client, id, &who.0.user).await;
     let stored = store::ask(&api.world.pool, question).await?;
     stored.map(|stored| stored.song).ok_or_else(Problem::not_found)
@@ -337,7 +347,7 @@ fn mark(cursor: &str, sort: Sort) -> Option<Mark> {
 }
 
 /// Reads a query string by the same shapes as bodies: numbers are written as such.
-fn query(shape: Shape, text: &str) -> Result<super::shape::Body, Problem> {
+pub(super) fn query(shape: Shape, text: &str) -> Result<super::shape::Body, Problem> {
     let pairs = web::Query::<Vec<(String, String)>>::from_query(text)
         .map_err(|_| Problem::invalid_at("", "the query cannot be read"))?;
     let mut fields = Map::new();

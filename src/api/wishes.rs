@@ -13,18 +13,18 @@ use crate::id::{self, ShareToken, SongId, TaskId, UserId};
 use crate::provider::{Capabilities, Order, Providers, Unsupported, unsupported};
 use crate::song::parts::{Makes, MusicOptions, TaskKind, VocalGender, Work};
 use crate::song::phase::{Head, Phase, Progress, Run, Song, VARIANTS_MAX};
-use crate::song::wish::{Calls, Mode, Prices, Wish};
+use crate::song::wish::{Alternative, Calls, Mode, Prices, Wish};
 use crate::time::Time;
 
 pub const PROMPT_CHARS_MAX: usize = 3000;
 pub const LYRICS_CHARS_MAX: usize = 5000;
 pub const TITLE_CHARS_MAX: usize = 100;
-const METADATA_BYTES_MAX: usize = 16 * 1024;
+pub(super) const METADATA_BYTES_MAX: usize = 16 * 1024;
 
-const PROMPT: FieldKind = FieldKind::Text { max: PROMPT_CHARS_MAX };
-const LYRICS: FieldKind = FieldKind::Text { max: LYRICS_CHARS_MAX };
+pub(super) const PROMPT: FieldKind = FieldKind::Text { max: PROMPT_CHARS_MAX };
+pub(super) const LYRICS: FieldKind = FieldKind::Text { max: LYRICS_CHARS_MAX };
 const WEIGHT: FieldKind = FieldKind::Number { min: 0.0, max: 1.0 };
-const TAGS: FieldKind = FieldKind::Texts { max: 20, each_max: 100 };
+pub(super) const TAGS: FieldKind = FieldKind::Texts { max: 20, each_max: 100 };
 
 pub const CREATE: Shape = &[
     field(
@@ -89,18 +89,39 @@ pub fn song(api: &Api, user: &UserId, body: &Body, now: Time) -> Result<(Song, [
     }
     let mode = if body.text("mode") == Some("music") { Mode::Music } else { Mode::LyricsFirst };
     let mut wish = wish(body, mode);
-    let able = choose_provider(&api.world.providers, body.text("provider").unwrap_or("auto"), &wish)?;
-    wish.provider = able.name.to_owned();
-    if wish.variants == 0 {
-        wish.variants = able.variants;
-    }
-    wish.calls = Calls { lyrics: able.lyrics_calls(), music: able.music_calls(wish.variants) };
-    if !wish.preview {
-        let price = |kind| api.price(kind);
-        wish.prices = Prices { lyrics: price(TaskKind::Lyrics), music: price(wish.work.kind()) };
-    }
+    settle(api, body.text("provider"), &mut wish)?;
     let metadata = body.object("metadata").cloned().unwrap_or_else(|| json!({}));
     Ok((pending(user, wish, metadata, now), hash(body)))
+}
+
+/// A `generate` is up to so many variants; more cost as much again.
+const VARIANTS_PER_PRICE: u8 = 2;
+
+/// Settles who makes it, in how many calls, and what it costs.
+///
+/// # Errors
+/// What nobody can do who was asked for.
+pub(super) fn settle(api: &Api, asked: Option<&str>, wish: &mut Wish) -> Result<(), Problem> {
+    let asked = asked.unwrap_or("auto");
+    let able = choose_provider(&api.world.providers, asked, wish)?;
+    let Some((first, others)) = able.split_first() else { return Err(Problem::unavailable()) };
+    if wish.variants == 0 {
+        wish.variants = first.variants;
+    }
+    let variants = wish.variants;
+    let calls =
+        |able: &Capabilities| Calls { lyrics: able.lyrics_calls(), music: able.music_calls(variants) };
+    wish.provider = first.name.to_owned();
+    wish.calls = calls(first);
+    let other =
+        |able: &&'static Capabilities| Alternative { provider: able.name.to_owned(), calls: calls(able) };
+    wish.alternatives = others.iter().map(other).collect();
+    if !wish.preview {
+        let times = i64::from(variants.div_ceil(VARIANTS_PER_PRICE).max(1));
+        let music = Credits::from_thousandths(api.price(wish.work.kind()).thousandths() * times);
+        wish.prices = Prices { lyrics: api.price(TaskKind::Lyrics), music };
+    }
+    Ok(())
 }
 
 /// What the shape alone cannot say.
@@ -135,19 +156,33 @@ fn wish(body: &Body, mode: Mode) -> Wish {
         prompt: body.owned("prompt"),
         lyrics: body.owned("lyrics"),
         options: options(body),
+        variants: body.integer("variants").and_then(|asked| u8::try_from(asked).ok()).unwrap_or(0),
+        preview: body.flag("preview").unwrap_or(false),
+        ..bare_wish()
+    }
+}
+
+/// A wish for nothing yet, with what only we can give it.
+pub(super) fn bare_wish() -> Wish {
+    Wish {
+        mode: Mode::Music,
+        title: None,
+        prompt: None,
+        lyrics: None,
+        options: MusicOptions::default(),
         provider: String::new(),
         work: Work::Generate,
         parent_ids: Vec::new(),
-        variants: body.integer("variants").and_then(|asked| u8::try_from(asked).ok()).unwrap_or(0),
+        variants: 0,
         calls: Calls { lyrics: 1, music: 1 },
-        preview: body.flag("preview").unwrap_or(false),
+        preview: false,
         prices: Prices { lyrics: Credits::ZERO, music: Credits::ZERO },
         alternatives: Vec::new(),
         share_tokens: (0..VARIANTS_MAX).map(|_| ShareToken(id::secret())).collect(),
     }
 }
 
-fn options(body: &Body) -> MusicOptions {
+pub(super) fn options(body: &Body) -> MusicOptions {
     MusicOptions {
         style_tags: body.texts("style_tags"),
         instrumental: body.flag("instrumental").unwrap_or(false),
@@ -166,21 +201,26 @@ fn options(body: &Body) -> MusicOptions {
     }
 }
 
-/// The first provider that can do all of it, or the one that was named (PROV-12).
-fn choose_provider(
+/// The providers that can do all of it, best first; of those only the one that was named (PROV-12). Never empty.
+pub(super) fn choose_provider(
     providers: &Providers,
     asked: &str,
     wish: &Wish,
-) -> Result<&'static Capabilities, Problem> {
+) -> Result<Vec<&'static Capabilities>, Problem> {
+    let mut able_ones = Vec::new();
     let mut reasons: Vec<(&'static str, Vec<Unsupported>)> = Vec::new();
     for name in providers.names().filter(|name| asked == "auto" || *name == asked) {
         let Some(provider) = providers.get(name) else { continue };
         let able = provider.capabilities();
         let lacking = lacking(able, wish);
         if lacking.is_empty() {
-            return Ok(able);
+            able_ones.push(able);
+        } else {
+            reasons.push((name, lacking));
         }
-        reasons.push((name, lacking));
+    }
+    if !able_ones.is_empty() {
+        return Ok(able_ones);
     }
     if reasons.is_empty() {
         let there: Vec<_> = providers.names().collect();
@@ -239,7 +279,7 @@ fn refusal(
 }
 
 /// A song at the very start of its life.
-fn pending(user: &UserId, wish: Wish, metadata: serde_json::Value, now: Time) -> Song {
+pub(super) fn pending(user: &UserId, wish: Wish, metadata: serde_json::Value, now: Time) -> Song {
     let kind = wish.first_task();
     let run = Run::new(wish.calls(kind), now);
     let price = wish.price(kind);
@@ -273,7 +313,17 @@ fn pending(user: &UserId, wish: Wish, metadata: serde_json::Value, now: Time) ->
     song
 }
 
-fn hash(body: &Body) -> [u8; 32] {
+/// Tells whether two requests ask for the same.
+pub(super) fn hash(body: &Body) -> [u8; 32] {
+    digest(body.canonical().as_bytes())
+}
+
+/// The same, of what is asked for partly by the path.
+pub(super) fn hash_of(asked: &serde_json::Value) -> [u8; 32] {
+    digest(asked.to_string().as_bytes())
+}
+
+fn digest(bytes: &[u8]) -> [u8; 32] {
     use sha2::{Digest, Sha256};
-    Sha256::digest(body.canonical().as_bytes()).into()
+    Sha256::digest(bytes).into()
 }

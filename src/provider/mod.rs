@@ -111,7 +111,8 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
     let mut refuse = |field, why| found.push(Unsupported { field, why });
     let (kind, options) = (order.kind(), &order.options);
     if !able.kinds.contains(&kind) {
-        refuse("mode", format!("{} does not make {}", able.name, kind.as_str()));
+        let field = if order.work.sources().is_empty() { "mode" } else { "provider" };
+        refuse(field, format!("{} does not make {}", able.name, kind.as_str()));
     }
     let weighted = |weight: Option<f32>| weight.is_some() && !able.weights;
     let model = options.model.as_deref().unwrap_or(able.default_model());

@@ -2,7 +2,7 @@
 //! position, matched by clip id ever after (SONG-9). Pure.
 
 use super::parts::{Clip, Stage};
-use super::phase::{Call, Run, Song, VARIANTS_MAX, Variant, VariantStatus};
+use super::phase::{Call, CallState, Run, Song, VARIANTS_MAX, Variant, VariantStatus};
 use super::wish::Mode;
 use crate::id::ShareToken;
 
@@ -55,12 +55,16 @@ pub(super) fn playable(song: &Song, call: &Call) -> bool {
     song.variants.iter().any(|v| v.playable() && call.places.contains(&v.variant_number))
 }
 
-/// Whether watchers see no difference: the url in reserve is not shown.
+/// Whether watchers see no difference: the url in reserve is not shown, nor is the task that brings a clip.
 pub(super) fn look_alike(before: &[Variant], after: &[Variant]) -> bool {
     before.len() == after.len()
         && before.iter().zip(after).all(|(before, after)| {
             before == after
-                || Variant { fallback_url: before.fallback_url.clone(), ..after.clone() } == *before
+                || Variant {
+                    fallback_url: before.fallback_url.clone(),
+                    provider_task: before.provider_task.clone(),
+                    ..after.clone()
+                } == *before
         })
 }
 
@@ -78,6 +82,7 @@ pub(super) fn merge(song: &mut Song, run: &mut Run, index: usize, stage: Stage, 
         if !places.contains(&number) {
             places.push(number);
         }
+        song.variants[position].provider_task = provider_task(&run.calls[index]);
         overlay(&mut song.variants[position], clip, newer);
         if song.lyrics.is_none() && !song.wish.options.instrumental {
             song.lyrics.clone_from(&clip.lyrics);
@@ -85,6 +90,24 @@ pub(super) fn merge(song: &mut Song, run: &mut Run, index: usize, stage: Stage, 
         if song.title.is_none() {
             song.title.clone_from(&clip.title);
         }
+    }
+}
+
+fn provider_task(call: &Call) -> Option<String> {
+    match &call.state {
+        CallState::Submitted { provider_task, .. } => Some(provider_task.clone()).filter(|id| !id.is_empty()),
+        CallState::Accepted { .. }
+        | CallState::Intent { .. }
+        | CallState::Unknown { .. }
+        | CallState::Done
+        | CallState::Failed { .. } => None,
+    }
+}
+
+/// A task that told of clips before it was known what it is called.
+pub(super) fn learn_task(song: &mut Song, call: &Call) {
+    for variant in song.variants.iter_mut().filter(|v| call.places.contains(&v.variant_number)) {
+        variant.provider_task = provider_task(call);
     }
 }
 
@@ -188,6 +211,7 @@ const fn place(variant_number: i16, share_token: ShareToken) -> Variant {
         variant_number,
         status: VariantStatus::Generating,
         clip_id: None,
+        provider_task: None,
         title: None,
         duration_ms: None,
         stream_url: None,

@@ -471,6 +471,8 @@ pub struct Variant {
     pub variant_number: i16,
     pub status: VariantStatus,
     pub clip_id: Option<String>,
+    /// The provider's id of the task that brings it: what further work on the clip may have to name.
+    pub provider_task: Option<String>,
     pub title: Option<String>,
     pub duration_ms: Option<i64>,
     pub stream_url: Option<String>,

@@ -120,7 +120,7 @@ fn passed_over_view(passed: &PassedOver) -> Value {
 }
 
 /// A task beside the song, as its owner sees it.
-fn addition(one: &Addition) -> Value {
+pub fn addition(one: &Addition) -> Value {
     let (status, result, error) = match &one.state {
         AdditionState::Running(_) if one.progress.started_at.is_none() => ("pending", None, None),
         AdditionState::Running(_) => ("generating", None, None),

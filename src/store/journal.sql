@@ -95,17 +95,18 @@ texts as (
        set title = excluded.title, text = excluded.text, selected = excluded.selected
 ),
 clips as (
-    insert into song_variants (song_id, variant_number, status, clip_id, title, duration_ms, stream_url, audio_url,
+    insert into song_variants (song_id, variant_number, status, clip_id, provider_task, title, duration_ms, stream_url, audio_url,
                                fallback_url, asset_url, image_url, video_url, share_token, selected)
-    select m.song_id, v.variant_number, v.status, v.clip_id, v.title, v.duration_ms, v.stream_url, v.audio_url,
+    select m.song_id, v.variant_number, v.status, v.clip_id, v.provider_task, v.title, v.duration_ms, v.stream_url, v.audio_url,
            v.fallback_url, v.asset_url, v.image_url, v.video_url, v.share_token, v.selected
       from m cross join lateral jsonb_to_recordset(m.variants) as v(
-           variant_number smallint, status variant_status, clip_id text, title text, duration_ms bigint,
+           variant_number smallint, status variant_status, clip_id text, provider_task text, title text, duration_ms bigint,
            stream_url text, audio_url text, fallback_url text, asset_url text, image_url text, video_url text,
            share_token uuid, selected boolean)
      where m.variants is not null
     on conflict (song_id, variant_number) do update
-       set status = excluded.status, clip_id = excluded.clip_id, title = excluded.title,
+       set status = excluded.status, clip_id = excluded.clip_id,
+           provider_task = excluded.provider_task, title = excluded.title,
            duration_ms = excluded.duration_ms, stream_url = excluded.stream_url, audio_url = excluded.audio_url,
            fallback_url = excluded.fallback_url, asset_url = excluded.asset_url, image_url = excluded.image_url,
            video_url = excluded.video_url, selected = excluded.selected

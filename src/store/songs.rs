@@ -214,6 +214,66 @@ fn json_option<T: DeserializeOwned>(row: &Row, column: &str) -> Result<Option<T>
         .map_err(|error| StoreError::Refused(format!("column {column} does not read: {error}")))
 }
 
+/// A user's personas with the songs they were made of, newest first: at most 100.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn personas(
+    client: &impl GenericClient,
+    user: &UserId,
+) -> Result<Vec<(SongId, Addition)>, StoreError> {
+    let sql = format!(
+        "{SELECT} where s.user_id = $1 and s.deleted_at is null and s.id in
+            (select t.song_id from tasks t join songs o on o.id = t.song_id and o.user_id = $1
+              where t.beside and t.kind = 'persona')
+          order by s.id desc limit 100"
+    );
+    let statement = client.prepare_cached(&sql).await?;
+    let mut found = Vec::new();
+    for row in client.query(&statement, &[&user.as_str()]).await? {
+        let song = read(&row)?.song;
+        let personas = song.additions.into_iter().filter(|one| one.work.kind() == TaskKind::Persona);
+        found.extend(personas.map(|one| (song.id, one)));
+    }
+    found.sort_by_key(|(_, one)| std::cmp::Reverse(one.task.0));
+    Ok(found)
+}
+
+/// One event of a song, as its watchers were told.
+#[derive(Clone, Debug)]
+pub struct Happening {
+    pub seq: i64,
+    pub at: crate::time::Time,
+    pub kind: String,
+    pub set: serde_json::Value,
+}
+
+/// Events of a user's own song after `seq`, in order; `None` when there is no such song.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn history(
+    client: &impl GenericClient,
+    song: SongId,
+    user: &UserId,
+    after: i64,
+    limit: i64,
+) -> Result<Option<Vec<Happening>>, StoreError> {
+    let sql = "select e.at, e.seq, e.kind, e.set from songs s left join lateral (
+                   select * from song_events where song_id = s.id and seq > $3 order by seq limit $4) e on true
+                where s.id = $1 and s.user_id = $2 and s.deleted_at is null order by e.seq";
+    let statement = client.prepare_cached(sql).await?;
+    let rows = client.query(&statement, &[&song.0, &user.as_str(), &after, &limit]).await?;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    let events = rows.iter().filter_map(|row| {
+        let seq: Option<i64> = row.get("seq");
+        Some(Happening { seq: seq?, at: time(row.get("at")), kind: row.get("kind"), set: row.get("set") })
+    });
+    Ok(Some(events.collect()))
+}
+
 /// How a library is listed (SONG-7).
 #[derive(Clone, Debug)]
 pub struct Listing<'a> {

@@ -137,6 +137,7 @@ pub(super) fn learn_name(next: &mut Draft, run: &mut Run, index: usize, told: &s
         CallState::Submitted { provider_task, .. } if provider_task.is_empty() && !told.is_empty() => {
             told.clone_into(provider_task);
             next.progress().provider_task = Some(told.to_owned());
+            clips::learn_task(&mut next.song, &run.calls[index]);
             true
         }
         CallState::Accepted { .. }
