@@ -8,6 +8,7 @@ mod callbacks;
 mod commands;
 mod create;
 mod doors;
+mod further;
 mod harness;
 mod library;
 mod life;
