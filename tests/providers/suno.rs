@@ -1,24 +1,25 @@
 //! Suno's adapter against its recorded traffic.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use songflight::id::{CallKey, TaskId, fresh};
-use songflight::provider::failure::{Arrived, Class, Failure, ModerationReason};
+use songflight::provider::failure::{Arrived, Class, ModerationReason};
 use songflight::provider::gate::Gate;
 use songflight::provider::http::{BODY_BYTES_MAX, Http, Timeouts};
 use songflight::provider::suno::{Dialect, Suno, SunoSettings};
 use songflight::provider::{
-    Member, MusicOptions, News, Order, Provider, Providers, Stage, Submitted, TaskKind, VocalGender, Work,
-    unsupported,
+    Member, MusicOptions, News, Order, Provider, Providers, SharedProvider, Stage, TaskKind, VocalGender,
+    Work, unsupported,
 };
 
+use crate::conformance::{KEY, REPLY_TO, Recorded, Subject};
 use crate::fixtures::{self, Fixture};
 use crate::wire::{Reply, Server};
 
-pub(crate) const REPLY_TO: &str = "https://app.example.com/cb/8f1c0f0d4e6b4a6c9d3e";
-
 pub(crate) fn adapter(base_url: &str, dialect: Dialect, timeouts: Timeouts) -> Suno {
-    let settings = SunoSettings { dialect, ..SunoSettings::new(base_url, "secret-key") };
+    let settings = SunoSettings { dialect, ..SunoSettings::new(base_url, KEY) };
     Suno::new(settings, Http::new(base_url, timeouts).expect("clients for this machine"))
 }
 
@@ -47,51 +48,29 @@ fn with(mut order: Order, change: impl FnOnce(&mut MusicOptions)) -> Order {
     order
 }
 
-/// The dialect of a fixture: kie.ai where the index says so.
-fn dialect(fixture: &Fixture) -> Dialect {
-    if fixture.about("dialect") == "kie.ai" { Dialect::Kie } else { Dialect::Sunoapi }
+pub(crate) const SUBJECT: Subject =
+    Subject { name: "suno", adapter: speaking, order: order_behind, expected, requests, read: 55 };
+
+/// In the fixture's dialect: kie.ai where the index says so.
+fn speaking(base_url: &str, fixture: &Fixture) -> SharedProvider {
+    let dialect = if fixture.about("dialect") == "kie.ai" { Dialect::Kie } else { Dialect::Sunoapi };
+    Arc::new(adapter(base_url, dialect, Timeouts::default()))
 }
 
-fn kind(fixture: &Fixture) -> TaskKind {
-    let lyrics = fixture.name.contains("lyrics") && !fixture.name.contains("timestamped");
-    if lyrics { TaskKind::Lyrics } else { TaskKind::Generate }
-}
-
-/// Other gateways, and kinds that this adapter does not make.
-fn is_foreign(fixture: &Fixture) -> bool {
-    const KINDS: [&str; 7] =
-        ["wav", "mp4", "stems", "cover_images", "persona", "timestamped_lyrics", "response_credits"];
-    fixture.name.starts_with("gw_") || KINDS.iter().any(|kind| fixture.name.contains(kind))
-}
-
-/// What came of reading a fixture through the door it belongs to.
-async fn understood(fixture: &Fixture) -> Result<News, Failure> {
-    let server = Server::start(Reply::new(fixture.http_status(), fixture.body.clone()));
-    let suno = adapter(&server.url, dialect(fixture), Timeouts::default());
-    match fixture.about("what") {
-        "callback" => Ok(suno.read(kind(fixture), &fixture.body).expect("a callback of this gateway").news),
-        "status" => {
-            let endpoint = fixture.about("endpoint");
-            let (_, task) = endpoint.split_once("?taskId=").expect("a poll names its task");
-            let news = suno.poll(&order(kind(fixture)), task).await;
-            assert_eq!(server.asked()[0].line, endpoint);
-            news
-        }
-        _ => {
-            let mut order = order(kind(fixture));
-            order.prompt = Some("a calm folk song".into());
-            // A file that cannot be fetched is the user's only if the order named one.
-            order.options.reference_audio_url =
-                fixture.name.contains("fetch").then(|| "https://x.test/a.mp3".into());
-            suno.submit(&order, REPLY_TO).await.map(|submitted| match submitted {
-                Submitted::Task(taken) if !taken.task.is_empty() => News::Working,
-                other => panic!("{other:?}"),
-            })
-        }
+/// None for other gateways, and for kinds that this adapter does not make.
+fn order_behind(fixture: &Fixture) -> Option<Order> {
+    const FOREIGN: [&str; 8] =
+        ["gw_", "wav", "mp4", "stems", "cover_images", "persona", "timestamped_lyrics", "response_credits"];
+    if FOREIGN.iter().any(|kind| fixture.name.contains(kind)) {
+        return None;
     }
+    let kind = if fixture.name.contains("lyrics") { TaskKind::Lyrics } else { TaskKind::Generate };
+    let song = Order { prompt: Some("a calm folk song".into()), ..order(kind) };
+    // A file that cannot be fetched is the user's only if the order named one.
+    let file = fixture.name.contains("fetch").then(|| "https://x.test/a.mp3".into());
+    Some(with(song, |options| options.reference_audio_url = file))
 }
 
-/// In one word, what the index says should come of it.
 fn expected(fixture: &Fixture) -> &str {
     match (fixture.about("error_class"), fixture.about("stage"), fixture.about("state")) {
         ("", "", "PENDING" | "") => "working",
@@ -103,72 +82,8 @@ fn expected(fixture: &Fixture) -> &str {
     }
 }
 
-fn in_one_word(outcome: &Result<News, Failure>) -> &'static str {
-    match outcome {
-        Ok(News::Working) => "working",
-        Ok(News::Clips(Stage::Text, _)) => "text",
-        Ok(News::Clips(Stage::First, _)) => "first",
-        Ok(News::Clips(Stage::Complete, clips)) if clips.is_empty() => "complete without clips",
-        Ok(News::Lyrics(texts)) if texts.iter().all(|text| text.text.is_empty()) => "no lyrics",
-        Ok(News::Clips(Stage::Complete, _) | News::Lyrics(_) | News::Made(_)) => "complete",
-        Ok(News::Failed(failure)) | Err(failure) => failure.class.as_str(),
-    }
-}
-
-#[actix_web::test]
-async fn every_fixture_is_understood_as_its_index_says() {
-    let fixtures = fixtures::all("suno");
-    let wanted = |fixture: &&Fixture| {
-        matches!(fixture.about("what"), "response" | "callback" | "status") && !is_foreign(fixture)
-    };
-    let (mut passed, mut wrong) = (0, Vec::new());
-    for fixture in fixtures.iter().filter(wanted) {
-        let outcome = understood(fixture).await;
-        if let Err(failure) = &outcome {
-            assert_eq!(failure.arrived, Arrived::No, "{}", fixture.name);
-        }
-        match (in_one_word(&outcome), expected(fixture)) {
-            (is, should) if is == should => passed += 1,
-            (is, should) => wrong.push(format!("{}: {is}, not {should}: {outcome:?}", fixture.name)),
-        }
-    }
-    println!("provider  fixtures passed\nsuno      {passed} of {}", passed + wrong.len());
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(passed, 55, "the index has 55 bodies of the kinds that are made");
-}
-
-#[test]
-fn bodies_of_other_kinds_and_gateways_do_no_harm() {
-    for fixture in fixtures::all("suno") {
-        for kind in TaskKind::ALL {
-            for dialect in [Dialect::Sunoapi, Dialect::Kie] {
-                let _ = reader(dialect).read(kind, &fixture.body);
-            }
-        }
-    }
-}
-
-#[actix_web::test]
-async fn orders_are_written_as_the_recorded_requests() {
-    let server = Server::start(Reply::new(200, fixtures::one("suno", "response_task_created.json").body));
-    let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
-    for (name, order, path) in recorded_orders() {
-        let recorded = fixtures::one("suno", name).json();
-        let submitted = suno.submit(&order, REPLY_TO).await.expect(name);
-        assert_eq!(submitted, Submitted::Task(String::from("d1d3faff44524bb6979d8dcf6677e23a").into()));
-        let asked = server.asked();
-        assert_eq!(asked.len(), 1);
-        assert_eq!(asked[0].line, format!("POST {path}"), "{name}");
-        assert_eq!(asked[0].body, recorded, "{name}");
-        assert_eq!(asked[0].header("authorization"), "Bearer secret-key");
-        assert_eq!(asked[0].header("content-type"), "application/json");
-        assert_eq!(asked[0].header("idempotency-key"), order.key.to_string());
-    }
-}
-
 /// Our orders that stand behind the recorded requests.
-fn recorded_orders() -> Vec<(&'static str, Order, &'static str)> {
-    let generate = "/api/v1/generate";
+fn requests() -> Vec<Recorded> {
     let recorded = |name: &str, key: &str| fixtures::one("suno", name).json()[key].as_str().map(String::from);
     let tags = |text: &str| text.split(", ").map(String::from).collect::<Vec<_>>();
     let with_texts = |name: &str| Order {
@@ -181,6 +96,7 @@ fn recorded_orders() -> Vec<(&'static str, Order, &'static str)> {
         },
         ..order(TaskKind::Generate)
     };
+    let behind = |name, order| Recorded { name, order, without: &[] };
     let (vocal, quiet, simple, persona, lyrics) = (
         "request_generate_custom_vocal.json",
         "request_generate_custom_instrumental.json",
@@ -188,26 +104,22 @@ fn recorded_orders() -> Vec<(&'static str, Order, &'static str)> {
         "request_generate_persona.json",
         "request_lyrics.json",
     );
+    let sung = with(with_texts(vocal), |options| {
+        options.negative_tags = tags("heavy metal, screaming");
+        options.vocal_gender = Some(VocalGender::Female);
+        options.style_weight = Some(0.65);
+        options.weirdness = Some(0.3);
+        options.audio_weight = Some(0.5);
+    });
     vec![
-        (
-            vocal,
-            with(with_texts(vocal), |options| {
-                options.negative_tags = tags("heavy metal, screaming");
-                options.vocal_gender = Some(VocalGender::Female);
-                options.style_weight = Some(0.65);
-                options.weirdness = Some(0.3);
-                options.audio_weight = Some(0.5);
-            }),
-            generate,
-        ),
-        (quiet, with(with_texts(quiet), |options| options.instrumental = true), generate),
-        (simple, Order { prompt: recorded(simple, "prompt"), lyrics: None, ..with_texts(simple) }, generate),
-        (
+        behind(vocal, sung),
+        behind(quiet, with(with_texts(quiet), |options| options.instrumental = true)),
+        behind(simple, Order { prompt: recorded(simple, "prompt"), lyrics: None, ..with_texts(simple) }),
+        behind(
             persona,
             with(with_texts(persona), |options| options.persona_id = recorded(persona, "personaId")),
-            generate,
         ),
-        (lyrics, Order { prompt: recorded(lyrics, "prompt"), ..order(TaskKind::Lyrics) }, "/api/v1/lyrics"),
+        behind(lyrics, Order { prompt: recorded(lyrics, "prompt"), ..order(TaskKind::Lyrics) }),
     ]
 }
 
