@@ -1,26 +1,32 @@
-//! Suno's adapter against its recorded traffic.
+//! What only Suno's adapter does; what all do is in `conformance`.
 
-use std::sync::Arc;
+mod further;
+mod recorded;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use songflight::id::{CallKey, TaskId, fresh};
+use songflight::id::{CallKey, SongId, TaskId, fresh};
 use songflight::provider::failure::{Arrived, Class, ModerationReason};
 use songflight::provider::gate::Gate;
 use songflight::provider::http::{BODY_BYTES_MAX, Http, Timeouts};
 use songflight::provider::suno::{Dialect, Suno, SunoSettings};
 use songflight::provider::{
-    Member, MusicOptions, News, Order, Provider, Providers, SharedProvider, Stage, TaskKind, VocalGender,
-    Work, unsupported,
+    Member, MusicOptions, News, Order, Provider, Providers, SourceClip, Stage, TaskKind, Work, unsupported,
 };
 
-use crate::conformance::{KEY, REPLY_TO, Recorded, Subject};
+use crate::conformance::{KEY, REPLY_TO};
 use crate::fixtures::{self, Fixture};
 use crate::wire::{Reply, Server};
+pub(crate) use recorded::SUBJECT;
 
 pub(crate) fn adapter(base_url: &str, dialect: Dialect, timeouts: Timeouts) -> Suno {
     let settings = SunoSettings { dialect, ..SunoSettings::new(base_url, KEY) };
     Suno::new(settings, Http::new(base_url, timeouts).expect("clients for this machine"))
+}
+
+fn with_settings(settings: SunoSettings) -> Suno {
+    let http = Http::new(&settings.base_url, Timeouts::default()).expect("clients for this machine");
+    Suno::new(settings, http)
 }
 
 fn reader(dialect: Dialect) -> Suno {
@@ -28,10 +34,46 @@ fn reader(dialect: Dialect) -> Suno {
 }
 
 pub(crate) fn order(kind: TaskKind) -> Order {
+    let of = source();
     let work = match kind {
         TaskKind::Lyrics => Work::Lyrics,
-        _ => Work::Generate,
+        TaskKind::Generate => Work::Generate,
+        TaskKind::Extend => Work::Extend { of, continue_at_ms: None },
+        TaskKind::ReplaceSection => Work::ReplaceSection { of, start_ms: 45_500, end_ms: 62_250 },
+        TaskKind::Merge => Work::Merge { of: vec![of.clone(), of] },
+        TaskKind::Cover => Work::Cover { of },
+        TaskKind::Stems => Work::Stems { of },
+        TaskKind::Persona => Work::Persona {
+            of,
+            name: "Harbour voice".into(),
+            description: "soft, close-miked alto over acoustic guitar".into(),
+        },
+        TaskKind::Video => Work::Video { of },
     };
+    an_order(work)
+}
+
+/// The first of the clips of the recorded song.
+fn source() -> SourceClip {
+    SourceClip {
+        song: SongId(fresh()),
+        variant_number: 1,
+        provider: "suno".into(),
+        provider_task: Some("d1d3faff44524bb6979d8dcf6677e23a".into()),
+        clip_id: Some("7195e3f9-59f7-5248-99f5-667ca6c39580".into()),
+        audio_url: Some("https://files.example.com/demo.mp3".into()),
+        duration_ms: Some(187_320),
+        model: Some("V4_5".into()),
+        title: Some("Harbour Lights".into()),
+        lyrics: fixtures::one("suno", "request_replace_section.json").json()["fullLyrics"]
+            .as_str()
+            .map(String::from),
+        style_tags: vec!["indie folk".into()],
+        instrumental: false,
+    }
+}
+
+fn an_order(work: Work) -> Order {
     Order {
         key: CallKey { task: TaskId(fresh()), call: 0, attempt: 0 },
         work,
@@ -48,84 +90,9 @@ fn with(mut order: Order, change: impl FnOnce(&mut MusicOptions)) -> Order {
     order
 }
 
-pub(crate) const SUBJECT: Subject =
-    Subject { name: "suno", adapter: speaking, order: order_behind, expected, requests, read: 55 };
-
-/// In the fixture's dialect: kie.ai where the index says so.
-fn speaking(base_url: &str, fixture: &Fixture) -> SharedProvider {
-    let dialect = if fixture.about("dialect") == "kie.ai" { Dialect::Kie } else { Dialect::Sunoapi };
-    Arc::new(adapter(base_url, dialect, Timeouts::default()))
-}
-
-/// None for other gateways, and for kinds that this adapter does not make.
-fn order_behind(fixture: &Fixture) -> Option<Order> {
-    const FOREIGN: [&str; 8] =
-        ["gw_", "wav", "mp4", "stems", "cover_images", "persona", "timestamped_lyrics", "response_credits"];
-    if FOREIGN.iter().any(|kind| fixture.name.contains(kind)) {
-        return None;
-    }
-    let kind = if fixture.name.contains("lyrics") { TaskKind::Lyrics } else { TaskKind::Generate };
-    let song = Order { prompt: Some("a calm folk song".into()), ..order(kind) };
-    // A file that cannot be fetched is the user's only if the order named one.
-    let file = fixture.name.contains("fetch").then(|| "https://x.test/a.mp3".into());
-    Some(with(song, |options| options.reference_audio_url = file))
-}
-
-fn expected(fixture: &Fixture) -> &str {
-    match (fixture.about("error_class"), fixture.about("stage"), fixture.about("state")) {
-        ("", "", "PENDING" | "") => "working",
-        ("", _, "TEXT_SUCCESS") => "text",
-        ("", _, "FIRST_SUCCESS") => "first",
-        ("", _, "SUCCESS" | "CALLBACK_EXCEPTION") => "complete",
-        ("", stage, "") => stage,
-        (class, ..) => class,
-    }
-}
-
-/// Our orders that stand behind the recorded requests.
-fn requests() -> Vec<Recorded> {
-    let recorded = |name: &str, key: &str| fixtures::one("suno", name).json()[key].as_str().map(String::from);
-    let tags = |text: &str| text.split(", ").map(String::from).collect::<Vec<_>>();
-    let with_texts = |name: &str| Order {
-        title: recorded(name, "title"),
-        lyrics: recorded(name, "prompt"),
-        options: MusicOptions {
-            style_tags: recorded(name, "style").map(|style| tags(&style)).unwrap_or_default(),
-            model: recorded(name, "model"),
-            ..MusicOptions::default()
-        },
-        ..order(TaskKind::Generate)
-    };
-    let behind = |name, order| Recorded { name, order, without: &[] };
-    let (vocal, quiet, simple, persona, lyrics) = (
-        "request_generate_custom_vocal.json",
-        "request_generate_custom_instrumental.json",
-        "request_generate_simple.json",
-        "request_generate_persona.json",
-        "request_lyrics.json",
-    );
-    let sung = with(with_texts(vocal), |options| {
-        options.negative_tags = tags("heavy metal, screaming");
-        options.vocal_gender = Some(VocalGender::Female);
-        options.style_weight = Some(0.65);
-        options.weirdness = Some(0.3);
-        options.audio_weight = Some(0.5);
-    });
-    vec![
-        behind(vocal, sung),
-        behind(quiet, with(with_texts(quiet), |options| options.instrumental = true)),
-        behind(simple, Order { prompt: recorded(simple, "prompt"), lyrics: None, ..with_texts(simple) }),
-        behind(
-            persona,
-            with(with_texts(persona), |options| options.persona_id = recorded(persona, "personaId")),
-        ),
-        behind(lyrics, Order { prompt: recorded(lyrics, "prompt"), ..order(TaskKind::Lyrics) }),
-    ]
-}
-
 /// The body that is sent for an order.
 async fn body_of(order: Order) -> Value {
-    let server = Server::start(Reply::new(200, r#"{"code":200,"data":{"taskId":"t1"}}"#));
+    let server = Server::start(Reply::new(200, r#"{"code":200,"data":{"taskId":"t1","personaId":"p1"}}"#));
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
     suno.submit(&order, REPLY_TO).await.expect("a task id");
     server.asked().remove(0).body
