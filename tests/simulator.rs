@@ -194,7 +194,7 @@ async fn a_second_accepted_submission_of_an_intent_is_counted() {
     }
     let stats = stage.get("/control/stats").await;
     assert_eq!(stats["duplicates_of_intent"], 1);
-    assert_eq!(stats["submissions"], json!({"lyrics": 3, "generate": 0}));
+    assert_eq!(stats["submissions"], json!({"lyrics": 3, "generate": 0, "additions": 0}));
     assert_eq!(stage.get("/control/intents?min=2").await, json!([{"key": "t.0.0", "count": 2}]));
 
     let reset = stage.request(Method::POST, "/control/reset").send().await.unwrap();

@@ -10,7 +10,7 @@ use super::StartError;
 use crate::config::{self, Config};
 use crate::provider::gate::{Gate, Rate};
 use crate::provider::http::{Http, Timeouts};
-use crate::provider::suno::{Dialect, Suno, SunoSettings};
+use crate::provider::suno::{Dialect, Stems, Suno, SunoSettings};
 use crate::provider::{Capabilities, Member, Providers, SharedProvider};
 use crate::simulator::Simulator;
 
@@ -88,6 +88,11 @@ fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>
     let Some(place) = Place::of(config, able, wanted, url, documented, simulator) else { return Ok(None) };
     let mut settings = SunoSettings::new(place.base_url.clone(), place.key.clone());
     settings.dialect = dialect;
+    settings.webhook_secret.clone_from(&wanted.webhook_secret);
+    settings.stems = match wanted.stems {
+        config::Stems::Two => Stems::Two,
+        config::Stems::Twelve => Stems::Twelve,
+    };
     if place.simulated {
         settings.cdn_url = format!("{}/cdn", place.base_url);
         settings.cdn_suffix = ".wav".to_owned();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::http::header::RETRY_AFTER;
-use actix_web::{HttpResponse, ResponseError, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use tokio::sync::Semaphore;
 
 use crate::api::problem::{Kind, Problem};
@@ -42,6 +42,7 @@ pub fn routes(routes: &mut web::ServiceConfig) {
 }
 
 async fn receive(
+    request: HttpRequest,
     callbacks: web::Data<Callbacks>,
     path: web::Path<(String, String, String)>,
     payload: web::Payload,
@@ -50,8 +51,7 @@ async fn receive(
     // Nothing else happens before this: whoever cannot name the secret learns nothing (CB-1).
     let vouched = key.parse::<CallKey>().ok().filter(|key| callbacks.keys.vouches(key, &token));
     let (Some(key), Some(member)) = (vouched, callbacks.world.providers.member(&provider)) else {
-        count("unauthorized");
-        return Problem::new(Kind::Unauthorized, "This is not a callback url of ours.").error_response();
+        return unauthorized("This is not a callback url of ours.");
     };
     let Ok(_room) = callbacks.room.try_acquire() else {
         count("limited");
@@ -67,6 +67,11 @@ async fn receive(
             return Problem::new(Kind::TooLarge, detail).error_response();
         }
     };
+    let header = |name: &str| request.headers().get(name)?.to_str().ok().map(str::to_owned);
+    if let Err(error) = member.provider.verify(&header, &body, callbacks.world.clock.now()) {
+        tracing::warn!(provider, task.id = %key.task, %error, "a callback is not signed as it should be");
+        return unauthorized("This callback is not signed as it should be.");
+    }
     let outcome = callbacks.take(member, key, body).await;
     count(outcome.as_str());
     match outcome {
@@ -74,6 +79,11 @@ async fn receive(
         Outcome::Unknown => HttpResponse::Accepted().finish(),
         Outcome::Away => HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, "5")).finish(),
     }
+}
+
+fn unauthorized(detail: &str) -> HttpResponse {
+    count("unauthorized");
+    Problem::new(Kind::Unauthorized, detail).error_response()
 }
 
 enum Outcome {

@@ -123,6 +123,15 @@ pub enum Dialect {
     Kie,
 }
 
+/// Into what clips are separated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stems {
+    #[default]
+    Two,
+    Twelve,
+}
+
 settings!(
     /// One provider. Without `api_key` and `base_url` it is simulated in development and absent in
     /// production.
@@ -138,6 +147,8 @@ settings!(
         webhook_secret: Option<SecretString> = None,
         /// `sunoapi` (default) or `kie`; only `suno` looks at it.
         dialect: Dialect = Dialect::SunoApi,
+        /// `two` (default: vocals, and the rest) or `twelve`, each instrument for itself; only `suno` looks at it.
+        stems: Stems = Stems::Two,
         /// How often it may be called, such as `20/10s`; default: what the provider documents, none when simulated.
         rate_limit: Option<Rate> = None,
         /// Generations in flight at once, from 1; default: what the provider documents.

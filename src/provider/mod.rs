@@ -6,6 +6,7 @@
 pub mod failure;
 pub mod gate;
 pub mod http;
+pub mod signature;
 pub mod suno;
 
 use std::sync::Arc;
@@ -31,6 +32,11 @@ pub struct Capabilities {
     /// As in `api.md`: `suno`, `mureka`, `minimax`, `musicgpt`.
     pub name: &'static str,
     pub kinds: &'static [TaskKind],
+    /// Those of the kinds that also work on a clip which another provider made.
+    pub foreign_sources: &'static [TaskKind],
+    /// What else it refuses of an order of one of its kinds: what the request needs of the clip it works on,
+    /// say. Pure.
+    pub refuses: fn(&Order) -> Vec<Unsupported>,
     /// Variants of a song that names no number.
     pub variants: u8,
     /// The most clips that one `generate` call brings; more variants take more calls.
@@ -110,10 +116,19 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
     let mut found = Vec::new();
     let mut refuse = |field, why| found.push(Unsupported { field, why });
     let (kind, options) = (order.kind(), &order.options);
-    if !able.kinds.contains(&kind) {
-        let field = if order.work.sources().is_empty() { "mode" } else { "provider" };
-        refuse(field, format!("{} does not make {}", able.name, kind.as_str()));
+    let foreign = order.work.sources().iter().find(|source| source.provider != able.name);
+    match foreign.filter(|_| !able.foreign_sources.contains(&kind)) {
+        _ if !able.kinds.contains(&kind) => {
+            let field = if order.work.sources().is_empty() { "mode" } else { "provider" };
+            refuse(field, format!("{} does not make {}", able.name, kind.as_str()));
+        }
+        Some(source) => {
+            let why = format!("{} makes {} only of clips of its own", able.name, kind.as_str());
+            refuse("variant_number", format!("{why}; this one is from {}", source.provider));
+        }
+        None => found.extend((able.refuses)(order)),
     }
+    let mut refuse = |field, why| found.push(Unsupported { field, why });
     let weighted = |weight: Option<f32>| weight.is_some() && !able.weights;
     let model = options.model.as_deref().unwrap_or(able.default_model());
     let generates = kind == TaskKind::Generate;
@@ -144,6 +159,8 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
         Some(model) if !able.models.contains(&model) => {
             refuse("model", format!("{} has {}", able.name, able.models.join(", ")));
         }
+        // The texts of a finished song are not sung again for what is added to it.
+        _ if kind.makes() == Makes::Addition => {}
         _ => found.extend(too_long(able, order)),
     }
     found
@@ -155,7 +172,8 @@ fn too_long(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
     let limits = (able.limits)(model);
     let chars = |text: &Option<String>| text.as_deref().map_or(0, |text| text.chars().count());
     let style = order.options.style_tags.join(", ").chars().count();
-    let described = order.kind() == TaskKind::Generate && order.lyrics.is_none();
+    let sings_it = matches!(order.kind(), TaskKind::Generate | TaskKind::Cover);
+    let described = sings_it && order.lyrics.is_none();
     let texts = [
         ("title", chars(&order.title), limits.title),
         ("lyrics", chars(&order.lyrics), limits.lyrics),

@@ -86,6 +86,25 @@ impl Serialize for RateLimit {
     }
 }
 
+/// Which providers' routes answer 503.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub(super) enum Down {
+    /// All of them, or none.
+    All(bool),
+    /// Those of these names.
+    These(Vec<String>),
+}
+
+impl Down {
+    pub(super) fn covers(&self, provider: &str) -> bool {
+        match self {
+            Self::All(down) => *down,
+            Self::These(names) => names.iter().any(|name| name == provider),
+        }
+    }
+}
+
 /// The behaviour as it is shown by `GET /control`. A task keeps to the one it was submitted under.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Behaviour {
@@ -106,8 +125,7 @@ pub(super) struct Behaviour {
     pub(super) answer_delay_ms: u64,
     /// The share of submissions that are taken, but whose answer is cut off.
     pub(super) drop_answer: f64,
-    /// Every provider's route answers 503.
-    pub(super) down: bool,
+    pub(super) down: Down,
     /// The waits before each further try of a callback that was not answered with 2xx.
     pub(super) callback_retry_ms: Vec<u64>,
 }
@@ -126,7 +144,7 @@ impl Behaviour {
             seed,
             answer_delay_ms: 0,
             drop_answer: 0.0,
-            down: false,
+            down: Down::All(false),
             callback_retry_ms: vec![1_000, 5_000, 15_000],
         }
     }

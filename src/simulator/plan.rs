@@ -86,11 +86,11 @@ impl Plan {
         chance: &mut Chance,
     ) -> Self {
         let [low, high] = match kind {
-            Kind::Lyrics => behaviour.latency.lyrics_ms,
-            Kind::Music => behaviour.latency.music_ms,
+            Kind::Lyrics | Kind::Persona => behaviour.latency.lyrics_ms,
+            Kind::Music | Kind::Section | Kind::Stems | Kind::Video => behaviour.latency.music_ms,
         };
         let drawn = Duration::from_millis(chance.within(low, high));
-        let latency = script.slow.filter(|_| kind == Kind::Music).unwrap_or(drawn);
+        let latency = script.slow.filter(|_| kind != Kind::Lyrics).unwrap_or(drawn);
         let ending = match failure {
             None => Ending::Done,
             Some(FailureClass::Timeout) => Ending::Never,
@@ -124,7 +124,7 @@ impl Plan {
         match self.ending {
             Ending::Done if over => Stage::Done,
             Ending::Failed(class) if over => Stage::Failed(class),
-            Ending::Done if self.kind == Kind::Music => {
+            Ending::Done if self.kind.grows() => {
                 let last = self.milestones().into_iter().rfind(|(_, at)| elapsed >= *at);
                 match last {
                     Some((Event::First, _)) => Stage::First,
@@ -160,7 +160,7 @@ impl Plan {
     /// The callbacks of an undisturbed life.
     fn events(&self) -> Vec<Sending> {
         let mut events = Vec::new();
-        if self.kind == Kind::Music && self.ending == Ending::Done {
+        if self.kind.grows() && self.ending == Ending::Done {
             events.extend(self.milestones());
         }
         match self.ending {
@@ -245,6 +245,15 @@ mod tests {
         assert_eq!(told(&plan), [(Event::Text, 300, 1), (Event::First, 600, 1), (Event::Complete, 1_000, 1)]);
         let stages = [299, 300, 600, 999, 1_000].map(|at| plan.stage(ms(at)));
         assert_eq!(stages, [Stage::Pending, Stage::Text, Stage::First, Stage::First, Stage::Done]);
+    }
+
+    #[test]
+    fn what_does_not_grow_tells_only_its_end() {
+        for kind in [Kind::Section, Kind::Stems, Kind::Video] {
+            let plan = Plan::new(kind, &behaviour(), &Script::default(), None, &mut Chance::new(7, 0));
+            assert_eq!(told(&plan), [(Event::Complete, 1_000, 1)]);
+            assert_eq!([999, 1_000].map(|at| plan.stage(ms(at))), [Stage::Pending, Stage::Done]);
+        }
     }
 
     #[test]

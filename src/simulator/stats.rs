@@ -1,9 +1,11 @@
 //! What happened at the simulated providers, and how often the same intent was paid for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
 /// Counts of one run; `POST /control/reset` sets them back, except what is under way.
@@ -11,6 +13,10 @@ use serde_json::{Value, json};
 pub(super) struct Stats {
     pub(super) lyrics: AtomicU64,
     pub(super) generate: AtomicU64,
+    /// What was wanted beside songs that exist: stems, videos, personas.
+    pub(super) additions: AtomicU64,
+    /// The submissions in order, by provider.
+    providers: Mutex<BTreeMap<&'static str, Submissions>>,
     pub(super) accepted: AtomicU64,
     pub(super) refused: AtomicU64,
     /// Callbacks that were answered with 2xx.
@@ -28,7 +34,26 @@ pub(super) struct Stats {
     pub(super) tasks_open: AtomicU64,
 }
 
+/// How one provider answered submissions whose form it found in order.
+#[derive(Default, Serialize)]
+struct Submissions {
+    accepted: u64,
+    refused: u64,
+}
+
 impl Stats {
+    /// A submission was taken, or refused.
+    pub(super) fn submitted(&self, provider: &'static str, taken: bool) {
+        let mut providers = self.providers.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = providers.entry(provider).or_default();
+        let (own, all) = match taken {
+            true => (&mut counts.accepted, &self.accepted),
+            false => (&mut counts.refused, &self.refused),
+        };
+        *own += 1;
+        Self::add(all);
+    }
+
     pub(super) fn add(counter: &AtomicU64) {
         counter.fetch_add(1, Relaxed);
     }
@@ -37,6 +62,7 @@ impl Stats {
         for counter in [
             &self.lyrics,
             &self.generate,
+            &self.additions,
             &self.accepted,
             &self.refused,
             &self.callbacks_sent,
@@ -50,12 +76,19 @@ impl Stats {
         ] {
             counter.store(0, Relaxed);
         }
+        self.providers.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     pub(super) fn shown(&self) -> Value {
         let read = |counter: &AtomicU64| counter.load(Relaxed);
+        let providers = self.providers.lock().unwrap_or_else(PoisonError::into_inner);
         json!({
-            "submissions": {"lyrics": read(&self.lyrics), "generate": read(&self.generate)},
+            "submissions": {
+                "lyrics": read(&self.lyrics),
+                "generate": read(&self.generate),
+                "additions": read(&self.additions),
+            },
+            "providers": &*providers,
             "accepted": read(&self.accepted),
             "refused": read(&self.refused),
             "callbacks_sent": read(&self.callbacks_sent),

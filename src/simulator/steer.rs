@@ -4,7 +4,8 @@
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::behaviour::{Behaviour, FailShare, FailureClass, Latency, RateLimit};
+use super::VOICES;
+use super::behaviour::{Behaviour, Down, FailShare, FailureClass, Latency, RateLimit};
 
 /// An hour: longer than every deadline.
 const MS_MAX: u64 = 3_600_000;
@@ -45,7 +46,7 @@ fn set(behaviour: &mut Behaviour, key: &str, value: &Value) -> Steered {
         "seed" => behaviour.seed = value.as_u64().ok_or_else(|| wrong(key, "a whole number from 0"))?,
         "answer_delay_ms" => behaviour.answer_delay_ms = millis(key, value)?,
         "drop_answer" => behaviour.drop_answer = share(key, value)?,
-        "down" => behaviour.down = truth(key, value)?,
+        "down" => behaviour.down = down(key, value)?,
         "callback_retry_ms" => behaviour.callback_retry_ms = retries(key, value)?,
         _ => {
             return Err(wrong(
@@ -100,6 +101,15 @@ fn object<'a>(key: &str, value: &'a Value) -> Result<&'a Map<String, Value>, Wro
 
 fn truth(key: &str, value: &Value) -> Result<bool, Wrong> {
     value.as_bool().ok_or_else(|| wrong(key, "true or false"))
+}
+
+fn down(key: &str, value: &Value) -> Result<Down, Wrong> {
+    let name = |value: &Value| Some(VOICES.iter().find(|voice| value == voice.name)?.name.to_owned());
+    let names = || value.as_array()?.iter().map(name).collect::<Option<Vec<_>>>().map(Down::These);
+    value.as_bool().map(Down::All).or_else(names).ok_or_else(|| {
+        let known = VOICES.map(|voice| voice.name).join(", ");
+        wrong(key, &format!("true, false, or a list of these: {known}"))
+    })
 }
 
 fn share(key: &str, value: &Value) -> Result<f64, Wrong> {
@@ -188,6 +198,13 @@ mod tests {
     }
 
     #[test]
+    fn single_providers_can_be_down() {
+        let down = after(json!({"down":["suno"]})).unwrap().down;
+        assert!(down.covers("suno") && !down.covers("another"));
+        assert!(!after(json!({"down":[]})).unwrap().down.covers("suno"));
+    }
+
+    #[test]
     fn a_mistake_names_its_key() {
         for (change, key) in [
             (json!([]), "(the body)"),
@@ -200,6 +217,7 @@ mod tests {
             (json!({"fail":{"class":"joy"}}), "fail.class"),
             (json!({"rate_limit":"many"}), "rate_limit"),
             (json!({"seed":-1}), "seed"),
+            (json!({"down":["nobody"]}), "down"),
             (json!({"callback_retry_ms":[1,"x"]}), "callback_retry_ms"),
         ] {
             assert_eq!(after(change).unwrap_err().key, key);

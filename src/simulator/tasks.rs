@@ -23,7 +23,32 @@ const TEXT_BYTES_MAX: usize = 256 << 20;
 #[serde(rename_all = "snake_case")]
 pub(super) enum Kind {
     Lyrics,
+    /// Clips that grow: their words, then the first of them, then all.
     Music,
+    /// One clip that is told of only when it is done.
+    Section,
+    /// The tracks of a clip.
+    Stems,
+    Video,
+    Persona,
+}
+
+impl Kind {
+    /// Whether something of it is there before its end.
+    pub(super) fn grows(self) -> bool {
+        self == Self::Music
+    }
+
+    pub(super) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Lyrics => "lyrics",
+            Self::Music => "music",
+            Self::Section => "section",
+            Self::Stems => "stems",
+            Self::Video => "video",
+            Self::Persona => "persona",
+        }
+    }
 }
 
 /// What was ordered, whichever provider it was ordered from.
@@ -37,6 +62,7 @@ pub(super) struct Order {
     pub(super) prompt: Box<str>,
     pub(super) style: Box<str>,
     pub(super) title: Box<str>,
+    /// Empty where none are wanted.
     pub(super) callback_url: Box<str>,
 }
 

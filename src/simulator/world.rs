@@ -213,11 +213,12 @@ impl World {
         let behaviour = self.behaviour();
         let mut chance = Chance::new(behaviour.seed, self.submitted.fetch_add(1, Relaxed));
         let taken = self.consider(&behaviour, &submission, &mut chance);
-        if taken.is_err() {
-            Stats::add(&self.stats.refused);
-        }
+        self.stats.submitted(submission.voice.name, taken.is_ok());
         let (script, failure) = taken?;
-        let plan = Plan::new(submission.order.kind, &behaviour, &script, failure, &mut chance);
+        let mut plan = Plan::new(submission.order.kind, &behaviour, &script, failure, &mut chance);
+        if submission.order.callback_url.is_empty() {
+            plan.sendings.clear();
+        }
         Ok(self.accept(submission, plan, chance.next()))
     }
 
@@ -239,7 +240,6 @@ impl World {
         });
         let written = self.memory.remember(|| self.record(&task));
         held(&self.tasks).add(task.clone());
-        Stats::add(&self.stats.accepted);
         if cut {
             Stats::add(&self.stats.answers_cut);
         }
@@ -342,10 +342,7 @@ impl World {
 
 /// The same order again, whoever sends it and in whichever attempt.
 fn texts_hash(order: &Order) -> u64 {
-    let kind = match order.kind {
-        Kind::Lyrics => "lyrics",
-        Kind::Music => "music",
-    };
+    let kind = order.kind.as_str();
     let [prompt, style, title] = order.texts();
     Chance::of([kind, prompt, style, title].join("\0").as_bytes()).next()
 }

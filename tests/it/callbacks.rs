@@ -1,7 +1,11 @@
 //! What providers post: only they may, all of it is kept, and neither order nor repetition matters.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
 use reqwest::Method;
 use serde_json::{Value, json};
+use sha2::Sha256;
 
 use crate::harness::person::{answer, client, lyrics_first, music};
 use crate::harness::provider::Manner;
@@ -31,6 +35,41 @@ async fn only_the_url_that_was_given_out_is_a_callback_url() {
     }
     assert_eq!(inbox(&server).await, []);
     assert_eq!(mira.get("/v1/songs").await.expect(200)["counts"]["generating"], 1);
+}
+
+#[tokio::test]
+async fn where_the_provider_signs_nothing_unsigned_is_taken() {
+    let mut provider = Provider::start().await;
+    let setup = Setup::new(&provider.url).await;
+    let setup =
+        setup.set("providers.suno.dialect", "kie").set("providers.suno.webhook_secret", "shared secret");
+    let server = setup.start().await;
+    let mira = server.person("mira");
+    let song = mira.order(music("signed")).await;
+    let order = provider.order().await;
+    let now = songflight::time::Clock.now().millis() / 1000;
+    let (right, late) = (now.to_string(), (now - 301).to_string());
+    let by = |secret: &str, time: &str| {
+        let mut hmac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        hmac.update(format!("{}.{time}", order.task).as_bytes());
+        STANDARD.encode(hmac.finalize().into_bytes())
+    };
+    let post = |signature: String, time: &str| {
+        let request = client().post(&order.callback).json(&order.complete());
+        answer(request.header("X-Webhook-Signature", signature).header("X-Webhook-Timestamp", time))
+    };
+    assert_eq!(order.call_back(&order.complete()).await.problem(401), "unauthorized");
+    for (signature, time) in [
+        (by("another", &right), &right),
+        (by("shared secret", &late), &late),
+        (by("shared secret", &right), &late),
+    ] {
+        assert_eq!(post(signature, time).await.problem(401), "unauthorized");
+    }
+    assert_eq!(inbox(&server).await, []);
+    assert_eq!(mira.get("/v1/songs").await.expect(200)["counts"]["generating"], 1);
+    assert_eq!(post(by("shared secret", &right), &right).await.status, 200);
+    assert_eq!(mira.song(&song).await["status"], "ready");
 }
 
 #[tokio::test]

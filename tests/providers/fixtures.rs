@@ -18,6 +18,11 @@ impl Fixture {
         self.about[key].as_str().unwrap_or_default()
     }
 
+    /// The header that the index names for a request; empty where it names none.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.about["headers"][name].as_str().unwrap_or_default()
+    }
+
     pub(crate) fn http_status(&self) -> u16 {
         self.about["http_status"].as_u64().map_or(200, |status| status as u16)
     }

@@ -1,11 +1,13 @@
 //! Conformance of the provider adapters: recorded answers are understood as their index says, orders
 //! are written as the recorded requests, and every way a connection can break is classified.
 //!
-//! A new adapter adds a module here; `fixtures` and `wire` serve them all.
+//! A new adapter adds a module here and a line to `conformance`'s subjects.
 
 #![allow(clippy::print_stdout, reason = "the table of passed fixtures is for people")]
 
+mod conformance;
 mod fixtures;
+mod mutations;
 mod suno;
 mod transport;
 mod wire;

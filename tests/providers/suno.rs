@@ -1,25 +1,32 @@
-//! Suno's adapter against its recorded traffic.
+//! What only Suno's adapter does; what all do is in `conformance`.
+
+mod further;
+mod recorded;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use songflight::id::{CallKey, TaskId, fresh};
-use songflight::provider::failure::{Arrived, Class, Failure, ModerationReason};
+use songflight::id::{CallKey, SongId, TaskId, fresh};
+use songflight::provider::failure::{Arrived, Class, ModerationReason};
 use songflight::provider::gate::Gate;
 use songflight::provider::http::{BODY_BYTES_MAX, Http, Timeouts};
 use songflight::provider::suno::{Dialect, Suno, SunoSettings};
 use songflight::provider::{
-    Member, MusicOptions, News, Order, Provider, Providers, Stage, Submitted, TaskKind, VocalGender, Work,
-    unsupported,
+    Member, MusicOptions, News, Order, Provider, Providers, SourceClip, Stage, TaskKind, Work, unsupported,
 };
 
+use crate::conformance::{KEY, REPLY_TO};
 use crate::fixtures::{self, Fixture};
 use crate::wire::{Reply, Server};
-
-pub(crate) const REPLY_TO: &str = "https://app.example.com/cb/8f1c0f0d4e6b4a6c9d3e";
+pub(crate) use recorded::SUBJECT;
 
 pub(crate) fn adapter(base_url: &str, dialect: Dialect, timeouts: Timeouts) -> Suno {
-    let settings = SunoSettings { dialect, ..SunoSettings::new(base_url, "secret-key") };
+    let settings = SunoSettings { dialect, ..SunoSettings::new(base_url, KEY) };
     Suno::new(settings, Http::new(base_url, timeouts).expect("clients for this machine"))
+}
+
+fn with_settings(settings: SunoSettings) -> Suno {
+    let http = Http::new(&settings.base_url, Timeouts::default()).expect("clients for this machine");
+    Suno::new(settings, http)
 }
 
 fn reader(dialect: Dialect) -> Suno {
@@ -27,10 +34,46 @@ fn reader(dialect: Dialect) -> Suno {
 }
 
 pub(crate) fn order(kind: TaskKind) -> Order {
+    let of = source();
     let work = match kind {
         TaskKind::Lyrics => Work::Lyrics,
-        _ => Work::Generate,
+        TaskKind::Generate => Work::Generate,
+        TaskKind::Extend => Work::Extend { of, continue_at_ms: None },
+        TaskKind::ReplaceSection => Work::ReplaceSection { of, start_ms: 45_500, end_ms: 62_250 },
+        TaskKind::Merge => Work::Merge { of: vec![of.clone(), of] },
+        TaskKind::Cover => Work::Cover { of },
+        TaskKind::Stems => Work::Stems { of },
+        TaskKind::Persona => Work::Persona {
+            of,
+            name: "Harbour voice".into(),
+            description: "soft, close-miked alto over acoustic guitar".into(),
+        },
+        TaskKind::Video => Work::Video { of },
     };
+    an_order(work)
+}
+
+/// The first of the clips of the recorded song.
+fn source() -> SourceClip {
+    SourceClip {
+        song: SongId(fresh()),
+        variant_number: 1,
+        provider: "suno".into(),
+        provider_task: Some("d1d3faff44524bb6979d8dcf6677e23a".into()),
+        clip_id: Some("7195e3f9-59f7-5248-99f5-667ca6c39580".into()),
+        audio_url: Some("https://files.example.com/demo.mp3".into()),
+        duration_ms: Some(187_320),
+        model: Some("V4_5".into()),
+        title: Some("Harbour Lights".into()),
+        lyrics: fixtures::one("suno", "request_replace_section.json").json()["fullLyrics"]
+            .as_str()
+            .map(String::from),
+        style_tags: vec!["indie folk".into()],
+        instrumental: false,
+    }
+}
+
+fn an_order(work: Work) -> Order {
     Order {
         key: CallKey { task: TaskId(fresh()), call: 0, attempt: 0 },
         work,
@@ -47,173 +90,9 @@ fn with(mut order: Order, change: impl FnOnce(&mut MusicOptions)) -> Order {
     order
 }
 
-/// The dialect of a fixture: kie.ai where the index says so.
-fn dialect(fixture: &Fixture) -> Dialect {
-    if fixture.about("dialect") == "kie.ai" { Dialect::Kie } else { Dialect::Sunoapi }
-}
-
-fn kind(fixture: &Fixture) -> TaskKind {
-    let lyrics = fixture.name.contains("lyrics") && !fixture.name.contains("timestamped");
-    if lyrics { TaskKind::Lyrics } else { TaskKind::Generate }
-}
-
-/// Other gateways, and kinds that this adapter does not make.
-fn is_foreign(fixture: &Fixture) -> bool {
-    const KINDS: [&str; 7] =
-        ["wav", "mp4", "stems", "cover_images", "persona", "timestamped_lyrics", "response_credits"];
-    fixture.name.starts_with("gw_") || KINDS.iter().any(|kind| fixture.name.contains(kind))
-}
-
-/// What came of reading a fixture through the door it belongs to.
-async fn understood(fixture: &Fixture) -> Result<News, Failure> {
-    let server = Server::start(Reply::new(fixture.http_status(), fixture.body.clone()));
-    let suno = adapter(&server.url, dialect(fixture), Timeouts::default());
-    match fixture.about("what") {
-        "callback" => Ok(suno.read(kind(fixture), &fixture.body).expect("a callback of this gateway").news),
-        "status" => {
-            let endpoint = fixture.about("endpoint");
-            let (_, task) = endpoint.split_once("?taskId=").expect("a poll names its task");
-            let news = suno.poll(&order(kind(fixture)), task).await;
-            assert_eq!(server.asked()[0].line, endpoint);
-            news
-        }
-        _ => {
-            let mut order = order(kind(fixture));
-            order.prompt = Some("a calm folk song".into());
-            // A file that cannot be fetched is the user's only if the order named one.
-            order.options.reference_audio_url =
-                fixture.name.contains("fetch").then(|| "https://x.test/a.mp3".into());
-            suno.submit(&order, REPLY_TO).await.map(|submitted| match submitted {
-                Submitted::Task(taken) if !taken.task.is_empty() => News::Working,
-                other => panic!("{other:?}"),
-            })
-        }
-    }
-}
-
-/// In one word, what the index says should come of it.
-fn expected(fixture: &Fixture) -> &str {
-    match (fixture.about("error_class"), fixture.about("stage"), fixture.about("state")) {
-        ("", "", "PENDING" | "") => "working",
-        ("", _, "TEXT_SUCCESS") => "text",
-        ("", _, "FIRST_SUCCESS") => "first",
-        ("", _, "SUCCESS" | "CALLBACK_EXCEPTION") => "complete",
-        ("", stage, "") => stage,
-        (class, ..) => class,
-    }
-}
-
-fn in_one_word(outcome: &Result<News, Failure>) -> &'static str {
-    match outcome {
-        Ok(News::Working) => "working",
-        Ok(News::Clips(Stage::Text, _)) => "text",
-        Ok(News::Clips(Stage::First, _)) => "first",
-        Ok(News::Clips(Stage::Complete, clips)) if clips.is_empty() => "complete without clips",
-        Ok(News::Lyrics(texts)) if texts.iter().all(|text| text.text.is_empty()) => "no lyrics",
-        Ok(News::Clips(Stage::Complete, _) | News::Lyrics(_) | News::Made(_)) => "complete",
-        Ok(News::Failed(failure)) | Err(failure) => failure.class.as_str(),
-    }
-}
-
-#[actix_web::test]
-async fn every_fixture_is_understood_as_its_index_says() {
-    let fixtures = fixtures::all("suno");
-    let wanted = |fixture: &&Fixture| {
-        matches!(fixture.about("what"), "response" | "callback" | "status") && !is_foreign(fixture)
-    };
-    let (mut passed, mut wrong) = (0, Vec::new());
-    for fixture in fixtures.iter().filter(wanted) {
-        let outcome = understood(fixture).await;
-        if let Err(failure) = &outcome {
-            assert_eq!(failure.arrived, Arrived::No, "{}", fixture.name);
-        }
-        match (in_one_word(&outcome), expected(fixture)) {
-            (is, should) if is == should => passed += 1,
-            (is, should) => wrong.push(format!("{}: {is}, not {should}: {outcome:?}", fixture.name)),
-        }
-    }
-    println!("provider  fixtures passed\nsuno      {passed} of {}", passed + wrong.len());
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(passed, 55, "the index has 55 bodies of the kinds that are made");
-}
-
-#[test]
-fn bodies_of_other_kinds_and_gateways_do_no_harm() {
-    for fixture in fixtures::all("suno") {
-        for kind in TaskKind::ALL {
-            for dialect in [Dialect::Sunoapi, Dialect::Kie] {
-                let _ = reader(dialect).read(kind, &fixture.body);
-            }
-        }
-    }
-}
-
-#[actix_web::test]
-async fn orders_are_written_as_the_recorded_requests() {
-    let server = Server::start(Reply::new(200, fixtures::one("suno", "response_task_created.json").body));
-    let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
-    for (name, order, path) in recorded_orders() {
-        let recorded = fixtures::one("suno", name).json();
-        let submitted = suno.submit(&order, REPLY_TO).await.expect(name);
-        assert_eq!(submitted, Submitted::Task(String::from("d1d3faff44524bb6979d8dcf6677e23a").into()));
-        let asked = server.asked();
-        assert_eq!(asked.len(), 1);
-        assert_eq!(asked[0].line, format!("POST {path}"), "{name}");
-        assert_eq!(asked[0].body, recorded, "{name}");
-        assert_eq!(asked[0].header("authorization"), "Bearer secret-key");
-        assert_eq!(asked[0].header("content-type"), "application/json");
-        assert_eq!(asked[0].header("idempotency-key"), order.key.to_string());
-    }
-}
-
-/// Our orders that stand behind the recorded requests.
-fn recorded_orders() -> Vec<(&'static str, Order, &'static str)> {
-    let generate = "/api/v1/generate";
-    let recorded = |name: &str, key: &str| fixtures::one("suno", name).json()[key].as_str().map(String::from);
-    let tags = |text: &str| text.split(", ").map(String::from).collect::<Vec<_>>();
-    let with_texts = |name: &str| Order {
-        title: recorded(name, "title"),
-        lyrics: recorded(name, "prompt"),
-        options: MusicOptions {
-            style_tags: recorded(name, "style").map(|style| tags(&style)).unwrap_or_default(),
-            model: recorded(name, "model"),
-            ..MusicOptions::default()
-        },
-        ..order(TaskKind::Generate)
-    };
-    let (vocal, quiet, simple, persona, lyrics) = (
-        "request_generate_custom_vocal.json",
-        "request_generate_custom_instrumental.json",
-        "request_generate_simple.json",
-        "request_generate_persona.json",
-        "request_lyrics.json",
-    );
-    vec![
-        (
-            vocal,
-            with(with_texts(vocal), |options| {
-                options.negative_tags = tags("heavy metal, screaming");
-                options.vocal_gender = Some(VocalGender::Female);
-                options.style_weight = Some(0.65);
-                options.weirdness = Some(0.3);
-                options.audio_weight = Some(0.5);
-            }),
-            generate,
-        ),
-        (quiet, with(with_texts(quiet), |options| options.instrumental = true), generate),
-        (simple, Order { prompt: recorded(simple, "prompt"), lyrics: None, ..with_texts(simple) }, generate),
-        (
-            persona,
-            with(with_texts(persona), |options| options.persona_id = recorded(persona, "personaId")),
-            generate,
-        ),
-        (lyrics, Order { prompt: recorded(lyrics, "prompt"), ..order(TaskKind::Lyrics) }, "/api/v1/lyrics"),
-    ]
-}
-
 /// The body that is sent for an order.
 async fn body_of(order: Order) -> Value {
-    let server = Server::start(Reply::new(200, r#"{"code":200,"data":{"taskId":"t1"}}"#));
+    let server = Server::start(Reply::new(200, r#"{"code":200,"data":{"taskId":"t1","personaId":"p1"}}"#));
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
     suno.submit(&order, REPLY_TO).await.expect("a task id");
     server.asked().remove(0).body

@@ -12,7 +12,8 @@ use songflight::provider::{News, Order, Provider, Submitted, TaskKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::suno::{REPLY_TO, adapter, order};
+use crate::conformance::REPLY_TO;
+use crate::suno::{adapter, order};
 use crate::wire::{Reply, Server};
 
 const QUICK: Timeouts = Timeouts {

@@ -42,13 +42,15 @@ impl Asked {
 /// A running server; it ends with the test's runtime.
 pub(crate) struct Server {
     pub(crate) url: String,
+    reply: Arc<Mutex<Reply>>,
     asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Server {
     pub(crate) fn start(reply: Reply) -> Self {
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let shared = (reply, asked.clone());
+        let reply = Arc::new(Mutex::new(reply));
+        let shared = (reply.clone(), asked.clone());
         let server = HttpServer::new(move || {
             App::new().app_data(web::Data::new(shared.clone())).default_service(web::to(answer))
         });
@@ -56,7 +58,12 @@ impl Server {
             server.workers(1).disable_signals().bind(("127.0.0.1", 0)).expect("a port of this machine");
         let url = format!("http://{}", server.addrs()[0]);
         actix_web::rt::spawn(server.run());
-        Self { url, asked }
+        Self { url, reply, asked }
+    }
+
+    /// What it says from here on.
+    pub(crate) fn say(&self, reply: Reply) {
+        *self.reply.lock().expect("no handler panics") = reply;
     }
 
     /// Everything asked since the last time.
@@ -65,7 +72,7 @@ impl Server {
     }
 }
 
-type Shared = (Reply, Arc<Mutex<Vec<Asked>>>);
+type Shared = (Arc<Mutex<Reply>>, Arc<Mutex<Vec<Asked>>>);
 
 async fn answer(request: HttpRequest, body: web::Bytes, shared: web::Data<Shared>) -> HttpResponse {
     let text = |value: &actix_web::http::header::HeaderValue| value.to_str().unwrap_or_default().to_owned();
@@ -75,7 +82,7 @@ async fn answer(request: HttpRequest, body: web::Bytes, shared: web::Data<Shared
         body: serde_json::from_slice(&body).unwrap_or_default(),
     };
     shared.1.lock().expect("no handler panics").push(asked);
-    let reply = shared.0.clone();
+    let reply = shared.0.lock().expect("no handler panics").clone();
     let mut response = HttpResponse::build(StatusCode::from_u16(reply.status).expect("a status"));
     for (name, value) in reply.headers {
         response.insert_header((name, value));

@@ -11,7 +11,7 @@ use super::codes::{About, Complaint, Dialect, bare, classify};
 use super::fields;
 use crate::provider::failure::{Class, Failure, ModerationReason};
 use crate::provider::http::{Answer, Purpose, doubtful};
-use crate::provider::{Callback, Clip, Makes, Malformed, News, ProviderTaskId, Stage, TaskKind};
+use crate::provider::{Callback, Clip, Made, Makes, Malformed, News, ProviderTaskId, Stage, TaskKind};
 
 /// `{code, msg, data}`, with everything optional.
 struct Envelope {
@@ -39,6 +39,20 @@ enum Progress {
 pub(super) fn submitted(answer: &Answer, dialect: Dialect) -> Result<ProviderTaskId, Failure> {
     let envelope = accepted(answer, Purpose::Submit, dialect)?;
     envelope.task_id().ok_or_else(|| unreadable(answer, "no task id", Purpose::Submit))
+}
+
+/// The persona that was made at once.
+pub(super) fn persona(answer: &Answer, dialect: Dialect) -> Result<Made, Failure> {
+    let envelope = accepted(answer, Purpose::Submit, dialect)?;
+    let persona_id = fields::id(envelope.data(), &["personaId", "persona_id"])
+        .ok_or_else(|| unreadable(answer, "no persona id", Purpose::Submit))?;
+    let text = |key| fields::text(envelope.data(), &[key]);
+    Ok(Made::Persona { persona_id, name: text("name"), description: text("description") })
+}
+
+/// The task that a callback names, before anything else is believed of it.
+pub(super) fn task_id(body: &[u8]) -> Option<ProviderTaskId> {
+    Envelope::read(body)?.task_id()
 }
 
 /// What a poll tells about its task.
@@ -154,7 +168,8 @@ impl Envelope {
             Progress::Refused => News::Failed(self.refusal(dialect)),
             Progress::Text | Progress::First | Progress::Complete | Progress::Untold => match kind.makes() {
                 Makes::Lyrics => self.lyrics(progress),
-                Makes::Music | Makes::Addition => self.music(progress),
+                Makes::Music => self.music(progress),
+                Makes::Addition => self.addition(kind, progress),
             },
         }
     }
@@ -177,6 +192,22 @@ impl Envelope {
             _ => stage_of(&clips),
         };
         News::Clips(stage, clips)
+    }
+
+    /// Told apart by what is inside; a persona was there at once.
+    fn addition(&self, kind: TaskKind, progress: Progress) -> News {
+        let made = match kind {
+            TaskKind::Stems => fields::stems(&self.root).map(|stems| Made::Stems { stems }),
+            TaskKind::Video => fields::video(&self.root).map(|video_url| Made::Video { video_url }),
+            _ => None,
+        };
+        match (made, progress) {
+            (Some(made), _) => News::Made(made),
+            (None, Progress::Complete) => {
+                News::Failed(Failure::new(Class::ProviderError, "the task ended without a result"))
+            }
+            (None, _) => News::Working,
+        }
     }
 
     /// The task's own code and words where it has some, else the envelope's.

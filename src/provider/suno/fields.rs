@@ -6,7 +6,7 @@
 use reqwest::Url;
 use serde_json::{Map, Value};
 
-use crate::provider::{Clip, LyricsText};
+use crate::provider::{Clip, LyricsText, Stem};
 
 /// Generate gives two clips; more than this is not a task's result.
 const ITEMS_MAX: usize = 16;
@@ -40,6 +40,57 @@ const VIDEO: &[&str] = &["video_url", "videoUrl"];
 const SUNG: &[&str] = &["prompt", "lyric", "lyrics", "text"];
 const WRITTEN: &[&str] = &["text", "lyrics", "lyric"];
 const STATUS: &[&str] = &["status", "state"];
+
+/// A separated clip's tracks, and what we call them.
+const STEMS: [(&str, &str); 13] = [
+    ("vocal", "vocals"),
+    ("instrumental", "instrumental"),
+    ("backing_vocals", "backing_vocals"),
+    ("drums", "drums"),
+    ("bass", "bass"),
+    ("guitar", "guitar"),
+    ("keyboard", "keyboard"),
+    ("percussion", "percussion"),
+    ("strings", "strings"),
+    ("synth", "synth"),
+    ("fx", "fx"),
+    ("brass", "brass"),
+    ("woodwinds", "woodwinds"),
+];
+/// Where the results of additions are.
+const RESULTS: &[&str] = &["data", "response", "vocal_removal_info", "vocalRemovalInfo"];
+
+/// The tracks below `value`; `None` where there is none.
+pub(super) fn stems(value: &Value) -> Option<Vec<Stem>> {
+    nearest(value, DEPTH_MAX, &|object| {
+        let found = STEMS.iter().filter_map(|(wire, ours)| {
+            let url = url(object, &[&format!("{wire}_url"), &format!("{}Url", camel_case(wire))])?;
+            Some(Stem { name: (*ours).to_owned(), url })
+        });
+        Some(found.collect::<Vec<_>>()).filter(|stems| !stems.is_empty())
+    })
+}
+
+/// The url of a video below `value`.
+pub(super) fn video(value: &Value) -> Option<String> {
+    nearest(value, DEPTH_MAX, &|object| url(object, VIDEO))
+}
+
+/// What `read` finds in the outermost object that has it.
+fn nearest<T>(value: &Value, depth: u8, read: &dyn Fn(&Value) -> Option<T>) -> Option<T> {
+    let below =
+        || RESULTS.iter().filter_map(|key| value.get(key)).find_map(|it| nearest(it, depth - 1, read));
+    read(value).or_else(|| if depth > 0 { below() } else { None })
+}
+
+fn camel_case(name: &str) -> String {
+    let mut words = name.split('_');
+    let first = words.next().unwrap_or_default().to_owned();
+    words.fold(first, |name, word| {
+        let (initial, rest) = word.split_at(word.len().min(1));
+        name + &initial.to_uppercase() + rest
+    })
+}
 
 /// The clips below `value`, each once, in the order of their first mention.
 pub(super) fn clips(value: &Value) -> Vec<Clip> {

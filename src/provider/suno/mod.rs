@@ -1,11 +1,16 @@
 //! Suno through a gateway: sunoapi.org, or kie.ai with the same paths and other numbers (`suno.md`).
 //!
-//! From outside to inside: capabilities here, bodies in `request`, everything that comes back in
-//! `answer`, its shapes in `fields`, its numbers and words in `codes`.
+//! From outside to inside: capabilities here, bodies in `request` and, for what is made of clips that
+//! exist, in `further`; everything that comes back in `answer`, its shapes in `fields`, its numbers and
+//! words in `codes`.
+//!
+//! Not here: `merge`, for which this gateway has no endpoint, and what only it has (WAV, MIDI, cover
+//! images, mashups).
 
 mod answer;
 mod codes;
 mod fields;
+mod further;
 mod request;
 
 use async_trait::async_trait;
@@ -16,7 +21,11 @@ pub use codes::Dialect;
 
 use super::failure::{Class, Failure};
 use super::http::{Http, Purpose, send};
-use super::{Callback, Capabilities, Malformed, News, Order, Provider, Submitted, TaskKind, TextLimits};
+use super::signature::{self, Header};
+use super::{
+    BadSignature, Callback, Capabilities, Malformed, News, Order, Provider, Submitted, TaskKind, TextLimits,
+};
+use crate::time::Time;
 
 /// Where the gateway is and how it is spoken to.
 #[derive(Clone, Debug)]
@@ -30,6 +39,28 @@ pub struct SunoSettings {
     pub cdn_suffix: String,
     /// For orders that name no model.
     pub default_model: String,
+    /// What callbacks are signed with; without it they are vouched for by their url alone.
+    pub webhook_secret: Option<SecretString>,
+    pub stems: Stems,
+}
+
+/// Into what clips are separated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stems {
+    /// Vocals, and the rest.
+    #[default]
+    Two,
+    /// Each instrument for itself, for five times the gateway's price.
+    Twelve,
+}
+
+impl Stems {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Stems::Two => "separate_vocal",
+            Stems::Twelve => "split_stem",
+        }
+    }
 }
 
 impl SunoSettings {
@@ -42,13 +73,26 @@ impl SunoSettings {
             cdn_url: "https://cdn1.suno.ai".into(),
             cdn_suffix: ".mp3".into(),
             default_model: CAPABILITIES.models[0].into(),
+            webhook_secret: None,
+            stems: Stems::default(),
         }
     }
 }
 
 static CAPABILITIES: Capabilities = Capabilities {
     name: "suno",
-    kinds: &[TaskKind::Lyrics, TaskKind::Generate],
+    kinds: &[
+        TaskKind::Lyrics,
+        TaskKind::Generate,
+        TaskKind::Extend,
+        TaskKind::ReplaceSection,
+        TaskKind::Cover,
+        TaskKind::Stems,
+        TaskKind::Persona,
+        TaskKind::Video,
+    ],
+    foreign_sources: &[TaskKind::Extend, TaskKind::ReplaceSection, TaskKind::Cover],
+    refuses: further::refusals,
     variants: 2,
     clips_per_call: 2,
     texts_per_call: 2,
@@ -100,6 +144,21 @@ impl Suno {
         format!("{}{path}", self.settings.base_url.trim_end_matches('/'))
     }
 
+    fn request(&self, order: &Order, model: &str, reply_to: &str) -> Result<request::Request, Failure> {
+        let limits = limits(model);
+        match order.kind() {
+            TaskKind::Lyrics => request::lyrics(order, limits, reply_to),
+            TaskKind::Generate => request::generate(order, model, limits, reply_to),
+            TaskKind::Extend
+            | TaskKind::ReplaceSection
+            | TaskKind::Merge
+            | TaskKind::Cover
+            | TaskKind::Stems
+            | TaskKind::Persona
+            | TaskKind::Video => further::request(order, model, limits, self.settings.stems, reply_to),
+        }
+    }
+
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
         request.bearer_auth(self.settings.api_key.expose_secret())
     }
@@ -113,28 +172,46 @@ impl Provider for Suno {
 
     async fn submit(&self, order: &Order, reply_to: &str) -> Result<Submitted, Failure> {
         let model = order.options.model.as_deref().unwrap_or(&self.settings.default_model);
-        let request = request::request(order, model, limits(model), reply_to)?;
+        let request = self.request(order, model, reply_to)?;
         let call = self
             .authorized(self.http.post(&self.url(request.path)))
             .header("Idempotency-Key", order.key.to_string())
             .json(&request.body);
         let answer = send(call, Purpose::Submit).await?;
-        match answer::submitted(&answer, self.settings.dialect) {
-            Ok(task) => Ok(Submitted::Task(task.into())),
-            Err(failure) => Err(without_file(failure, order)),
-        }
+        let submitted = match order.kind() {
+            TaskKind::Persona => answer::persona(&answer, self.settings.dialect)
+                .map(|persona| Submitted::Done(News::Made(persona))),
+            _ => answer::submitted(&answer, self.settings.dialect).map(|task| Submitted::Task(task.into())),
+        };
+        submitted.map_err(|failure| without_file(failure, order))
     }
 
     async fn poll(&self, order: &Order, task: &str) -> Result<News, Failure> {
         let kind = order.kind();
         let path = match kind {
             TaskKind::Lyrics => "/api/v1/lyrics/record-info",
-            _ => "/api/v1/generate/record-info",
+            TaskKind::Stems => "/api/v1/vocal-removal/record-info",
+            TaskKind::Video => "/api/v1/mp4/record-info",
+            TaskKind::Generate
+            | TaskKind::Extend
+            | TaskKind::ReplaceSection
+            | TaskKind::Cover
+            | TaskKind::Merge
+            | TaskKind::Persona => "/api/v1/generate/record-info",
         };
         let url = Url::parse_with_params(&self.url(path), [("taskId", task)])
             .map_err(|error| Failure::new(Class::ProviderError, error.to_string()).operator())?;
         let answer = send(self.authorized(self.http.get(url.as_str())), Purpose::Ask).await?;
         answer::polled(&answer, kind, self.settings.dialect)
+    }
+
+    fn verify(&self, header: Header<'_>, body: &[u8], now: Time) -> Result<(), BadSignature> {
+        let Some(secret) = &self.settings.webhook_secret else { return Ok(()) };
+        let secret = secret.expose_secret().as_bytes();
+        match self.settings.dialect {
+            Dialect::Kie => signature::of_task(secret, answer::task_id(body).as_deref(), header, now),
+            Dialect::Sunoapi => signature::of_body(secret, body, header, now),
+        }
     }
 
     fn read(&self, kind: TaskKind, body: &[u8]) -> Result<Callback, Malformed> {

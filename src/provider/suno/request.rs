@@ -5,10 +5,10 @@
 use serde::Serialize;
 
 use crate::provider::failure::{Class, Failure};
-use crate::provider::{Order, TaskKind, TextLimits, VocalGender};
+use crate::provider::{Order, TextLimits, VocalGender};
 
 /// What a custom order is sung as when nothing says how it should sound.
-const NEUTRAL_STYLE: &str = "pop";
+pub(super) const NEUTRAL_STYLE: &str = "pop";
 const NO_TITLE: &str = "Untitled";
 /// A title made from the first words stays a title.
 const MADE_TITLE_CHARS_MAX: usize = 40;
@@ -27,6 +27,8 @@ pub(super) struct Request {
 pub(super) enum Body {
     Lyrics(Lyrics),
     Generate(Box<Generate>),
+    /// Of a clip that exists (`further`).
+    Further(serde_json::Value),
 }
 
 #[derive(Debug, PartialEq, Serialize)]
@@ -39,51 +41,39 @@ pub(super) struct Lyrics {
 #[derive(Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Generate {
-    custom_mode: bool,
-    instrumental: bool,
-    model: String,
-    call_back_url: String,
+    pub(super) custom_mode: bool,
+    pub(super) instrumental: bool,
+    pub(super) model: String,
+    pub(super) call_back_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    upload_url: Option<String>,
+    pub(super) upload_url: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    prompt: Option<String>,
+    pub(super) prompt: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    style: Option<String>,
+    pub(super) style: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    title: Option<String>,
+    pub(super) title: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    negative_tags: Option<String>,
+    pub(super) negative_tags: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    vocal_gender: Option<VocalGender>,
+    pub(super) vocal_gender: Option<VocalGender>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    style_weight: Option<f64>,
+    pub(super) style_weight: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    weirdness_constraint: Option<f64>,
+    pub(super) weirdness_constraint: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    audio_weight: Option<f64>,
+    pub(super) audio_weight: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    persona_id: Option<String>,
+    pub(super) persona_id: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    persona_model: Option<&'static str>,
+    pub(super) persona_model: Option<&'static str>,
 }
 
-/// The request for an order.
+/// The request for lyrics.
 ///
 /// # Errors
-/// `InvalidInput` when the order has no words to work from.
-pub(super) fn request(
-    order: &Order,
-    model: &str,
-    limits: TextLimits,
-    reply_to: &str,
-) -> Result<Request, Failure> {
-    match order.kind() {
-        TaskKind::Lyrics => lyrics(order, limits, reply_to),
-        _ => generate(order, model, limits, reply_to),
-    }
-}
-
-fn lyrics(order: &Order, limits: TextLimits, reply_to: &str) -> Result<Request, Failure> {
+/// `InvalidInput` when the order has no words to work from, here and below.
+pub(super) fn lyrics(order: &Order, limits: TextLimits, reply_to: &str) -> Result<Request, Failure> {
     let prompt = given(&order.prompt).or(given(&order.title)).map(String::from);
     let prompt = prompt.or_else(|| tags(&order.options.style_tags)).ok_or_else(no_words)?;
     let prompt = shortened(&prompt, limits.lyrics_prompt).to_owned();
@@ -91,7 +81,16 @@ fn lyrics(order: &Order, limits: TextLimits, reply_to: &str) -> Result<Request, 
     Ok(Request { path: "/api/v1/lyrics", body })
 }
 
-fn generate(order: &Order, model: &str, limits: TextLimits, reply_to: &str) -> Result<Request, Failure> {
+/// The request for a song.
+///
+/// # Errors
+/// As above.
+pub(super) fn generate(
+    order: &Order,
+    model: &str,
+    limits: TextLimits,
+    reply_to: &str,
+) -> Result<Request, Failure> {
     let upload_url = given(&order.options.reference_audio_url).map(String::from);
     let path = if upload_url.is_some() { "/api/v1/generate/upload-cover" } else { "/api/v1/generate" };
     let texts = if is_custom(order) { custom(order, limits) } else { simple(order, limits)? };
@@ -115,7 +114,7 @@ fn is_custom(order: &Order) -> bool {
     given(&order.lyrics).is_some()
 }
 
-fn custom(order: &Order, limits: TextLimits) -> Generate {
+pub(super) fn custom(order: &Order, limits: TextLimits) -> Generate {
     let persona_id = given(&order.options.persona_id).map(String::from);
     Generate {
         custom_mode: true,
@@ -134,7 +133,7 @@ fn custom(order: &Order, limits: TextLimits) -> Generate {
 }
 
 /// Everything else stays empty in this mode, so the tags go into the prompt where they fit.
-fn simple(order: &Order, limits: TextLimits) -> Result<Generate, Failure> {
+pub(super) fn simple(order: &Order, limits: TextLimits) -> Result<Generate, Failure> {
     let wish = given(&order.prompt).or(given(&order.title)).map(without_brackets);
     let tags = tags(&order.options.style_tags);
     let prompt = match (wish, tags) {
@@ -157,7 +156,7 @@ fn style(order: &Order, chars_max: usize) -> String {
 }
 
 /// The title given, else the first words that are sung or wished for.
-fn title(order: &Order, chars_max: usize) -> String {
+pub(super) fn title(order: &Order, chars_max: usize) -> String {
     let made = || {
         let mut lines = order.lyrics.iter().flat_map(|text| text.lines()).map(str::trim);
         let sung = lines.find(|line| !line.is_empty() && !line.starts_with('['));
@@ -172,11 +171,11 @@ fn no_words() -> Failure {
     Failure::new(Class::InvalidInput, "neither prompt nor title nor style tags")
 }
 
-fn given(text: &Option<String>) -> Option<&str> {
+pub(super) fn given(text: &Option<String>) -> Option<&str> {
     text.as_deref().map(str::trim).filter(|text| !text.is_empty())
 }
 
-fn tags(list: &[String]) -> Option<String> {
+pub(super) fn tags(list: &[String]) -> Option<String> {
     let tags: Vec<&str> = list.iter().map(|tag| tag.trim()).filter(|tag| !tag.is_empty()).collect();
     (!tags.is_empty()).then(|| tags.join(", "))
 }

@@ -4,6 +4,7 @@
 //! Not here: the shapes of what is told (`wire.rs`), and what an order must look like (`order.rs`).
 //! The gateway's other endpoints answer 404.
 
+mod additions;
 mod order;
 mod wire;
 
@@ -53,7 +54,7 @@ async fn door(
     next: Next<impl MessageBody + 'static>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error> {
     let world = request.app_data::<web::Data<World>>().expect("routes() gives every app its world");
-    let refused = if world.behaviour().down {
+    let refused = if world.behaviour().down.covers(VOICE.name) {
         Some(
             HttpResponse::ServiceUnavailable()
                 .body("<html><body><h1>503 Service Unavailable</h1></body></html>"),

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::additions;
 use crate::simulator::behaviour::FailureClass;
 use crate::simulator::lyricist::{self, Words};
 use crate::simulator::plan::{Event, Stage};
@@ -22,6 +23,9 @@ pub(super) fn envelope(code: u16, message: &str, data: Value) -> Value {
 
 /// The body of a callback.
 pub(super) fn callback(task: &Task, event: Event) -> String {
+    if is_addition(task) {
+        return additions::callback(task, event);
+    }
     let (code, message, name) = match event {
         Event::Text => (200, "Text generation completed.", "text"),
         Event::First => (200, "First track generated successfully.", "first"),
@@ -34,17 +38,17 @@ pub(super) fn callback(task: &Task, event: Event) -> String {
     let data = match (event, task.order.kind) {
         (Event::Failed(_), _) => Value::Null,
         (_, Kind::Lyrics) => texts(task),
-        (event, Kind::Music) => told_clips(task, event),
+        (event, _) => told_clips(task, event),
     };
-    let id_name = match task.order.kind {
-        Kind::Lyrics => "taskId",
-        Kind::Music => "task_id",
-    };
+    let id_name = if task.order.kind == Kind::Lyrics { "taskId" } else { "task_id" };
     envelope(code, message, json!({"callbackType": name, id_name: task.name(), "data": data})).to_string()
 }
 
 /// The `data` of a poll's answer.
 pub(super) fn status(task: &Task, stage: Stage) -> Value {
+    if is_addition(task) {
+        return additions::status(task, stage);
+    }
     let fault = match stage {
         Stage::Failed(class) => Some(Fault::of(task.order.kind, class)),
         Stage::Pending | Stage::Text | Stage::First | Stage::Done => None,
@@ -58,7 +62,7 @@ pub(super) fn status(task: &Task, stage: Stage) -> Value {
         "errorCode": fault.map(|fault| fault.code),
         "errorMessage": fault.map(|fault| fault.message),
     });
-    if task.order.kind == Kind::Music {
+    if task.order.kind != Kind::Lyrics {
         data["type"] = json!(model_name(task));
         data["parentMusicId"] = json!("");
         data["operationType"] = json!("generate");
@@ -67,7 +71,12 @@ pub(super) fn status(task: &Task, stage: Stage) -> Value {
     data
 }
 
-fn status_name(task: &Task, stage: Stage) -> &'static str {
+/// Stems and videos have shapes of their own.
+fn is_addition(task: &Task) -> bool {
+    matches!(task.order.kind, Kind::Stems | Kind::Video)
+}
+
+pub(super) fn status_name(task: &Task, stage: Stage) -> &'static str {
     match stage {
         Stage::Pending => "PENDING",
         Stage::Text => "TEXT_SUCCESS",
@@ -87,7 +96,7 @@ fn response(task: &Task, stage: Stage) -> Value {
     };
     match task.order.kind {
         Kind::Lyrics => json!({"taskId": task.name(), "data": texts(task)}),
-        Kind::Music => {
+        _ => {
             let clips = clips(task)
                 .zip(done)
                 .map(|(clip, done)| json!(clip.polled(if done { Seen::Whole } else { Seen::Stream })));
@@ -100,7 +109,7 @@ fn response(task: &Task, stage: Stage) -> Value {
 fn param(task: &Task) -> String {
     let order = &task.order;
     let mut param = json!({"prompt": &*order.prompt});
-    if order.kind == Kind::Music {
+    if order.kind != Kind::Lyrics {
         param["customMode"] = json!(order.custom);
         param["instrumental"] = json!(order.instrumental);
         param["model"] = json!(&*order.model);
@@ -116,14 +125,14 @@ fn param(task: &Task) -> String {
 
 /// How a failure is told, in a callback and in a poll.
 #[derive(Clone, Copy)]
-struct Fault {
-    code: u16,
-    message: &'static str,
+pub(super) struct Fault {
+    pub(super) code: u16,
+    pub(super) message: &'static str,
     status: &'static str,
 }
 
 impl Fault {
-    fn of(kind: Kind, class: FailureClass) -> Self {
+    pub(super) fn of(kind: Kind, class: FailureClass) -> Self {
         let (code, message, status) = match (class, kind) {
             (FailureClass::Moderation, _) => {
                 (400, "Song Description contained artist name: the lantern men", "SENSITIVE_WORD_ERROR")
@@ -132,7 +141,10 @@ impl Fault {
             (_, Kind::Lyrics) => {
                 (500, "Unable to generate lyrics from song description", "GENERATE_LYRICS_FAILED")
             }
-            (_, Kind::Music) => (500, "Internal Error, Please try again later.", "GENERATE_AUDIO_FAILED"),
+            (_, Kind::Video) => (500, "Internal Error", "GENERATE_MP4_FAILED"),
+            (_, Kind::Music | Kind::Section | Kind::Stems | Kind::Persona) => {
+                (500, "Internal Error, Please try again later.", "GENERATE_AUDIO_FAILED")
+            }
         };
         Self { code, message, status }
     }
@@ -193,7 +205,8 @@ struct Clip<'a> {
 
 fn clips(task: &Task) -> impl Iterator<Item = Clip<'_>> {
     let words = sung(task);
-    ["first clip", "second clip"].into_iter().map(move |salt| Clip {
+    let count = if task.order.kind == Kind::Section { 1 } else { 2 };
+    ["first clip", "second clip"].into_iter().take(count).map(move |salt| Clip {
         id: task.clip(salt),
         origin: &task.origin,
         words: words.text.clone(),
