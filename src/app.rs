@@ -35,6 +35,7 @@ use crate::realtime::{self, Realtime};
 use crate::simulator::{self, Simulator};
 use crate::song::actor::{ReplyTo, World};
 use crate::song::directory::Directories;
+use crate::song::parts::TaskKind;
 use crate::song::phase::{ManualRetries, PollRules, Rules};
 use crate::song::recovery;
 use crate::store::journal::{self, Journal};
@@ -452,8 +453,7 @@ fn rules(config: &Config) -> Rules {
 }
 
 fn prices(config: &Config) -> BTreeMap<&'static str, Credits> {
-    let prices = &config.credits.prices;
-    [("lyrics", prices.lyrics), ("generate", prices.generate)].into()
+    TaskKind::ALL.into_iter().map(|kind| (kind.as_str(), config.credits.prices.of(kind))).collect()
 }
 
 /// Histograms keep every sample until somebody asks or this is done.

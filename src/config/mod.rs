@@ -16,6 +16,8 @@ use figment::Figment;
 use figment::error::Kind;
 use figment::value::Value;
 
+use crate::credit::Credits;
+use crate::song::parts::TaskKind;
 use layers::Values;
 pub use settings::*;
 pub use values::{MASK, duration};
@@ -120,6 +122,23 @@ impl Config {
     /// Whether nothing but the simulator makes songs: no provider has an address or a key.
     pub fn is_simulated(&self) -> bool {
         self.providers.all().iter().all(|(_, provider)| !provider.is_configured())
+    }
+}
+
+impl Prices {
+    /// What one task of this kind costs.
+    pub const fn of(&self, kind: TaskKind) -> Credits {
+        match kind {
+            TaskKind::Lyrics => self.lyrics,
+            TaskKind::Generate => self.generate,
+            TaskKind::Extend => self.extend,
+            TaskKind::ReplaceSection => self.replace_section,
+            TaskKind::Merge => self.merge,
+            TaskKind::Cover => self.cover,
+            TaskKind::Stems => self.stems,
+            TaskKind::Persona => self.persona,
+            TaskKind::Video => self.video,
+        }
     }
 }
 

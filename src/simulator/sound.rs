@@ -14,6 +14,8 @@ const HEADER_BYTES: usize = 44;
 /// What rings on after the last bar.
 const TAIL_S: f64 = 1.4;
 const DURATION_S_MAX: f64 = 20.0;
+/// Half of a clip must be long enough to be made anew, which takes 6 s.
+const DURATION_S_MIN: f64 = 12.0;
 const PEAK: f64 = 0.8;
 
 const MAJOR: [i32; 7] = [0, 2, 4, 5, 7, 9, 11];
@@ -75,7 +77,8 @@ impl Tune {
         let beat = RATE * 60 / beats_per_minute;
         let most_bars = chance.within(2, 4) as usize * 2;
         let fits = |bars: &usize| (bars * 4 * beat) as f64 / RATE as f64 + TAIL_S <= DURATION_S_MAX;
-        let bars = [most_bars, 6, 4].into_iter().find(fits).unwrap_or(4);
+        let long = |bars: &usize| (bars * 4 * beat) as f64 / RATE as f64 >= DURATION_S_MIN;
+        let bars = [most_bars, 8, 7, 6, 5, 4].into_iter().find(|bars| fits(bars) && long(bars)).unwrap_or(6);
         Self {
             beat,
             bars,
@@ -223,7 +226,7 @@ mod tests {
     fn the_duration_told_is_the_duration_of_the_sound() {
         for number in 0..200 {
             let told = duration_s(clip(number));
-            assert!((8.0..=20.1).contains(&told), "{told}");
+            assert!((12.0..=20.1).contains(&told), "{told}");
             let samples = Tune::of(clip(number)).samples();
             assert!((samples as f64 / RATE as f64 - told).abs() < 1e-9);
             assert!((told * 100.0 - (told * 100.0).round()).abs() < 1e-9);

@@ -33,8 +33,8 @@ async fn a_song_is_extended_replaced_in_part_and_covered_as_children_of_their_ow
     let mira = server.person("mira");
     let parent = a_finished_song(&mira).await;
     let wishes = [
-        ("extend", json!({"prompt": "and the boats come home", "continue_at_s": 20}), 0.5),
-        ("replace-section", json!({"start_s": 10.0, "end_s": 20.5, "lyrics": "la la"}), 0.5),
+        ("extend", json!({"prompt": "and the boats come home", "continue_at_s": 5}), 0.5),
+        ("replace-section", json!({"start_s": 3.0, "end_s": 9.0, "lyrics": "la la"}), 0.5),
         ("cover", json!({"style_tags": ["jazz"]}), 1.0),
     ];
     for (what, wish, cost) in wishes {
