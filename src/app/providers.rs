@@ -73,7 +73,7 @@ impl Place {
 
     fn member(&self, provider: SharedProvider) -> Member {
         let gate = Gate::of(provider.capabilities().name, self.limits);
-        Member { provider, gate }
+        Member::new(provider, gate)
     }
 }
 

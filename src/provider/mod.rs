@@ -1,10 +1,11 @@
 //! The providers: one trait, one file for each, one line of registration (PROV-1).
 //!
-//! Not here: when to submit, poll or try again (`song::step`, `song::due`), nor rate limits
-//! (`provider::gate`, which wraps all providers from outside).
+//! Not here: when to submit, poll or try again (`song::step`, `song::due`), nor rate limits, queue and circuit
+//! breaker (`provider::gate`, which wraps all providers from outside).
 
 pub mod failure;
 pub mod gate;
+pub mod health;
 pub mod http;
 pub mod suno;
 
@@ -20,6 +21,7 @@ pub use crate::song::parts::{
 use crate::time::Time;
 use failure::Failure;
 use gate::Gate;
+use health::Health;
 
 /// The provider's own id of a task; opaque text.
 pub type ProviderTaskId = String;
@@ -258,11 +260,20 @@ pub trait Provider {
 /// its futures stay on the thread that made them.
 pub type SharedProvider = Arc<dyn Provider + Send + Sync>;
 
-/// A provider with the limits of its key.
+/// A provider with the limits of its key and its history.
 #[derive(Clone)]
 pub struct Member {
     pub provider: SharedProvider,
     pub gate: Gate,
+    pub health: Arc<Health>,
+}
+
+impl Member {
+    /// Without any history yet.
+    pub fn new(provider: SharedProvider, gate: Gate) -> Self {
+        let health = Arc::new(Health::new(provider.capabilities()));
+        Self { provider, gate, health }
+    }
 }
 
 /// The providers that are switched on, in the order of preference. Cheap to clone.
@@ -287,6 +298,11 @@ impl Providers {
 
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.members.iter().map(|member| member.provider.capabilities().name)
+    }
+
+    /// All of them, in the order of preference.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter()
     }
 
     /// The provider of this name, with its limits.

@@ -457,7 +457,7 @@ fn what_suno_cannot_do_is_told_by_field() {
 #[test]
 fn providers_are_found_by_name() {
     let provider = std::sync::Arc::new(reader(Dialect::Sunoapi));
-    let providers = Providers::new([Member { provider, gate: Gate::new(None, None) }]);
+    let providers = Providers::new([Member::new(provider, Gate::new(None, None))]);
     assert_eq!(providers.names().collect::<Vec<_>>(), ["suno"]);
     assert!(providers.get("suno").is_some() && providers.gate("suno").is_some());
     assert!(providers.get("nobody").is_none());
