@@ -3,6 +3,7 @@
 //! Not here: when to submit, poll or try again (`song::step`, `song::due`), nor rate limits, queue and circuit
 //! breaker (`provider::gate`, which wraps all providers from outside).
 
+pub mod choice;
 pub mod failure;
 pub mod gate;
 pub mod health;
@@ -274,6 +275,22 @@ impl Member {
         let health = Arc::new(Health::new(provider.capabilities()));
         Self { provider, gate, health }
     }
+
+    /// What is known of it for the choice of a provider; `cost_usd_milli` is `None` where it cannot do
+    /// what is asked.
+    fn candidate(&self, kind: TaskKind, cost_usd_milli: Option<u32>) -> choice::Candidate {
+        choice::Candidate {
+            name: self.provider.capabilities().name,
+            capable: cost_usd_milli.is_some(),
+            state: self.gate.state(),
+            success: self.health.success_share(),
+            expected: self.health.expected(kind),
+            cost_usd_milli: cost_usd_milli.unwrap_or_default(),
+            waiting: self.gate.waiting(),
+            tasks: self.gate.tasks(),
+            tasks_max: self.gate.tasks_max(),
+        }
+    }
 }
 
 /// The providers that are switched on, in the order of preference. Cheap to clone.
@@ -298,6 +315,14 @@ impl Providers {
 
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.members.iter().map(|member| member.provider.capabilities().name)
+    }
+
+    /// Those that can do it, the best first (PROV-12). `cost` says what it would cost there, in thousandths of a
+    /// US dollar; `None` where it cannot be done.
+    pub fn ranked(&self, kind: TaskKind, cost: impl Fn(&Capabilities) -> Option<u32>) -> Vec<&Member> {
+        let candidate = |member: &Member| member.candidate(kind, cost(member.provider.capabilities()));
+        let candidates: Vec<_> = self.members.iter().map(candidate).collect();
+        choice::rank(&candidates).into_iter().map(|index| &self.members[index]).collect()
     }
 
     /// All of them, in the order of preference.
