@@ -8,8 +8,8 @@ use songflight::provider::gate::Gate;
 use songflight::provider::http::{BODY_BYTES_MAX, Http, Timeouts};
 use songflight::provider::suno::{Dialect, Suno, SunoSettings};
 use songflight::provider::{
-    Member, MusicOptions, News, Order, Provider, Providers, Stage, Submitted, TaskKind, VocalGender, Work,
-    unsupported,
+    Capabilities, Member, MusicOptions, News, Order, Provider, Providers, Stage, Submitted, TaskKind,
+    VocalGender, Work, unsupported,
 };
 
 use crate::fixtures::{self, Fixture};
@@ -463,6 +463,19 @@ fn providers_are_found_by_name() {
     assert!(providers.get("nobody").is_none());
     fn shared<T: Send + Sync + Clone>(_: &T) {}
     shared(&providers);
+}
+
+#[test]
+fn a_song_for_anybody_goes_to_the_provider_that_has_room() {
+    let member = || Member::new(std::sync::Arc::new(reader(Dialect::Sunoapi)), Gate::new(None, Some(1)));
+    let (full, empty) = (member(), member());
+    let _slot = full.gate.adopt_slot();
+    let providers = Providers::new([full, empty]);
+    let tasks = |cost: fn(&Capabilities) -> Option<u32>| -> Vec<usize> {
+        providers.ranked(TaskKind::Generate, cost).iter().map(|member| member.gate.tasks()).collect()
+    };
+    assert_eq!(tasks(|able| Some(able.cost_usd_milli)), [0, 1]);
+    assert!(tasks(|_| None).is_empty(), "nobody can do it");
 }
 
 #[test]

@@ -92,6 +92,16 @@ fn polls_that_are_answered_do_not_hide_submissions_that_fail() {
 }
 
 #[test]
+fn a_submission_that_is_taken_makes_up_for_polls_that_failed() {
+    let mut breaker = Breaker::new(RULES);
+    for outcomes in 0..2 * RULES.failures {
+        fail(&mut breaker, Call::Poll, at(0));
+        call(&mut breaker, Call::Submit, Outcome::Ok, at(0));
+        assert_eq!(breaker.state(at(0)), BreakerState::Closed, "{outcomes}");
+    }
+}
+
+#[test]
 fn half_of_the_last_calls_failing_opens_it_although_never_in_a_row() {
     let mut breaker = Breaker::new(RULES);
     for number in 0..11 {
