@@ -178,6 +178,7 @@ pub(super) fn bare_wish() -> Wish {
         preview: false,
         prices: Prices { lyrics: Credits::ZERO, music: Credits::ZERO },
         alternatives: Vec::new(),
+        plan: None,
         share_tokens: (0..VARIANTS_MAX).map(|_| ShareToken(id::secret())).collect(),
     }
 }
@@ -207,21 +208,23 @@ pub(super) fn choose_provider(
     asked: &str,
     wish: &Wish,
 ) -> Result<Vec<&'static Capabilities>, Problem> {
-    let mut able_ones = Vec::new();
-    let mut reasons: Vec<(&'static str, Vec<Unsupported>)> = Vec::new();
-    for name in providers.names().filter(|name| asked == "auto" || *name == asked) {
-        let Some(provider) = providers.get(name) else { continue };
-        let able = provider.capabilities();
-        let lacking = lacking(able, wish);
-        if lacking.is_empty() {
-            able_ones.push(able);
-        } else {
-            reasons.push((name, lacking));
-        }
+    let cost = |able: &Capabilities| {
+        let calls = u32::from(able.music_calls(wish.variants.max(1)));
+        lacking(able, wish).is_empty().then(|| able.cost_usd_milli.saturating_mul(calls))
+    };
+    let wanted = |name: &str| asked == "auto" || name == asked;
+    let able: Vec<&'static Capabilities> = providers
+        .ranked(wish.first_task(), cost)
+        .into_iter()
+        .map(|member| member.provider.capabilities())
+        .filter(|able| wanted(able.name))
+        .collect();
+    if !able.is_empty() {
+        return Ok(able);
     }
-    if !able_ones.is_empty() {
-        return Ok(able_ones);
-    }
+    let asked_for = providers.members().map(|member| member.provider.capabilities());
+    let reasons: Vec<(&'static str, Vec<Unsupported>)> =
+        asked_for.filter(|able| wanted(able.name)).map(|able| (able.name, lacking(able, wish))).collect();
     if reasons.is_empty() {
         let there: Vec<_> = providers.names().collect();
         let detail = format!("not configured here; there is {}", there.join(", "));

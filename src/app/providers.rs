@@ -8,7 +8,7 @@ use secrecy::SecretString;
 
 use super::StartError;
 use crate::config::{self, Config};
-use crate::provider::gate::{Gate, Rate};
+use crate::provider::gate::{BreakerRules, Gate, Limits, Rate};
 use crate::provider::http::{Http, Timeouts};
 use crate::provider::suno::{Dialect, Stems, Suno, SunoSettings};
 use crate::provider::{Capabilities, Member, Providers, SharedProvider};
@@ -25,9 +25,7 @@ struct Place {
     key: SecretString,
     /// It is the simulator that runs inside this program.
     simulated: bool,
-    /// Requests in a window that are sent at most.
-    rate: Option<Rate>,
-    tasks_max: Option<usize>,
+    limits: Limits,
     timeouts: Timeouts,
 }
 
@@ -56,8 +54,14 @@ impl Place {
             base_url,
             key: wanted.api_key.clone().unwrap_or_else(|| SecretString::from("simulated")),
             simulated,
-            rate: wanted.rate_limit.or(documented.filter(|_| !local)),
-            tasks_max: wanted.max_concurrent.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+            limits: Limits {
+                rate: wanted.rate_limit.or(documented.filter(|_| !local)),
+                tasks_max: wanted.max_concurrent.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
+                breaker: BreakerRules {
+                    failures: wanted.breaker.failures,
+                    open_for: wanted.breaker.open_for,
+                },
+            },
             timeouts: Timeouts { submit, ..Timeouts::default() },
         })
     }
@@ -68,7 +72,8 @@ impl Place {
     }
 
     fn member(&self, provider: SharedProvider) -> Member {
-        Member { provider, gate: Gate::new(self.rate, self.tasks_max) }
+        let gate = Gate::of(provider.capabilities().name, self.limits);
+        Member::new(provider, gate)
     }
 }
 

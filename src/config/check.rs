@@ -82,6 +82,9 @@ impl Check<'_> {
             self.url(&key("base_url"), provider.base_url.as_deref(), &["http", "https"]);
             self.url(&key("cdn_url"), provider.cdn_url.as_deref(), &["http", "https"]);
             self.require(provider.max_concurrent != Some(0), &key("max_concurrent"), "must be 1 or more");
+            let breaker = &provider.breaker;
+            self.range(&key("breaker.failures"), breaker.failures as usize, 1..=1000);
+            self.time(&key("breaker.open_for"), breaker.open_for, 100 * MILLISECOND..=60 * MINUTE);
         }
     }
 

@@ -157,6 +157,18 @@ settings!(
         cdn_url: Option<String> = None,
         /// The model when the song names none; default: the adapter's.
         model: Option<String> = None,
+        breaker: Breaker = Breaker::default(),
+    }
+);
+
+settings!(
+    /// When a provider that fails is left alone for a while; its songs wait meanwhile (PROV-11).
+    Breaker {
+        /// Calls that fail in a row, or twice as many of the last four times as many, 1-1000; default 5.
+        failures: u32 = 5,
+        /// How long at first, 100ms-1h; default 15s. Doubled while it goes on, up to 2m.
+        #[serde(with = "duration")]
+        open_for: Duration = seconds(15),
     }
 );
 

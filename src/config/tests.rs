@@ -80,6 +80,8 @@ fn variables_are_read_as_what_their_key_is() {
         ("SONGFLIGHT_PROVIDERS__SUNO__MAX_CONCURRENT", "3"),
         ("SONGFLIGHT_PROVIDERS__SUNO__RATE_LIMIT", "20/10s"),
         ("SONGFLIGHT_PROVIDERS__SUNO__DIALECT", "kie"),
+        ("SONGFLIGHT_PROVIDERS__SUNO__BREAKER__FAILURES", "9"),
+        ("SONGFLIGHT_PROVIDERS__SUNO__BREAKER__OPEN_FOR", "1m"),
         ("SONGFLIGHT_PROVIDERS__MUREKA__ENABLED", "false"),
         ("SONGFLIGHT_CREDITS__PRICES__GENERATE", "1.005"),
         ("SONGFLIGHT_HTTP__PUBLIC_URL", ""),
@@ -101,6 +103,8 @@ fn variables_are_read_as_what_their_key_is() {
         Some(crate::provider::gate::Rate { requests: 20.try_into().expect("not 0"), window: seconds(10) })
     );
     assert_eq!(config.providers.suno.dialect, Dialect::Kie);
+    assert_eq!((config.providers.suno.breaker.failures, config.providers.mureka.breaker.failures), (9, 5));
+    assert_eq!(config.providers.suno.breaker.open_for, seconds(60));
     assert!(!config.providers.mureka.enabled);
     assert_eq!(config.credits.prices.generate.thousandths(), 1005);
     assert_eq!(config.http.public_url, None);
@@ -120,6 +124,8 @@ fn all_problems_are_told_at_once_with_key_value_source_and_what_is_allowed() {
         ("SONGFLIGHT_CREDITS__PRICES__LYRICS", "0.0001"),
         ("SONGFLIGHT_CLUSTER__LEASE", "5s"),
         ("SONGFLIGHT_HTTP__WORKERS", "0"),
+        ("SONGFLIGHT_PROVIDERS__SUNO__BREAKER__FAILURES", "0"),
+        ("SONGFLIGHT_PROVIDERS__MUREKA__BREAKER__OPEN_FOR", "2h"),
         ("SONGFLIGHT_RETRY__UNKNOWN__DELAYS", "1s,soon"),
         ("PORT", "80000"),
     ]);
@@ -135,6 +141,8 @@ fn all_problems_are_told_at_once_with_key_value_source_and_what_is_allowed() {
             "http.bindd",
             "http.workers",
             "log.format",
+            "providers.mureka.breaker.open_for",
+            "providers.suno.breaker.failures",
             "retry.unknown.delays",
             "tasks.deadline",
             "tasks.grace",

@@ -1,10 +1,12 @@
 //! The providers: one trait, one file for each, one line of registration (PROV-1).
 //!
-//! Not here: when to submit, poll or try again (`song::step`, `song::due`), nor rate limits
-//! (`provider::gate`, which wraps all providers from outside).
+//! Not here: when to submit, poll or try again (`song::step`, `song::due`), nor rate limits, queue and circuit
+//! breaker (`provider::gate`, which wraps all providers from outside).
 
+pub mod choice;
 pub mod failure;
 pub mod gate;
+pub mod health;
 pub mod http;
 pub mod signature;
 pub mod suno;
@@ -21,6 +23,7 @@ pub use crate::song::parts::{
 use crate::time::Time;
 use failure::Failure;
 use gate::Gate;
+use health::Health;
 
 /// The provider's own id of a task; opaque text.
 pub type ProviderTaskId = String;
@@ -277,11 +280,36 @@ pub trait Provider {
 /// its futures stay on the thread that made them.
 pub type SharedProvider = Arc<dyn Provider + Send + Sync>;
 
-/// A provider with the limits of its key.
+/// A provider with the limits of its key and its history.
 #[derive(Clone)]
 pub struct Member {
     pub provider: SharedProvider,
     pub gate: Gate,
+    pub health: Arc<Health>,
+}
+
+impl Member {
+    /// Without any history yet.
+    pub fn new(provider: SharedProvider, gate: Gate) -> Self {
+        let health = Arc::new(Health::new(provider.capabilities()));
+        Self { provider, gate, health }
+    }
+
+    /// What is known of it for the choice of a provider; `cost_usd_milli` is `None` where it cannot do
+    /// what is asked.
+    fn candidate(&self, kind: TaskKind, cost_usd_milli: Option<u32>) -> choice::Candidate {
+        choice::Candidate {
+            name: self.provider.capabilities().name,
+            capable: cost_usd_milli.is_some(),
+            state: self.gate.state(),
+            success: self.health.success_share(),
+            expected: self.health.expected(kind),
+            cost_usd_milli: cost_usd_milli.unwrap_or_default(),
+            waiting: self.gate.waiting(),
+            tasks: self.gate.tasks(),
+            tasks_max: self.gate.tasks_max(),
+        }
+    }
 }
 
 /// The providers that are switched on, in the order of preference. Cheap to clone.
@@ -306,6 +334,19 @@ impl Providers {
 
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
         self.members.iter().map(|member| member.provider.capabilities().name)
+    }
+
+    /// Those that can do it, the best first (PROV-12). `cost` says what it would cost there, in thousandths of a
+    /// US dollar; `None` where it cannot be done.
+    pub fn ranked(&self, kind: TaskKind, cost: impl Fn(&Capabilities) -> Option<u32>) -> Vec<&Member> {
+        let candidate = |member: &Member| member.candidate(kind, cost(member.provider.capabilities()));
+        let candidates: Vec<_> = self.members.iter().map(candidate).collect();
+        choice::rank(&candidates).into_iter().map(|index| &self.members[index]).collect()
+    }
+
+    /// All of them, in the order of preference.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter()
     }
 
     /// The provider of this name, with its limits.

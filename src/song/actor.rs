@@ -18,16 +18,16 @@ use super::directory::{Directory, Rest};
 use super::due::{self, Due, due};
 use super::event::Event;
 use super::parts::News;
-use super::phase::{CallState, Rules, Run, Song, Waiting};
+use super::phase::{AdditionState, CallState, Phase, Rules, Run, Song, Waiting};
 use super::places::Places;
 use super::refusal::{self, Refusal};
 use super::step::{Act, Step, step};
 use super::view;
 use crate::cluster::Lease;
 use crate::credit::Credits;
-use crate::id::{CallKey, SongId, UserId};
+use crate::id::{CallKey, SongId, TaskId, UserId};
 use crate::provider::failure::{Class, Failure};
-use crate::provider::gate::TaskSlot;
+use crate::provider::gate::{Ask, Call, Gate, Hold, Outcome, Rank, SubmitWait, TaskSlot};
 use crate::provider::{Member, Providers, Submitted};
 use crate::store::journal::{CommitError, Committed, Entry, Journal};
 use crate::store::row::{InboxRow, StepRow};
@@ -60,6 +60,8 @@ const CALL_WITHIN: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 /// A wait for the provider's limits that lasts longer is shown to the owner.
 const LIMIT_SHOWS: Duration = Duration::from_secs(1);
+/// How often its place in the queue is looked at again.
+const POSITION_SHOWS: Duration = Duration::from_secs(10);
 
 pub struct SongActor {
     song: Song,
@@ -74,6 +76,8 @@ pub struct SongActor {
     polled: Time,
     /// Waits for a slot and polls that are under way.
     busy: Vec<Due>,
+    /// Calls that stand in a provider's queue.
+    waits: Vec<(CallKey, SpawnHandle)>,
 }
 
 /// Something happened. Answered once it is durable.
@@ -122,7 +126,18 @@ impl SongActor {
         let view = view::view(&song, &world.rules);
         // Before any submission: what finished while nobody listened is asked for once (OPS-3).
         let polled = Time::from_millis(0);
-        Self { song, version, view, world, directory, timer: None, places, polled, busy: Vec::new() }
+        Self {
+            song,
+            version,
+            view,
+            world,
+            directory,
+            timer: None,
+            places,
+            polled,
+            busy: Vec::new(),
+            waits: Vec::new(),
+        }
     }
 
     fn member(&self, call: CallKey) -> Option<&Member> {
@@ -199,28 +214,33 @@ impl SongActor {
         if let Some(slot) = gate.try_submit_slot() {
             return ctx.notify(SlotHeld { call, slot: Some(slot) });
         }
-        // In the queue, maybe for long: nothing else that is due must wait for it.
+        // Who waited before a restart has waited since then.
+        let since = self.song.run_of(call.task).and_then(|run| run.limited_since);
+        let plan = Rank::of_plan(self.song.wish.plan.as_deref().unwrap_or_default());
+        let place = gate.queue(Ask { plan, since: since.unwrap_or_else(|| self.world.clock.now()) });
+        let waiting = stand_in_queue(call, gate, place, ctx.address()).into_actor(self);
+        let waiting = ctx.spawn(waiting);
+        self.waits.push((call, waiting));
+        // Maybe for long: nothing else that is due must wait for it.
         self.arm(ctx);
-        let me = ctx.address();
-        actix::spawn(async move {
-            let mut slot = Box::pin(gate.submit_slot());
-            let slot = match tokio::time::timeout(LIMIT_SHOWS, &mut slot).await {
-                Ok(slot) => slot,
-                Err(_) => {
-                    let event = Event::Limited { call, by: Waiting::ProviderLimit, queue_position: None };
-                    me.do_send(Happened { event, by: None, inbox: None });
-                    loop {
-                        match tokio::time::timeout(LINGER, &mut slot).await {
-                            Ok(slot) => break slot,
-                            // The song ended or moved on while it stood in the queue.
-                            Err(_) if !me.connected() => return,
-                            Err(_) => {}
-                        }
-                    }
-                }
-            };
-            me.do_send(SlotHeld { call, slot: Some(slot) });
-        });
+    }
+
+    /// Leaves the queues for what is not to be submitted any more.
+    fn leave_queues(&mut self, ctx: &mut Context<Self>) {
+        if self.busy.is_empty() && self.waits.is_empty() {
+            return;
+        }
+        let all = due::all(&self.song, self.polled, &self.world.rules);
+        let wanted = |due: &Due| all.iter().any(|(_, wanted)| wanted == due);
+        self.busy.retain(|due| !matches!(due, Due::Submit(_)) || wanted(due));
+        let busy = &self.busy;
+        let (stay, leave) = std::mem::take(&mut self.waits)
+            .into_iter()
+            .partition(|(call, _)| busy.contains(&Due::Submit(*call)));
+        self.waits = stay;
+        for (_, waiting) in leave {
+            ctx.cancel_future(waiting);
+        }
     }
 
     /// The configuration no longer has the provider that this song was given to.
@@ -240,7 +260,9 @@ impl SongActor {
         actix::spawn(async move {
             let event = if in_time(&world, not_after) {
                 let started = world.clock.monotonic();
+                let begun = gate.begin(Call::Submit);
                 let answer = provider.submit(&order, &reply_to).await;
+                gate.report(begun, Outcome::of(&answer));
                 tell_metrics(&world, started, &answer);
                 outcome(key, answer, &gate)
             } else {
@@ -261,9 +283,11 @@ impl SongActor {
         }
         self.busy.push(Due::Poll(call));
         let order = self.song.order(call);
-        let (provider, me) = (member.provider, ctx.address());
+        let (provider, gate, me) = (member.provider, member.gate, ctx.address());
         actix::spawn(async move {
+            let begun = gate.begin(Call::Poll);
             let answer = provider.poll(&order, &task).await;
+            gate.report(begun, Outcome::of(&answer));
             me.do_send(Polled { call, answer });
         });
     }
@@ -274,9 +298,11 @@ impl SongActor {
         if resends(&step.song) > resends(&self.song) {
             metrics::counter!("songflight_possible_duplicates_total").increment(1);
         }
+        self.tell_health(&step.song);
         self.song = step.song;
         self.version += 1;
         self.view = view;
+        self.leave_queues(ctx);
         self.free_places();
         for act in &step.acts {
             match act {
@@ -290,6 +316,18 @@ impl SongActor {
             }
         }
         self.arm(ctx);
+    }
+
+    /// What ended with this step is remembered as the provider's history (PROV-12): its own successes and failures.
+    fn tell_health(&self, after: &Song) {
+        for (task, _) in self.song.runs() {
+            let provider = self.song.provider_of(task);
+            let Some(ok) = how_it_went(&self.song, after, task) else { continue };
+            let Some(member) = self.world.providers.member(provider) else { continue };
+            let started = self.song.progress_of(task).and_then(|progress| progress.started_at);
+            let took = started.map_or(Duration::ZERO, |at| self.world.clock.now().since(at));
+            member.health.ended(self.song.kind_of(task), took, ok);
+        }
     }
 
     /// What is in memory may not be what is stored: stop; whoever needs the song loads it again.
@@ -422,6 +460,11 @@ impl Handler<SlotHeld> for SongActor {
     type Result = ();
 
     fn handle(&mut self, SlotHeld { call, slot }: SlotHeld, ctx: &mut Context<Self>) {
+        self.waits.retain(|(waiting, _)| *waiting != call);
+        if !self.busy.contains(&Due::Submit(call)) {
+            // It moved on meanwhile; the slot goes to the next.
+            return;
+        }
         if let Some(slot) = slot {
             self.places.take(call, slot);
         }
@@ -439,7 +482,7 @@ impl Handler<SlotHeld> for SongActor {
             call,
             not_after,
             settled_by: not_after + lasts,
-            takes: able.map(|able| Duration::from_secs(u64::from(able.typical_s))),
+            takes: self.member(call).map(|member| member.health.expected(self.song.kind_of(call.task))),
             synchronous: able.is_some_and(|able| able.synchronous),
         };
         ctx.notify(Happened { event, by: None, inbox: None });
@@ -490,6 +533,47 @@ pub fn with_fallback_urls(mut news: News, member: Option<&Member>) -> News {
         }
     }
     news
+}
+
+/// Whether the provider delivered what ended with this step; `None` where that says nothing of the provider.
+fn how_it_went(before: &Song, after: &Song, task: TaskId) -> Option<bool> {
+    if before.provider_of(task) != after.provider_of(task) {
+        return Some(false);
+    }
+    if after.run_of(task).is_some() {
+        return None;
+    }
+    let failure = |failure: &Failure| failure.is_the_providers().then_some(false);
+    match (after.addition(task).map(|one| &one.state), &after.phase) {
+        (Some(AdditionState::Done(_)), _) | (None, Phase::Ready | Phase::LyricsReady) => Some(true),
+        (Some(AdditionState::Failed(told)), _) | (None, Phase::Failed(told)) => failure(told),
+        (Some(AdditionState::Running(_)), _)
+        | (None, Phase::Lyrics(_) | Phase::Music(_) | Phase::Complete | Phase::Cancelled | Phase::Deleted) => {
+            None
+        }
+    }
+}
+
+/// Waits for the provider to have room for a call, and tells the song's owner why it waits.
+async fn stand_in_queue(call: CallKey, gate: Gate, mut place: SubmitWait, me: Addr<SongActor>) {
+    let (mut shown, mut pause) = (None, LIMIT_SHOWS);
+    loop {
+        match tokio::time::timeout(pause, &mut place).await {
+            Ok(slot) => return me.do_send(SlotHeld { call, slot: Some(slot) }),
+            Err(_) => {
+                let by = match gate.hold() {
+                    Some(Hold::Outage { .. }) => Waiting::ProviderDown,
+                    Some(Hold::Places | Hold::Pause { .. }) | None => Waiting::ProviderLimit,
+                };
+                let queue_position = place.position().and_then(|position| u32::try_from(position).ok());
+                if shown.replace((by, queue_position)) != Some((by, queue_position)) {
+                    let event = Event::Limited { call, by, queue_position };
+                    me.do_send(Happened { event, by: None, inbox: None });
+                }
+                pause = POSITION_SHOWS;
+            }
+        }
+    }
 }
 
 /// Tells a song something that must not get lost: until it is durable, or known to matter no more.

@@ -196,6 +196,13 @@ impl Song {
         self.addition(task).map_or(self.head.kind, |one| one.work.kind())
     }
 
+    pub fn progress_of(&self, task: TaskId) -> Option<&Progress> {
+        match self.addition(task) {
+            Some(addition) => Some(&addition.progress),
+            None => self.progress(self.head.kind),
+        }
+    }
+
     /// The order for one of this song's calls, with the words that are to be sung by now.
     pub fn order(&self, key: CallKey) -> Order {
         let work = match self.addition(key.task) {

@@ -51,6 +51,9 @@ pub struct Wish {
     pub prices: Prices,
     /// One for each variant there can be, so that the core need not make any (SONG-9).
     pub share_tokens: Vec<ShareToken>,
+    /// The owner's plan when it was asked for: how soon it is served where many wait (PROV-14).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
     /// Who else can make it, best first, where the choice was ours (`auto`, PROV-12).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<Alternative>,

@@ -11,7 +11,8 @@ use songflight::provider::gate::Gate;
 use songflight::provider::http::{BODY_BYTES_MAX, Http, Timeouts};
 use songflight::provider::suno::{Dialect, Suno, SunoSettings};
 use songflight::provider::{
-    Member, MusicOptions, News, Order, Provider, Providers, SourceClip, Stage, TaskKind, Work, unsupported,
+    Capabilities, Member, MusicOptions, News, Order, Provider, Providers, SourceClip, Stage, TaskKind, Work,
+    unsupported,
 };
 
 use crate::conformance::{KEY, REPLY_TO};
@@ -336,12 +337,25 @@ fn what_suno_cannot_do_is_told_by_field() {
 #[test]
 fn providers_are_found_by_name() {
     let provider = std::sync::Arc::new(reader(Dialect::Sunoapi));
-    let providers = Providers::new([Member { provider, gate: Gate::new(None, None) }]);
+    let providers = Providers::new([Member::new(provider, Gate::new(None, None))]);
     assert_eq!(providers.names().collect::<Vec<_>>(), ["suno"]);
     assert!(providers.get("suno").is_some() && providers.gate("suno").is_some());
     assert!(providers.get("nobody").is_none());
     fn shared<T: Send + Sync + Clone>(_: &T) {}
     shared(&providers);
+}
+
+#[test]
+fn a_song_for_anybody_goes_to_the_provider_that_has_room() {
+    let member = || Member::new(std::sync::Arc::new(reader(Dialect::Sunoapi)), Gate::new(None, Some(1)));
+    let (full, empty) = (member(), member());
+    let _slot = full.gate.adopt_slot();
+    let providers = Providers::new([full, empty]);
+    let tasks = |cost: fn(&Capabilities) -> Option<u32>| -> Vec<usize> {
+        providers.ranked(TaskKind::Generate, cost).iter().map(|member| member.gate.tasks()).collect()
+    };
+    assert_eq!(tasks(|able| Some(able.cost_usd_milli)), [0, 1]);
+    assert!(tasks(|_| None).is_empty(), "nobody can do it");
 }
 
 #[test]
