@@ -106,7 +106,7 @@ fn sequence() -> Vec<u8> {
     bits.number(1);
     bits.push(0, 1);
     bits.numbers(&[LAST_BLOCK; 2]);
-    bits.push(0b11_0_0, 4);
+    bits.push(0b1100, 4);
     bits.ended()
 }
 
@@ -116,9 +116,9 @@ fn pictures() -> Vec<u8> {
     bits.numbers(&[0, 0]);
     bits.push(0b00, 2);
     bits.numbers(&[0, 0, 0]);
-    bits.push(0b0_00, 3);
+    bits.push(0b000, 3);
     bits.numbers(&[0, 0, 0]);
-    bits.push(0b1_0_0, 3);
+    bits.push(0b100, 3);
     bits.ended()
 }
 
@@ -247,6 +247,6 @@ mod tests {
     fn numbers_are_written_as_the_standard_has_them() {
         let mut bits = Bits::new(&[]);
         bits.numbers(&[0, 1, 2, 7]);
-        assert_eq!(bits.ended(), [0b1_010_011_0, 0b001000_10]);
+        assert_eq!(bits.ended(), [0b1010_0110, 0b0010_0010]);
     }
 }
