@@ -54,6 +54,89 @@ async fn lyrics_come_as_two_texts() {
 }
 
 #[actix_web::test]
+async fn what_is_made_of_a_clip_has_the_recorded_shapes_and_real_files() {
+    let mut stage = Stage::new().await;
+    for (path, request, callback, status) in [
+        ("vocal-removal", "request_vocal_removal", "callback_stems_two", "status_stems_two"),
+        ("mp4", "request_mp4", "callback_mp4", "status_mp4"),
+    ] {
+        let task = stage.submit(&format!("{path}/generate"), about_a_clip(request)).await;
+        assert_eq!(stage.poll(path, &task).await["successFlag"], "PENDING");
+        let told = stage.callback().await;
+        assert_same_shape(&told, callback, "");
+        assert_eq!(told["data"]["task_id"], task);
+        let found = stage.poll(path, &task).await;
+        assert_same_shape(&found, status, "data");
+        let urls = [&told["data"]["vocal_removal_info"]["vocal_url"], &told["data"]["video_url"]];
+        let url = urls.into_iter().find_map(Value::as_str).unwrap();
+        assert!(found.to_string().contains(url), "a poll tells the same");
+        let file = stage.client.get(url).send().await.unwrap();
+        let (kind, magic) =
+            if path == "mp4" { ("video/mp4", &b"ftyp"[..]) } else { ("audio/wav", &b"WAVE"[..]) };
+        assert_eq!(file.headers()["content-type"], kind);
+        assert!(file.bytes().await.unwrap()[..16].windows(4).any(|four| four == magic));
+    }
+    stage.submit("vocal-removal/generate", about_a_clip("request_split_stem")).await;
+    assert_same_shape(&stage.callback().await, "callback_stems_twelve", "");
+    stage.control(json!({"fail": {"class": "provider_error"}})).await;
+    stage.submit("mp4/generate", about_a_clip("request_mp4")).await;
+    assert_same_shape(&stage.callback().await, "callback_mp4_failed", "");
+    stage.submit("vocal-removal/generate", about_a_clip("request_vocal_removal")).await;
+    assert_same_shape(&stage.callback().await, "callback_stems_failed", "");
+    stage.end().await;
+}
+
+#[actix_web::test]
+async fn a_clip_is_extended_covered_and_changed_as_songs_are_made() {
+    let mut stage = Stage::new().await;
+    for name in ["extend", "upload-extend", "upload-cover"] {
+        let request = match name {
+            "extend" => "request_extend_custom".to_owned(),
+            other => format!("request_{}", other.replace('-', "_")),
+        };
+        let task = stage.submit(&format!("generate/{name}"), about_a_clip(&request)).await;
+        for told in ["text", "first", "complete"] {
+            assert_eq!(stage.callback().await["data"]["callbackType"], told, "{name}");
+        }
+        assert_eq!(stage.poll("generate", &task).await["status"], "SUCCESS");
+    }
+    let task = stage.submit("generate/replace-section", about_a_clip("request_replace_section")).await;
+    let only = stage.callback().await;
+    assert_eq!((&only["data"]["callbackType"], &only["data"]["task_id"]), (&json!("complete"), &json!(task)));
+    assert_eq!(only["data"]["data"].as_array().unwrap().len(), 1);
+    assert_eq!(only["data"]["data"][0]["title"], "Harbour Lights");
+    stage.end().await;
+}
+
+#[actix_web::test]
+async fn a_persona_is_answered_at_once() {
+    let stage = Stage::new().await;
+    let made =
+        stage.order("generate/generate-persona", about_a_clip("request_persona")).send().await.unwrap();
+    let made = made.json::<Value>().await.unwrap();
+    assert_same_shape(&made, "response_persona", "");
+    assert_eq!(made["data"]["name"], "Harbour voice");
+    let stats = stage.get("/control/stats").await;
+    assert_eq!(stats["submissions"], json!({"lyrics": 0, "generate": 0, "additions": 1}));
+    assert_eq!(stats["providers"], json!({"suno": {"accepted": 1, "refused": 0}}));
+    stage.end().await;
+}
+
+#[actix_web::test]
+async fn the_other_gateway_has_other_numbers() {
+    let stage = Stage::new().await;
+    let code = async |prompt: &str| {
+        let answer = stage.order("generate", a_song(prompt)).send().await.unwrap();
+        answer.json::<Value>().await.unwrap()["code"].clone()
+    };
+    let (no_credits, too_fast) = ("sim:fail=insufficient_provider_credits", "sim:fail=rate_limited@9");
+    assert_eq!([code(no_credits).await, code(too_fast).await, code("").await], [429, 430, 400]);
+    stage.control(json!({"dialect": "kie"})).await;
+    assert_eq!([code(no_credits).await, code(too_fast).await, code("").await], [402, 429, 422]);
+    stage.end().await;
+}
+
+#[actix_web::test]
 async fn callbacks_and_polls_have_the_recorded_shapes() {
     let mut stage = Stage::new().await;
     stage.submit("generate", a_song("shapes")).await;
@@ -263,6 +346,11 @@ async fn control_shows_what_holds_and_refuses_what_it_does_not_know() {
     stage.control(json!({"down": true})).await;
     let down = stage.request(Method::GET, "/suno/api/v1/generate/credit").send().await.unwrap();
     assert_eq!(down.status(), 503);
+    for (down, status) in [(json!(["suno"]), 503), (json!([]), 200)] {
+        stage.control(json!({"down": down})).await;
+        let asked = stage.request(Method::GET, "/suno/api/v1/generate/credit").send().await.unwrap();
+        assert_eq!(asked.status(), status);
+    }
     stage.end().await;
 }
 
@@ -500,6 +588,13 @@ fn quick() -> Options {
 
 fn a_song(prompt: &str) -> Value {
     json!({"customMode": false, "instrumental": false, "model": "V4_5", "prompt": prompt})
+}
+
+/// A recorded request, to be called back here.
+fn about_a_clip(recorded: &str) -> Value {
+    let mut request = fixture(recorded);
+    request.as_object_mut().unwrap().remove("callBackUrl");
+    request
 }
 
 /// Takes callbacks at `/take`, and refuses them at `/refuse`.

@@ -54,6 +54,10 @@ pub struct SimulatorArgs {
     /// Where to listen
     #[arg(long, default_value = "127.0.0.1:9090", value_name = "ADDRESS:PORT")]
     pub bind: SocketAddr,
+
+    /// Sign callbacks with it
+    #[arg(long, value_name = "SECRET")]
+    pub webhook_secret: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -155,7 +159,7 @@ fn perform(cli: Cli) -> Result<(), Failure> {
         Command::Token(args) => print_token(&loaded.config, args),
         Command::Serve => serve::serve(&loaded),
         Command::Migrate => serve::migrate(&loaded.config),
-        Command::Simulator(args) => serve::simulator(&loaded.config, args.bind),
+        Command::Simulator(args) => serve::simulator(&loaded.config, args),
         Command::Doctor => doctor::doctor(&loaded),
         Command::Watch(args) => watch::command(&loaded.config, args),
     }

@@ -1,13 +1,13 @@
 //! The commands that run until they are told to stop: the service, the simulator; and the schema's.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use super::Failure;
 use super::terminal::{self, Style};
+use super::{Failure, SimulatorArgs};
 use crate::app::{self, Database, Running};
 use crate::config::{Config, Loaded, LogFormat};
 use crate::{simulator, store};
@@ -88,12 +88,14 @@ pub(super) fn migrate(config: &Config) -> Result<(), Failure> {
 }
 
 /// Runs the simulator alone.
-pub(super) fn simulator(config: &Config, bind: SocketAddr) -> Result<(), Failure> {
+pub(super) fn simulator(config: &Config, args: SimulatorArgs) -> Result<(), Failure> {
     start_log(config);
     actix_web::rt::System::new().block_on(async {
+        let SimulatorArgs { bind, webhook_secret } = args;
+        let options = simulator::Options { webhook_secret, ..simulator::Options::default() };
         let listener =
             TcpListener::bind(bind).map_err(|error| Failure::Failed(format!("--bind {bind}: {error}")))?;
-        let simulator = simulator::start(listener, simulator::Options::default()).map_err(failed)?;
+        let simulator = simulator::start(listener, options).map_err(failed)?;
         let address = simulator.address();
         terminal::line(Style::Bold, format!("\n  The simulator is up at http://{address}"))?;
         terminal::line(Style::Dim, "  what it does, and how to steer it, stands there; Ctrl-C stops it\n")?;

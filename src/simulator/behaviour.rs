@@ -86,6 +86,14 @@ impl Serialize for RateLimit {
     }
 }
 
+/// Which of the two gateways Suno's routes are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Dialect {
+    Sunoapi,
+    Kie,
+}
+
 /// Which providers' routes answer 503.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
@@ -126,6 +134,11 @@ pub(super) struct Behaviour {
     /// The share of submissions that are taken, but whose answer is cut off.
     pub(super) drop_answer: f64,
     pub(super) down: Down,
+    /// What callbacks are signed with, if anything. Whoever asks is not told.
+    #[serde(skip)]
+    pub(super) webhook_secret: Option<String>,
+    /// Whose way of signing and whose numbers.
+    pub(super) dialect: Dialect,
     /// The waits before each further try of a callback that was not answered with 2xx.
     pub(super) callback_retry_ms: Vec<u64>,
 }
@@ -145,6 +158,8 @@ impl Behaviour {
             answer_delay_ms: 0,
             drop_answer: 0.0,
             down: Down::All(false),
+            webhook_secret: None,
+            dialect: Dialect::Sunoapi,
             callback_retry_ms: vec![1_000, 5_000, 15_000],
         }
     }

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use super::chance::Chance;
 use super::plan::{Event, Sending};
 use super::seen::Seen;
+use super::signing;
 use super::stats::Stats;
 use super::tasks::{KEPT, Task};
 use super::world::World;
@@ -52,11 +53,15 @@ impl Courier {
         let Ok(_turn) = self.under_way.acquire().await else {
             return false;
         };
-        let request = self
-            .client
-            .post(&*task.order.callback_url)
-            .header("content-type", "application/json")
-            .body((task.voice.write)(task, event));
+        let body = (task.voice.write)(task, event);
+        let mut request =
+            self.client.post(&*task.order.callback_url).header("content-type", "application/json");
+        let behaviour = world.behaviour();
+        if let Some(secret) = &behaviour.webhook_secret {
+            let signed = signing::headers(secret, behaviour.dialect, &task.name(), &body, world.now());
+            request = signed.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+        }
+        let request = request.body(body);
         world.tell(Seen::CallbackLeaves { intent: &task.intent, told: event.into() });
         match request.send().await {
             Ok(answer) if answer.status().is_success() => {

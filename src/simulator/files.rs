@@ -9,9 +9,9 @@ use uuid::Uuid;
 
 use super::stats::Stats;
 use super::world::World;
-use super::{picture, sound};
+use super::{film, picture, sound};
 
-/// `<clip id>.wav`, `<clip id>.png`, or only the id, which is the stream.
+/// `<clip id>.wav`, `<clip id>.png`, `<clip id>.mp4`, or only the id, which is the stream.
 pub(super) async fn file(
     request: HttpRequest,
     world: web::Data<World>,
@@ -19,15 +19,15 @@ pub(super) async fn file(
 ) -> HttpResponse {
     Stats::add(&world.stats.files);
     let (id, kind) = name.rsplit_once('.').unwrap_or((&name, ""));
-    let make: fn(Uuid) -> Vec<u8> = match kind {
-        "" | "wav" => sound::wav,
-        "png" => picture::png,
+    let (make, content_type): (fn(Uuid) -> Vec<u8>, _) = match kind {
+        "" | "wav" => (sound::wav, "audio/wav"),
+        "png" => (picture::png, "image/png"),
+        "mp4" => (film::mp4, "video/mp4"),
         _ => return missing(),
     };
     let Ok(clip) = Uuid::try_parse(id) else {
         return missing();
     };
-    let content_type = if kind == "png" { "image/png" } else { "audio/wav" };
     match web::block(move || make(clip)).await {
         Ok(bytes) => ranged(&request, bytes.into(), content_type),
         Err(_) => HttpResponse::ServiceUnavailable().finish(),

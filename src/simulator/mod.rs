@@ -4,19 +4,21 @@
 //! Each provider is one module (`suno`) that checks orders and words answers in its own wire format,
 //! and is entered in [`routes`] and in [`VOICES`]. Shared by all: what a task lives through (`plan`, `tasks`), the sending of
 //! callbacks (`courier`), what outlives the program (`memory`), how the behaviour is steered (`control`, `script`), and what is made
-//! (`lyricist`, `sound`, `picture`).
+//! (`lyricist`, `sound`, `picture`, `film`).
 
 mod behaviour;
 mod chance;
 mod control;
 mod courier;
 mod files;
+mod film;
 mod lyricist;
 mod memory;
 mod picture;
 mod plan;
 mod script;
 mod seen;
+mod signing;
 mod sound;
 mod stats;
 mod steer;
@@ -57,6 +59,8 @@ pub struct Options {
     pub seed: u64,
     /// When set, callers must show it as `Authorization: Bearer <key>`.
     pub api_key: Option<String>,
+    /// When set, callbacks are signed with it.
+    pub webhook_secret: Option<String>,
     /// Threads that serve.
     pub workers: usize,
     /// Told of what happens as it happens, for tests and measurements. It must not block.
@@ -68,7 +72,15 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { latency: Latency::default(), seed: 1, api_key: None, workers: 1, memory: None, observer: None }
+        Self {
+            latency: Latency::default(),
+            seed: 1,
+            api_key: None,
+            webhook_secret: None,
+            workers: 1,
+            memory: None,
+            observer: None,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::chance::Chance;
 
-const SIDE: usize = 256;
+pub(super) const SIDE: usize = 256;
 /// The palette: the sky from top to horizon, the disc, then a shade for each row of hills.
 const SKY_SHADES: usize = 192;
 const DISC_SHADES: usize = 32;
@@ -17,10 +17,7 @@ type Colour = [f64; 3];
 
 /// A clip's cover as a PNG file.
 pub(super) fn png(clip: Uuid) -> Vec<u8> {
-    let mut chance = Chance::of(&[clip.as_bytes(), &b"cover"[..]].concat());
-    let palette = palette(&mut chance);
-    let pixels = paint(&mut chance);
-
+    let (palette, pixels) = painted(clip);
     let mut file = b"\x89PNG\r\n\x1a\n".to_vec();
     let side = (SIDE as u32).to_be_bytes();
     // 8 bits a pixel, by palette, with the only compression, filter and no interlace there is.
@@ -29,6 +26,19 @@ pub(super) fn png(clip: Uuid) -> Vec<u8> {
     chunk(&mut file, b"IDAT", &stored(&pixels));
     chunk(&mut file, b"IEND", &[]);
     file
+}
+
+/// The same picture, as red, green and blue from left to right and from top to bottom.
+pub(super) fn pixels(clip: Uuid) -> Vec<[u8; 3]> {
+    let (palette, rows) = painted(clip);
+    let rows = rows.chunks(SIDE + 1).filter_map(|row| row.get(1..));
+    let colours: Vec<[u8; 3]> = palette.chunks(3).map(|colour| [colour[0], colour[1], colour[2]]).collect();
+    rows.flatten().map(|shade| colours[usize::from(*shade)]).collect()
+}
+
+fn painted(clip: Uuid) -> (Vec<u8>, Vec<u8>) {
+    let mut chance = Chance::of(&[clip.as_bytes(), &b"cover"[..]].concat());
+    (palette(&mut chance), paint(&mut chance))
 }
 
 fn palette(chance: &mut Chance) -> Vec<u8> {

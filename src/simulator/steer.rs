@@ -1,11 +1,11 @@
 //! Reads what `POST /control` is given, key by key, so that a mistake is answered with the key and
 //! what it takes. Values that are `null` or absent change nothing.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::VOICES;
-use super::behaviour::{Behaviour, Down, FailShare, FailureClass, Latency, RateLimit};
+use super::behaviour::{Behaviour, Dialect, Down, FailShare, FailureClass, Latency, RateLimit};
 
 /// An hour: longer than every deadline.
 const MS_MAX: u64 = 3_600_000;
@@ -47,12 +47,14 @@ fn set(behaviour: &mut Behaviour, key: &str, value: &Value) -> Steered {
         "answer_delay_ms" => behaviour.answer_delay_ms = millis(key, value)?,
         "drop_answer" => behaviour.drop_answer = share(key, value)?,
         "down" => behaviour.down = down(key, value)?,
+        "webhook_secret" => behaviour.webhook_secret = secret(key, value)?,
+        "dialect" => behaviour.dialect = dialect(key, value)?,
         "callback_retry_ms" => behaviour.callback_retry_ms = retries(key, value)?,
         _ => {
             return Err(wrong(
                 key,
                 "latency, loss, duplicate, reorder, fail, http_500, rate_limit, callbacks, seed, \
-                 answer_delay_ms, drop_answer, down, callback_retry_ms",
+                 answer_delay_ms, drop_answer, down, webhook_secret, dialect, callback_retry_ms",
             ));
         }
     }
@@ -110,6 +112,16 @@ fn down(key: &str, value: &Value) -> Result<Down, Wrong> {
         let known = VOICES.map(|voice| voice.name).join(", ");
         wrong(key, &format!("true, false, or a list of these: {known}"))
     })
+}
+
+/// An empty one takes it away, since `null` changes nothing.
+fn secret(key: &str, value: &Value) -> Result<Option<String>, Wrong> {
+    let secret = value.as_str().ok_or_else(|| wrong(key, "a text"))?;
+    Ok(Some(secret.to_owned()).filter(|secret| !secret.is_empty()))
+}
+
+fn dialect(key: &str, value: &Value) -> Result<Dialect, Wrong> {
+    Dialect::deserialize(value).map_err(|_| wrong(key, "sunoapi, kie"))
 }
 
 fn share(key: &str, value: &Value) -> Result<f64, Wrong> {
@@ -171,7 +183,7 @@ mod tests {
         let change = json!({"latency":{"lyrics_ms":[200,400],"music_ms":[800,1500]},"loss":0.1,
             "duplicate":0.2,"reorder":true,"fail":{"class":"moderation","p":0.05},"http_500":0.02,
             "rate_limit":"20/10s","callbacks":false,"seed":7,"answer_delay_ms":50,"drop_answer":0.05,
-            "down":true,"callback_retry_ms":[1,2]});
+            "down":true,"dialect":"kie","callback_retry_ms":[1,2]});
         assert_eq!(serde_json::to_value(after(change.clone()).unwrap()).unwrap(), change);
     }
 
@@ -205,6 +217,15 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_set_and_taken_away_and_never_shown() {
+        let mut behaviour = after(json!({"webhook_secret":"between us"})).unwrap();
+        assert_eq!(behaviour.webhook_secret.as_deref(), Some("between us"));
+        assert!(!serde_json::to_string(&behaviour).unwrap().contains("between us"));
+        merge(&mut behaviour, &json!({"webhook_secret":""})).unwrap();
+        assert_eq!(behaviour, plain());
+    }
+
+    #[test]
     fn a_mistake_names_its_key() {
         for (change, key) in [
             (json!([]), "(the body)"),
@@ -218,6 +239,8 @@ mod tests {
             (json!({"rate_limit":"many"}), "rate_limit"),
             (json!({"seed":-1}), "seed"),
             (json!({"down":["nobody"]}), "down"),
+            (json!({"dialect":"suno"}), "dialect"),
+            (json!({"webhook_secret":7}), "webhook_secret"),
             (json!({"callback_retry_ms":[1,"x"]}), "callback_retry_ms"),
         ] {
             assert_eq!(after(change).unwrap_err().key, key);

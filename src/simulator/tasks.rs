@@ -58,7 +58,9 @@ pub(super) struct Order {
     /// The prompt is to be sung word for word.
     pub(super) custom: bool,
     pub(super) instrumental: bool,
+    /// For stems: into what the clip is separated.
     pub(super) model: Box<str>,
+    /// For what is added to a clip: the clip's id.
     pub(super) prompt: Box<str>,
     pub(super) style: Box<str>,
     pub(super) title: Box<str>,

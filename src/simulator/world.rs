@@ -19,7 +19,7 @@ use super::seen::{Observer, Seen};
 use super::stats::{Counts, Stats};
 use super::tasks::{Kind, Order, Task, Tasks, Voice};
 use crate::id;
-use crate::time::Clock;
+use crate::time::{Clock, Time};
 
 const INTENTS_MAX: usize = 1_000_000;
 const INTENT_BYTES_MAX: usize = 200;
@@ -97,7 +97,8 @@ impl World {
         voices: &[&'static Voice],
     ) -> std::io::Result<Self> {
         let (memory, remembered) = Memory::open(options.memory.as_deref(), address, Clock.now());
-        let at_start = Behaviour::new(options.latency, options.seed);
+        let webhook_secret = options.webhook_secret;
+        let at_start = Behaviour { webhook_secret, ..Behaviour::new(options.latency, options.seed) };
         let world = Self {
             address,
             api_key: options.api_key,
@@ -199,6 +200,10 @@ impl World {
     pub(super) fn task(&self, id: &str) -> Option<Arc<Task>> {
         let id = id.parse().ok()?;
         held(&self.tasks).get(id)
+    }
+
+    pub(super) fn now(&self) -> Time {
+        self.clock.now()
     }
 
     pub(super) fn elapsed(&self, task: &Task) -> Duration {

@@ -9,7 +9,7 @@ use sha2::Sha256;
 
 use crate::harness::person::{answer, client, lyrics_first, music};
 use crate::harness::provider::Manner;
-use crate::harness::{Cable, Person, Provider, Server, Setup, Socket, audit, eventually};
+use crate::harness::{Cable, Person, Provider, Server, Setup, Socket, audit, eventually, simulator};
 
 #[tokio::test]
 async fn only_the_url_that_was_given_out_is_a_callback_url() {
@@ -70,6 +70,22 @@ async fn where_the_provider_signs_nothing_unsigned_is_taken() {
     assert_eq!(mira.get("/v1/songs").await.expect(200)["counts"]["generating"], 1);
     assert_eq!(post(by("shared secret", &right), &right).await.status, 200);
     assert_eq!(mira.song(&song).await["status"], "ready");
+}
+
+#[tokio::test]
+async fn signed_callbacks_alone_bring_a_song_to_its_end_in_both_dialects() {
+    for dialect in ["kie", "sunoapi"] {
+        let simulator = simulator().await;
+        simulator.steer(json!({"webhook_secret": "shared secret", "dialect": dialect})).await;
+        let setup = Setup::new(&simulator.provider()).await;
+        let setup = setup.set("providers.suno.dialect", dialect).set("tasks.poll.initial", "10m");
+        let setup = setup.set("tasks.poll.max", "10m").set("providers.suno.webhook_secret", "shared secret");
+        let server = setup.start().await;
+        let mira = server.person("mira");
+        let song = mira.order(music("signed")).await;
+        mira.until(&song, "ready").await;
+        assert_eq!(simulator.stats().await["polls"], 0);
+    }
 }
 
 #[tokio::test]

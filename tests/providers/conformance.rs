@@ -17,7 +17,7 @@ pub(crate) const KEY: &str = "secret-key";
 pub(crate) const REPLY_TO: &str = "https://app.example.com/cb/8f1c0f0d4e6b4a6c9d3e";
 
 /// All adapters. A new one is one line here, and a module with its functions.
-const SUBJECTS: [Subject; 1] = [crate::suno::SUBJECT];
+const SUBJECTS: &[Subject] = &[crate::suno::SUBJECT];
 
 /// An adapter under trial.
 pub(crate) struct Subject {
@@ -94,7 +94,7 @@ fn spoken(subject: &Subject) -> Vec<(Fixture, Order)> {
 #[actix_web::test]
 async fn every_body_is_understood_as_its_index_says() {
     let mut wrong = Vec::new();
-    for subject in &SUBJECTS {
+    for subject in SUBJECTS {
         for (fixture, order) in spoken(subject) {
             let server = Server::start(Reply::new(fixture.http_status(), fixture.body.clone()));
             let adapter = (subject.adapter)(&server.url, &fixture);
@@ -114,7 +114,7 @@ async fn every_body_is_understood_as_its_index_says() {
 
 #[actix_web::test]
 async fn orders_are_written_as_the_recorded_requests() {
-    for subject in &SUBJECTS {
+    for subject in SUBJECTS {
         for Recorded { name, order, without } in (subject.requests)() {
             let fixture = fixtures::one(subject.name, name);
             let server = Server::start(Reply::new(200, "{}"));
@@ -142,7 +142,7 @@ fn authorization(fixture: &Fixture) -> String {
 
 #[test]
 fn every_fixture_is_accounted_for() {
-    for subject in &SUBJECTS {
+    for subject in SUBJECTS {
         let all = fixtures::all(subject.name);
         let is = |what: &str| all.iter().filter(|fixture| fixture.about("what") == what).count();
         let (read, requests) = (spoken(subject).len(), (subject.requests)().len());
@@ -161,7 +161,7 @@ fn every_fixture_is_accounted_for() {
 /// Also those of other gateways, of kinds that are not made, and tables that are no bodies at all.
 #[test]
 fn no_callback_does_harm_whatever_was_cut_off_or_changed() {
-    for subject in &SUBJECTS {
+    for subject in SUBJECTS {
         for fixture in fixtures::all(subject.name) {
             let adapter = (subject.adapter)("http://127.0.0.1:1", &fixture);
             for kind in TaskKind::ALL {
@@ -180,7 +180,7 @@ fn no_callback_does_harm_whatever_was_cut_off_or_changed() {
 
 #[actix_web::test]
 async fn no_answer_does_harm_whatever_was_cut_off_or_changed() {
-    for subject in &SUBJECTS {
+    for subject in SUBJECTS {
         for (fixture, order) in
             spoken(subject).iter().filter(|(fixture, _)| fixture.about("what") != "callback")
         {
@@ -200,7 +200,7 @@ async fn no_answer_does_harm_whatever_was_cut_off_or_changed() {
 
 #[actix_web::test]
 async fn fields_that_nobody_knows_and_clips_that_come_twice_change_nothing() {
-    for subject in &SUBJECTS {
+    for subject in SUBJECTS {
         for (fixture, order) in spoken(subject) {
             let server = Server::start(Reply::new(200, ""));
             let adapter = (subject.adapter)(&server.url, &fixture);
@@ -234,7 +234,7 @@ async fn what_is_no_json_and_what_is_too_long_does_no_harm() {
     bodies.push("[".repeat(BODY_BYTES_MAX).into());
     bodies.push(format!("[{}0]", "0,".repeat(BODY_BYTES_MAX / 2 - 2)).into());
     bodies.push(format!("{{\"data\":\"{}\"}}", "x".repeat(BODY_BYTES_MAX - 11)).into());
-    for subject in &SUBJECTS {
+    for subject in SUBJECTS {
         let server = Server::start(Reply::new(200, ""));
         let (fixture, _) = spoken(subject).remove(0);
         let adapter = (subject.adapter)(&server.url, &fixture);
@@ -263,7 +263,7 @@ fn one_of_each_kind(subject: &Subject) -> Vec<(Fixture, Order)> {
 
 #[test]
 fn padding_up_to_the_limit_is_read() {
-    for subject in &SUBJECTS {
+    for subject in SUBJECTS {
         for (fixture, order) in
             spoken(subject).iter().filter(|(fixture, _)| fixture.about("what") == "callback")
         {

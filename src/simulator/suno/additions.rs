@@ -52,11 +52,14 @@ pub(super) fn status(task: &Task, stage: Stage) -> Value {
         (Stage::Done, _) => json!({"videoUrl": video_url(task)}),
         _ => Value::Null,
     };
+    let lasted = task.plan.ends_at().filter(|_| stage == Stage::Done);
+    let completed = lasted.map(|lasted| (task.created + lasted).millis());
     json!({
         "taskId": task.name(),
+        "musicId": &*task.order.prompt,
         "callbackUrl": &*task.order.callback_url,
         "musicIndex": 0,
-        "completeTime": null,
+        "completeTime": completed,
         "response": response,
         "successFlag": status_name(task, stage),
         "createTime": task.created.millis(),

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use super::additions;
 use crate::simulator::tasks::{Kind, Order};
 
 const LYRICS_PROMPT_MAX: usize = 200;
@@ -44,6 +45,118 @@ pub(super) fn music(body: &[u8]) -> Result<Order, Flaw> {
         prompt: fields.text("prompt").into(),
         style: fields.text("style").into(),
         title: fields.text("title").into(),
+        callback_url: callback_url.into(),
+    })
+}
+
+/// Reads the body of `POST /api/v1/generate/upload-cover`.
+///
+/// # Errors
+/// The first [`Flaw`], here and below.
+pub(super) fn cover(body: &[u8]) -> Result<Order, Flaw> {
+    Fields::read(body)?.url("uploadUrl")?;
+    music(body)
+}
+
+/// Reads the body of `POST /api/v1/generate/extend`.
+pub(super) fn extension(body: &[u8]) -> Result<Order, Flaw> {
+    let fields = Fields::read(body)?;
+    fields.required("audioId")?;
+    fields.required("model")?;
+    let own = fields.required_truth("defaultParamFlag")?;
+    if own {
+        for name in ["prompt", "style", "title"] {
+            fields.required(name)?;
+        }
+        fields.required_seconds("continueAt")?;
+    }
+    fields.order(Kind::Music, own, "style")
+}
+
+/// Reads the body of `POST /api/v1/generate/upload-extend`.
+pub(super) fn upload_extension(body: &[u8]) -> Result<Order, Flaw> {
+    let fields = Fields::read(body)?;
+    fields.url("uploadUrl")?;
+    let own = fields.required_truth("defaultParamFlag")?;
+    if own {
+        fields.required("style")?;
+        fields.required("title")?;
+    }
+    if !(own && fields.is("instrumental")) {
+        fields.required("prompt")?;
+    }
+    fields.order(Kind::Music, own, "style")
+}
+
+/// Reads the body of `POST /api/v1/generate/replace-section`.
+pub(super) fn section(body: &[u8]) -> Result<Order, Flaw> {
+    let fields = Fields::read(body)?;
+    if fields.text("uploadUrl").is_empty() {
+        fields.required("taskId")?;
+        fields.required("audioId")?;
+    } else {
+        fields.url("uploadUrl")?;
+        fields.required("model")?;
+    }
+    for name in ["prompt", "tags", "title"] {
+        fields.required(name)?;
+    }
+    let length = fields.required_seconds("infillEndS")? - fields.seconds("infillStartS")?;
+    if !(6.0..=60.0).contains(&length) {
+        return Err(bad(String::from("The section must be between 6 and 60 seconds long")));
+    }
+    fields.order(Kind::Section, true, "tags")
+}
+
+/// Reads the body of `POST /api/v1/vocal-removal/generate`.
+pub(super) fn stems(body: &[u8]) -> Result<Order, Flaw> {
+    let fields = Fields::read(body)?;
+    let kind = fields.required("type")?;
+    if !["separate_vocal", additions::TWELVE].contains(&kind) {
+        return Err(bad(String::from("type must be separate_vocal or split_stem")));
+    }
+    Ok(Order { model: kind.into(), ..addition(&fields, Kind::Stems)? })
+}
+
+/// Reads the body of `POST /api/v1/mp4/generate`.
+pub(super) fn video(body: &[u8]) -> Result<Order, Flaw> {
+    let fields = Fields::read(body)?;
+    fields.at_most("author", 50)?;
+    fields.at_most("domainName", 50)?;
+    addition(&fields, Kind::Video)
+}
+
+/// Reads the body of `POST /api/v1/generate/generate-persona`. Its name is the order's title, its description
+/// the order's style; nobody is called back.
+pub(super) fn persona(body: &[u8]) -> Result<Order, Flaw> {
+    let fields = Fields::read(body)?;
+    for name in ["taskId", "audioId", "name", "description"] {
+        fields.required(name)?;
+    }
+    Ok(Order {
+        kind: Kind::Persona,
+        custom: false,
+        instrumental: false,
+        model: "".into(),
+        prompt: fields.text("audioId").into(),
+        style: fields.text("description").into(),
+        title: fields.text("name").into(),
+        callback_url: "".into(),
+    })
+}
+
+fn addition(fields: &Fields, kind: Kind) -> Result<Order, Flaw> {
+    fields.required("taskId")?;
+    let clip = fields.required("audioId")?;
+    let callback_url = fields.callback_url()?;
+    Ok(Order {
+        kind,
+        custom: false,
+        instrumental: false,
+        model: "".into(),
+        prompt: clip.into(),
+        style: "".into(),
+        title: "".into(),
         callback_url: callback_url.into(),
     })
 }
@@ -105,14 +218,53 @@ impl Fields {
         text.ok_or_else(|| missing(name))
     }
 
+    /// Not negative.
+    fn seconds(&self, name: &str) -> Result<f64, Flaw> {
+        let seconds = self.0.get(name).and_then(Value::as_f64).filter(|seconds| *seconds >= 0.0);
+        seconds.ok_or_else(|| missing(name))
+    }
+
+    fn required_seconds(&self, name: &str) -> Result<f64, Flaw> {
+        self.seconds(name).ok().filter(|seconds| *seconds > 0.0).ok_or_else(|| missing(name))
+    }
+
+    fn is(&self, name: &str) -> bool {
+        self.0.get(name).and_then(Value::as_bool).unwrap_or_default()
+    }
+
+    /// An order for music made of a clip; `custom`: its prompt is sung.
+    fn order(&self, kind: Kind, custom: bool, style: &str) -> Result<Order, Flaw> {
+        let model = Some(self.text("model")).filter(|model| !model.is_empty()).unwrap_or("V5");
+        let limits = Limits::of(model).ok_or_else(|| bad(String::from("model is not supported")))?;
+        let callback_url = self.callback_url()?;
+        self.optional_values()?;
+        self.at_most("prompt", if custom { limits.lyrics } else { SIMPLE_PROMPT_MAX })?;
+        self.at_most(style, limits.style)?;
+        self.at_most("title", limits.title)?;
+        Ok(Order {
+            kind,
+            custom,
+            instrumental: self.is("instrumental") || self.text("prompt") == "[Instrumental]",
+            model: model.into(),
+            prompt: self.text("prompt").into(),
+            style: self.text(style).into(),
+            title: self.text("title").into(),
+            callback_url: callback_url.into(),
+        })
+    }
+
     fn required_truth(&self, name: &str) -> Result<bool, Flaw> {
         self.0.get(name).and_then(Value::as_bool).ok_or_else(|| missing(name))
     }
 
     fn callback_url(&self) -> Result<&str, Flaw> {
-        let url = self.required("callBackUrl")?;
+        self.url("callBackUrl")
+    }
+
+    fn url(&self, name: &str) -> Result<&str, Flaw> {
+        let url = self.required(name)?;
         let web = reqwest::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https"));
-        if web { Ok(url) } else { Err(bad(String::from("callBackUrl is not a valid url"))) }
+        if web { Ok(url) } else { Err(bad(format!("{name} is not a valid url"))) }
     }
 
     fn at_most(&self, name: &str, max: usize) -> Result<(), Flaw> {
@@ -170,6 +322,32 @@ mod tests {
             music(fixture(&format!("request_generate_{name}")).to_string().as_bytes()).unwrap();
         }
         lyrics(fixture("request_lyrics").to_string().as_bytes()).unwrap();
+    }
+
+    #[test]
+    fn the_recorded_requests_about_clips_are_taken_and_each_of_their_needs_is_named() {
+        type Read = fn(&[u8]) -> Result<Order, Flaw>;
+        let needs: [(&str, Read, Kind, &[&str]); 9] = [
+            ("extend_custom", extension, Kind::Music, &["defaultParamFlag", "prompt", "continueAt"]),
+            ("extend_inherit", extension, Kind::Music, &["audioId", "model", "callBackUrl"]),
+            ("upload_extend", upload_extension, Kind::Music, &["uploadUrl", "style", "title", "prompt"]),
+            ("upload_cover", cover, Kind::Music, &["uploadUrl", "customMode"]),
+            ("replace_section", section, Kind::Section, &["taskId", "tags", "infillStartS", "infillEndS"]),
+            ("vocal_removal", stems, Kind::Stems, &["taskId", "audioId", "type", "callBackUrl"]),
+            ("split_stem", stems, Kind::Stems, &[]),
+            ("mp4", video, Kind::Video, &["taskId", "audioId", "callBackUrl"]),
+            ("persona", persona, Kind::Persona, &["taskId", "audioId", "name", "description"]),
+        ];
+        for (name, read, kind, needed) in needs {
+            let body = fixture(&format!("request_{name}"));
+            assert_eq!(read(body.to_string().as_bytes()).unwrap().kind, kind, "{name}");
+            for field in needed {
+                let mut without = body.clone();
+                without[field] = Value::Null;
+                let flaw = read(without.to_string().as_bytes()).unwrap_err();
+                assert_eq!(flaw, missing(field), "{name}");
+            }
+        }
     }
 
     #[test]
