@@ -6,6 +6,7 @@
 pub mod failure;
 pub mod gate;
 pub mod http;
+pub mod musicgpt;
 pub mod suno;
 
 use std::sync::Arc;
