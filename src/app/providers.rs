@@ -10,13 +10,15 @@ use super::StartError;
 use crate::config::{self, Config};
 use crate::provider::gate::{BreakerRules, Gate, Limits, Rate};
 use crate::provider::http::{Http, Timeouts};
+use crate::provider::musicgpt::{MusicGpt, MusicGptSettings};
 use crate::provider::suno::{Dialect, Stems, Suno, SunoSettings};
 use crate::provider::{Capabilities, Member, Providers, SharedProvider};
 use crate::simulator::Simulator;
 
 /// In the order of preference.
 pub(super) fn providers(config: &Config, simulator: Option<&Simulator>) -> Result<Providers, StartError> {
-    Ok(Providers::new([suno(config, simulator)?].into_iter().flatten()))
+    let members = [suno(config, simulator)?, musicgpt(config, simulator)?];
+    Ok(Providers::new(members.into_iter().flatten()))
 }
 
 /// Where a provider is to be found, and as whom we come.
@@ -109,4 +111,25 @@ fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>
         settings.default_model.clone_from(model);
     }
     Ok(Some(place.member(Arc::new(Suno::new(settings, place.http("suno")?)))))
+}
+
+fn musicgpt(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>, StartError> {
+    let wanted = &config.providers.musicgpt;
+    let url = "https://api.musicgpt.com/api/public";
+    // The free level (providers/musicgpt.md section 6): 20 polls a minute and one generation at once. Which level a
+    // key has cannot be asked, and a dearer one is a setting away. Submissions share the polls' limit: with one
+    // generation at once they are few.
+    let documented = rate(20, Duration::from_secs(60));
+    let able = crate::provider::musicgpt::capabilities();
+    let Some(mut place) = Place::of(config, able, wanted, url, documented, simulator) else {
+        return Ok(None);
+    };
+    if wanted.api_key.is_some() {
+        place.limits.tasks_max = place.limits.tasks_max.or(Some(1));
+    }
+    let mut settings = MusicGptSettings::new(place.base_url.clone(), place.key.clone());
+    if let Some(model) = &wanted.model {
+        settings.default_model.clone_from(model);
+    }
+    Ok(Some(place.member(Arc::new(MusicGpt::new(settings, place.http("musicgpt")?)))))
 }

@@ -77,6 +77,11 @@ impl Http {
         self.submit.post(url)
     }
 
+    /// A `GET` that costs money, sent like any other submission.
+    pub fn get_once(&self, url: &str) -> RequestBuilder {
+        self.submit.get(url)
+    }
+
     pub fn get(&self, url: &str) -> RequestBuilder {
         self.ask.get(url)
     }

@@ -8,6 +8,7 @@ pub mod failure;
 pub mod gate;
 pub mod health;
 pub mod http;
+pub mod musicgpt;
 pub mod signature;
 pub mod suno;
 

@@ -47,13 +47,22 @@ impl Courier {
         Ok(Self { client, under_way: Semaphore::new(UNDER_WAY_MAX) })
     }
 
-    /// Whether the receiver took it. The body is written only when its turn has come, so that a slow
-    /// receiver does not fill the memory with bodies.
-    async fn post(&self, world: &World, task: &Task, event: Event) -> bool {
-        let Ok(_turn) = self.under_way.acquire().await else {
-            return false;
-        };
-        let body = (task.voice.write)(task, event);
+    /// How many callbacks an event was told in, if the receiver took them all. The bodies are written only when
+    /// their turn has come, so that a slow receiver does not fill the memory with bodies.
+    async fn tell(&self, world: &World, task: &Task, event: Event) -> Option<u64> {
+        let _turn = self.under_way.acquire().await.ok()?;
+        let mut taken = 0;
+        for body in (task.voice.write)(task, event) {
+            if !self.post(world, task, event, body).await {
+                return None;
+            }
+            taken += 1;
+        }
+        Some(taken)
+    }
+
+    /// Whether the receiver took it.
+    async fn post(&self, world: &World, task: &Task, event: Event, body: String) -> bool {
         let mut request =
             self.client.post(&*task.order.callback_url).header("content-type", "application/json");
         let behaviour = world.behaviour();
@@ -131,9 +140,10 @@ async fn deliver(world: Arc<World>, task: Weak<Task>, event: Event, wait: Durati
         let Some(task) = task.upgrade() else {
             return;
         };
-        if world.courier.post(&world, &task, event).await {
+        if let Some(taken) = world.courier.tell(&world, &task, event).await {
             world.memory.told(task.id, event, true);
-            return Stats::add(&world.stats.callbacks_sent);
+            world.stats.callbacks_sent.fetch_add(taken, Relaxed);
+            return;
         }
         Stats::add(&world.stats.callback_tries_failed);
     }

@@ -1,7 +1,7 @@
 //! The providers' side of the wire, for trying and for testing: it takes orders, works on them for a
 //! while, calls back, answers polls, and serves the files it "made".
 //!
-//! Each provider is one module (`suno`) that checks orders and words answers in its own wire format,
+//! Each provider is one module (`suno`, `musicgpt`) that checks orders and words answers in its own wire format,
 //! and is entered in [`routes`] and in [`VOICES`]. Shared by all: what a task lives through (`plan`, `tasks`), the sending of
 //! callbacks (`courier`), what outlives the program (`memory`), how the behaviour is steered (`control`, `script`), and what is made
 //! (`lyricist`, `sound`, `picture`, `film`).
@@ -14,6 +14,7 @@ mod files;
 mod film;
 mod lyricist;
 mod memory;
+mod musicgpt;
 mod picture;
 mod plan;
 mod script;
@@ -42,7 +43,7 @@ pub use seen::{Observer, Seen, Told};
 use tasks::Voice;
 use world::World;
 
-const VOICES: [&Voice; 1] = [&suno::VOICE];
+const VOICES: [&Voice; 2] = [&suno::VOICE, &musicgpt::VOICE];
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -165,5 +166,6 @@ fn routes(config: &mut web::ServiceConfig, world: &Arc<World>) {
         .app_data(web::Data::from(world.clone()))
         .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
         .service(web::scope("/suno").configure(suno::routes))
+        .service(web::scope("/musicgpt").configure(musicgpt::routes))
         .configure(control::routes);
 }

@@ -100,8 +100,8 @@ pub(super) struct Task {
 pub(super) struct Voice {
     /// By which it is found again after a restart.
     pub(super) name: &'static str,
-    /// How it writes a callback.
-    pub(super) write: fn(&Task, Event) -> String,
+    /// How it writes the callbacks that tell of an event: most providers one, some one for each asset.
+    pub(super) write: fn(&Task, Event) -> Vec<String>,
 }
 
 impl Task {
@@ -208,7 +208,7 @@ mod tests {
             born,
             created: Time::from_millis(0),
             callback_refused: AtomicBool::new(false),
-            voice: &Voice { name: "nobody", write: |_, _| String::new() },
+            voice: &Voice { name: "nobody", write: |_, _| Vec::new() },
         })
     }
 }

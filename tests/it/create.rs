@@ -265,7 +265,7 @@ async fn what_a_provider_cannot_do_is_said_before_anything_is_charged() {
     let unknown =
         mira.create(json!({"mode": "music", "prompt": "x", "provider": "suno", "model": "V99"})).await;
     assert_eq!(unknown.problem(422), "unsupported-by-provider");
-    let absent = mira.create(json!({"mode": "music", "prompt": "x", "provider": "musicgpt"})).await;
+    let absent = mira.create(json!({"mode": "music", "prompt": "x", "provider": "mureka"})).await;
     assert_eq!(absent.pointers(), ["/provider"]);
     let long = mira.create(json!({"mode": "music", "prompt": "x".repeat(501), "provider": "suno"})).await;
     assert_eq!(long.pointers(), ["/prompt"], "its own limit is less than ours");

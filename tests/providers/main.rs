@@ -7,6 +7,8 @@
 
 mod conformance;
 mod fixtures;
+mod musicgpt;
+mod musicgpt_simulated;
 mod mutations;
 mod suno;
 mod transport;

@@ -32,7 +32,8 @@ use super::world::{Refusal, Submission, World};
 /// What an account that never runs dry shows.
 const CREDITS: f64 = 1480.5;
 
-pub(super) static VOICE: Voice = Voice { name: "suno", write: wire::callback };
+pub(super) static VOICE: Voice =
+    Voice { name: "suno", write: |task, event| vec![wire::callback(task, event)] };
 
 pub(super) fn routes(config: &mut web::ServiceConfig) {
     config.service(
