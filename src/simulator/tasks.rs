@@ -37,6 +37,7 @@ pub(super) struct Order {
     pub(super) prompt: Box<str>,
     pub(super) style: Box<str>,
     pub(super) title: Box<str>,
+    /// Empty where none are wanted.
     pub(super) callback_url: Box<str>,
 }
 

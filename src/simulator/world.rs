@@ -217,7 +217,10 @@ impl World {
             Stats::add(&self.stats.refused);
         }
         let (script, failure) = taken?;
-        let plan = Plan::new(submission.order.kind, &behaviour, &script, failure, &mut chance);
+        let mut plan = Plan::new(submission.order.kind, &behaviour, &script, failure, &mut chance);
+        if submission.order.callback_url.is_empty() {
+            plan.sendings.clear();
+        }
         Ok(self.accept(submission, plan, chance.next()))
     }
 

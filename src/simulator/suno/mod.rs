@@ -9,18 +9,16 @@ mod wire;
 
 use std::time::Duration;
 
-use actix_web::body::{BodyStream, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::error::ErrorInternalServerError;
 use actix_web::http::StatusCode;
-use actix_web::http::header::AUTHORIZATION;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, HttpRequest, HttpResponse, web};
-use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::files;
+use super::reception::{cut, has_key, origin};
 use super::stats::Stats;
 use super::tasks::{Kind, Order, Voice};
 use super::world::{Refusal, Submission, World};
@@ -69,14 +67,6 @@ async fn door(
     }
 }
 
-fn has_key(request: &ServiceRequest, world: &World) -> bool {
-    let Some(key) = &world.api_key else {
-        return true;
-    };
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    shown.and_then(|value| value.strip_prefix("Bearer ")) == Some(key)
-}
-
 async fn generate(request: HttpRequest, world: web::Data<World>, body: web::Bytes) -> HttpResponse {
     Stats::add(&world.stats.generate);
     take(&request, world, order::music(&body)).await
@@ -113,17 +103,6 @@ async fn take(
     match answer.cut {
         true => cut(),
         false => envelope(json!({"taskId": answer.task.name()})),
-    }
-}
-
-/// Where the client found the simulator, so that it finds the files there as well.
-fn origin(request: &HttpRequest, world: &World) -> String {
-    match request.headers().contains_key("host") {
-        true => {
-            let connection = request.connection_info();
-            format!("{}://{}", connection.scheme(), connection.host())
-        }
-        false => world.own_origin(),
     }
 }
 
@@ -181,10 +160,4 @@ fn refused(reason: Refusal) -> HttpResponse {
         ),
         Refusal::Cut => cut(),
     }
-}
-
-/// A body that breaks before its first byte takes the connection with it.
-fn cut() -> HttpResponse {
-    let broken = stream::once(async { Err::<web::Bytes, _>(ErrorInternalServerError("cut on purpose")) });
-    HttpResponse::Ok().body(BodyStream::new(Box::pin(broken)))
 }
