@@ -6,7 +6,10 @@
 pub mod failure;
 pub mod gate;
 pub mod http;
+mod json;
+pub mod mureka;
 pub mod suno;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -6,6 +6,8 @@
 #![allow(clippy::print_stdout, reason = "the table of passed fixtures is for people")]
 
 mod fixtures;
+mod mureka;
+mod odd;
 mod suno;
 mod transport;
 mod wire;
