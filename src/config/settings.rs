@@ -123,6 +123,17 @@ pub enum Dialect {
     Kie,
 }
 
+/// How a song is handed over by a provider that lets us choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// As a link.
+    #[default]
+    Url,
+    /// In the answer itself; it is then kept and served here.
+    Hex,
+}
+
 settings!(
     /// One provider. Without `api_key` and `base_url` it is simulated in development and absent in
     /// production.
@@ -138,6 +149,8 @@ settings!(
         webhook_secret: Option<SecretString> = None,
         /// `sunoapi` (default) or `kie`; only `suno` looks at it.
         dialect: Dialect = Dialect::SunoApi,
+        /// `url` (default) or `hex`; only `minimax` looks at it.
+        output_format: OutputFormat = OutputFormat::Url,
         /// How often it may be called, such as `20/10s`; default: what the provider documents, none when simulated.
         rate_limit: Option<Rate> = None,
         /// Generations in flight at once, from 1; default: what the provider documents.

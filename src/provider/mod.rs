@@ -7,6 +7,7 @@ pub mod failure;
 pub mod gate;
 pub mod http;
 mod json;
+pub mod minimax;
 pub mod mureka;
 pub mod suno;
 mod words;

@@ -6,8 +6,10 @@
 #![allow(clippy::print_stdout, reason = "the table of passed fixtures is for people")]
 
 mod fixtures;
+mod minimax;
 mod mureka;
 mod odd;
+mod simulated;
 mod suno;
 mod transport;
 mod wire;
