@@ -23,6 +23,7 @@ use secrecy::{ExposeSecret, SecretString};
 use tracing_actix_web::{RequestId, RootSpanBuilder, TracingLogger};
 
 use crate::api::{self, Api};
+use crate::asset::{self, Assets};
 use crate::auth::{self, Auth, CallbackKeys, Role};
 use crate::callback::{self, Callbacks, Tasks};
 use crate::cluster::{self, Node};
@@ -31,6 +32,7 @@ use crate::credit::Credits;
 use crate::id::UserId;
 use crate::ops::private_postgres::PrivatePostgres;
 use crate::provider::failure::RetryRules;
+use crate::provider::minimax::Keep;
 use crate::realtime::{self, Realtime};
 use crate::simulator::{self, Simulator};
 use crate::song::actor::{ReplyTo, World};
@@ -48,6 +50,8 @@ const BACKLOG: i32 = 4096;
 const DRAIN: Duration = Duration::from_secs(5);
 /// Partitions are made and dropped this often.
 const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
+/// The files we serve, in the folder of what is kept on this machine.
+const ASSETS_DIR: &str = "assets";
 /// What the simulator keeps, in the folder of what is kept on this machine.
 const SIMULATOR_DIR: &str = "simulator";
 
@@ -145,7 +149,9 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     actix::spawn(turn_days(pool.clone(), keep_days));
 
     let simulator = simulate(config).map_err(cannot("the simulator"))?;
-    let providers = providers::providers(config, simulator.as_ref())?;
+    let own_url = own_url(config, address);
+    let assets = Assets::new(config.local_dir().join(ASSETS_DIR), &own_url);
+    let providers = providers::providers(config, simulator.as_ref(), keep(&assets))?;
     let key = auth::own_key(&config.auth, config.local_dir()).map_err(cannot("the signing key"))?;
     let http = reqwest::Client::builder()
         .timeout(Duration::from_secs(10))
@@ -171,7 +177,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     }
 
     let tasks = Arc::new(Tasks::default());
-    let reply_to = callback_urls(config, address, &key, &tasks);
+    let reply_to = callback_urls(own_url, &key, &tasks);
     let world = Arc::new(World {
         rules: rules(config),
         clock,
@@ -204,7 +210,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         tasks,
         room: tokio::sync::Semaphore::new(callback::AT_ONCE_MAX),
     });
-    let server = serve(config, listener, api, callbacks, &realtime).map_err(cannot("the server"))?;
+    let server = serve(config, listener, api, callbacks, assets, &realtime).map_err(cannot("the server"))?;
     let handle = server.handle();
     let stopped = actix::spawn(server);
     Ok(Running {
@@ -404,9 +410,18 @@ impl realtime::Verifier for TokenCheck {
     }
 }
 
-fn callback_urls(config: &Config, address: SocketAddr, key: &SecretString, tasks: &Arc<Tasks>) -> ReplyTo {
-    let base = config.http.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
-    let base = base.trim_end_matches('/').to_owned();
+/// Where clients and providers reach us, without a slash at its end.
+fn own_url(config: &Config, address: SocketAddr) -> String {
+    let url = config.http.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(address)));
+    url.trim_end_matches('/').to_owned()
+}
+
+fn keep(assets: &Assets) -> Keep {
+    let assets = assets.clone();
+    Arc::new(move |file, media_type| assets.keep(&file, media_type))
+}
+
+fn callback_urls(base: String, key: &SecretString, tasks: &Arc<Tasks>) -> ReplyTo {
     let keys = CallbackKeys::new(key, &[]);
     let tasks = tasks.clone();
     Box::new(move |song, call| {
@@ -489,9 +504,11 @@ fn serve(
     listener: TcpListener,
     api: web::Data<Api>,
     callbacks: web::Data<Callbacks>,
+    assets: Assets,
     realtime: &Realtime,
 ) -> std::io::Result<actix_web::dev::Server> {
     let realtime = web::Data::new(realtime.clone());
+    let assets = web::Data::new(assets);
     let origins = config.clone();
     let mut server = HttpServer::new(move || {
         let allowed = origins.clone();
@@ -514,11 +531,13 @@ fn serve(
             .app_data(api.clone())
             .app_data(callbacks.clone())
             .app_data(realtime.clone())
+            .app_data(assets.clone())
             .wrap(cors)
             .wrap(from_fn(with_request_id))
             .wrap(TracingLogger::<Spans>::new())
             .route("/v1/ws", web::get().to(realtime::session::open))
             .configure(callback::routes)
+            .configure(asset::routes)
             .configure(api::routes)
     })
     .on_connect(realtime::on_connect)

@@ -3,6 +3,7 @@
 
 pub mod api;
 pub mod app;
+pub mod asset;
 pub mod auth;
 pub mod callback;
 pub mod chance;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 const ROWS: &[(&str, &[&str])] = &[
     ("core", &["song", "credit", "provider::failure", "chance", "id", "time"]),
     ("doors out", &["store", "provider", "cluster", "config", "auth"]),
-    ("shells", &["song::actor", "song::directory", "song::recovery"]),
+    ("shells", &["song::actor", "song::directory", "song::recovery", "asset"]),
     ("doors in", &["api", "callback", "realtime", "ops", "simulator"]),
     ("the whole", &["app"]),
     ("the command line", &["cli", "main", "lib"]),

@@ -10,14 +10,25 @@ use super::StartError;
 use crate::config::{self, Config};
 use crate::provider::gate::{BreakerRules, Gate, Limits, Rate};
 use crate::provider::http::{Http, Timeouts};
+use crate::provider::minimax::{Keep, Minimax, MinimaxSettings, OutputFormat};
+use crate::provider::mureka::{Mureka, MurekaSettings};
 use crate::provider::musicgpt::{MusicGpt, MusicGptSettings};
 use crate::provider::suno::{Dialect, Stems, Suno, SunoSettings};
 use crate::provider::{Capabilities, Member, Providers, SharedProvider};
 use crate::simulator::Simulator;
 
-/// In the order of preference.
-pub(super) fn providers(config: &Config, simulator: Option<&Simulator>) -> Result<Providers, StartError> {
-    let members = [suno(config, simulator)?, musicgpt(config, simulator)?];
+/// In the order of preference. `keep` takes the audio that comes inside an answer.
+pub(super) fn providers(
+    config: &Config,
+    simulator: Option<&Simulator>,
+    keep: Keep,
+) -> Result<Providers, StartError> {
+    let members = [
+        suno(config, simulator)?,
+        mureka(config, simulator)?,
+        minimax(config, simulator, keep)?,
+        musicgpt(config, simulator)?,
+    ];
     Ok(Providers::new(members.into_iter().flatten()))
 }
 
@@ -27,6 +38,8 @@ struct Place {
     key: SecretString,
     /// It is the simulator that runs inside this program.
     simulated: bool,
+    /// Nobody shows a key, so the limits that the real one tells of do not hold.
+    local: bool,
     limits: Limits,
     timeouts: Timeouts,
 }
@@ -56,6 +69,7 @@ impl Place {
             base_url,
             key: wanted.api_key.clone().unwrap_or_else(|| SecretString::from("simulated")),
             simulated,
+            local,
             limits: Limits {
                 rate: wanted.rate_limit.or(documented.filter(|_| !local)),
                 tasks_max: wanted.max_concurrent.map(|max| usize::try_from(max).unwrap_or(usize::MAX)),
@@ -66,6 +80,12 @@ impl Place {
             },
             timeouts: Timeouts { submit, ..Timeouts::default() },
         })
+    }
+
+    /// `documented` is how many tasks at once the real one tells of; as for `rate`, the configuration comes first.
+    fn tasks_at_most(mut self, documented: usize) -> Self {
+        self.limits.tasks_max = self.limits.tasks_max.or((!self.local).then_some(documented));
+        self
     }
 
     fn http(&self, name: &str) -> Result<Http, StartError> {
@@ -113,6 +133,41 @@ fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>
     Ok(Some(place.member(Arc::new(Suno::new(settings, place.http("suno")?)))))
 }
 
+fn mureka(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>, StartError> {
+    let wanted = &config.providers.mureka;
+    let able = crate::provider::mureka::capabilities();
+    let Some(place) = Place::of(config, able, wanted, "https://api.mureka.ai", None, simulator) else {
+        return Ok(None);
+    };
+    // What the lowest level of recharge may do (providers/mureka.md section 4); no rate is documented.
+    let place = place.tasks_at_most(5);
+    let mut settings = MurekaSettings::new(place.base_url.clone(), place.key.clone());
+    if let Some(model) = &wanted.model {
+        settings.default_model.clone_from(model);
+    }
+    Ok(Some(place.member(Arc::new(Mureka::new(settings, place.http("mureka")?)))))
+}
+
+fn minimax(config: &Config, simulator: Option<&Simulator>, keep: Keep) -> Result<Option<Member>, StartError> {
+    let wanted = &config.providers.minimax;
+    // A paid account's limits (providers/minimax.md section 4); each call holds one of the connections.
+    let documented = rate(120, Duration::from_secs(60));
+    let able = crate::provider::minimax::capabilities();
+    let Some(place) = Place::of(config, able, wanted, "https://api.minimax.io", documented, simulator) else {
+        return Ok(None);
+    };
+    let place = place.tasks_at_most(20);
+    let mut settings = MinimaxSettings::new(place.base_url.clone(), place.key.clone(), keep);
+    settings.output_format = match wanted.output_format {
+        config::OutputFormat::Url => OutputFormat::Url,
+        config::OutputFormat::Hex => OutputFormat::Hex,
+    };
+    if let Some(model) = &wanted.model {
+        settings.default_model.clone_from(model);
+    }
+    Ok(Some(place.member(Arc::new(Minimax::new(settings, place.http("minimax")?)))))
+}
+
 fn musicgpt(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>, StartError> {
     let wanted = &config.providers.musicgpt;
     let url = "https://api.musicgpt.com/api/public";
@@ -121,12 +176,10 @@ fn musicgpt(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Mem
     // generation at once they are few.
     let documented = rate(20, Duration::from_secs(60));
     let able = crate::provider::musicgpt::capabilities();
-    let Some(mut place) = Place::of(config, able, wanted, url, documented, simulator) else {
+    let Some(place) = Place::of(config, able, wanted, url, documented, simulator) else {
         return Ok(None);
     };
-    if wanted.api_key.is_some() {
-        place.limits.tasks_max = place.limits.tasks_max.or(Some(1));
-    }
+    let place = place.tasks_at_most(1);
     let mut settings = MusicGptSettings::new(place.base_url.clone(), place.key.clone());
     if let Some(model) = &wanted.model {
         settings.default_model.clone_from(model);

@@ -132,6 +132,17 @@ pub enum Stems {
     Twelve,
 }
 
+/// How a song is handed over by a provider that lets us choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OutputFormat {
+    /// As a link.
+    #[default]
+    Url,
+    /// In the answer itself; it is then kept and served here.
+    Hex,
+}
+
 settings!(
     /// One provider. Without `api_key` and `base_url` it is simulated in development and absent in
     /// production.
@@ -149,6 +160,8 @@ settings!(
         dialect: Dialect = Dialect::SunoApi,
         /// `two` (default: vocals, and the rest) or `twelve`, each instrument for itself; only `suno` looks at it.
         stems: Stems = Stems::Two,
+        /// `url` (default) or `hex`; only `minimax` looks at it.
+        output_format: OutputFormat = OutputFormat::Url,
         /// How often it may be called, such as `20/10s`; default: what the provider documents, none when simulated.
         rate_limit: Option<Rate> = None,
         /// Generations in flight at once, from 1; default: what the provider documents.

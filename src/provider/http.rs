@@ -12,7 +12,7 @@ use reqwest::{Client, ClientBuilder, RequestBuilder, StatusCode, Url};
 use super::failure::{Class, Failure};
 use crate::time::{Clock, Time};
 
-/// The largest body that is read from a provider.
+/// The largest body that is read from a provider, unless it sends files in its answers ([`send_up_to`]).
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
 
 /// A longer wait than a day is taken for a mistake of the sender.
@@ -125,6 +125,18 @@ impl Answer {
 /// # Errors
 /// No whole answer came back. Of a submission `arrived` tells whether it may have been taken all the same.
 pub async fn send(request: RequestBuilder, purpose: Purpose) -> Result<Answer, Failure> {
+    send_up_to(BODY_BYTES_MAX, request, purpose).await
+}
+
+/// The same for a provider whose answers may be longer.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_up_to(
+    body_bytes_max: usize,
+    request: RequestBuilder,
+    purpose: Purpose,
+) -> Result<Answer, Failure> {
     let mut response = request.send().await.map_err(|error| broken(error, purpose))?;
     let mut answer = Answer {
         status: response.status(),
@@ -132,16 +144,16 @@ pub async fn send(request: RequestBuilder, purpose: Purpose) -> Result<Answer, F
         body: Vec::new(),
     };
     while let Some(chunk) = response.chunk().await.map_err(|error| broken(error, purpose))? {
-        if answer.body.len() + chunk.len() > BODY_BYTES_MAX {
-            return Err(doubtful(too_long(), purpose));
+        if answer.body.len() + chunk.len() > body_bytes_max {
+            return Err(doubtful(too_long(body_bytes_max), purpose));
         }
         answer.body.extend_from_slice(&chunk);
     }
     Ok(answer)
 }
 
-fn too_long() -> Failure {
-    Failure::new(Class::ProviderError, format!("the answer is longer than {BODY_BYTES_MAX} bytes"))
+fn too_long(body_bytes_max: usize) -> Failure {
+    Failure::new(Class::ProviderError, format!("the answer is longer than {body_bytes_max} bytes"))
 }
 
 /// Only what failed before the connection stood has surely not arrived.

@@ -8,9 +8,13 @@ pub mod failure;
 pub mod gate;
 pub mod health;
 pub mod http;
+mod json;
+pub mod minimax;
+pub mod mureka;
 pub mod musicgpt;
 pub mod signature;
 pub mod suno;
+mod words;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,11 +1,12 @@
 //! The providers' side of the wire, for trying and for testing: it takes orders, works on them for a
 //! while, calls back, answers polls, and serves the files it "made".
 //!
-//! Each provider is one module (`suno`, `musicgpt`) that checks orders and words answers in its own wire format,
+//! Each provider is one module (`suno`, `mureka`, `minimax`, `musicgpt`) that checks orders and words answers in its own wire format,
 //! and is entered in [`routes`] and in [`VOICES`]. Shared by all: what a task lives through (`plan`, `tasks`), the sending of
 //! callbacks (`courier`), what outlives the program (`memory`), how the behaviour is steered (`control`, `script`), and what is made
 //! (`lyricist`, `sound`, `picture`, `film`).
 
+mod archive;
 mod behaviour;
 mod chance;
 mod control;
@@ -14,9 +15,12 @@ mod files;
 mod film;
 mod lyricist;
 mod memory;
+mod minimax;
+mod mureka;
 mod musicgpt;
 mod picture;
 mod plan;
+mod reception;
 mod script;
 mod seen;
 mod signing;
@@ -43,7 +47,7 @@ pub use seen::{Observer, Seen, Told};
 use tasks::Voice;
 use world::World;
 
-const VOICES: [&Voice; 2] = [&suno::VOICE, &musicgpt::VOICE];
+const VOICES: [&Voice; 4] = [&suno::VOICE, &mureka::VOICE, &minimax::VOICE, &musicgpt::VOICE];
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 4096;
@@ -167,5 +171,7 @@ fn routes(config: &mut web::ServiceConfig, world: &Arc<World>) {
         .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
         .service(web::scope("/suno").configure(suno::routes))
         .service(web::scope("/musicgpt").configure(musicgpt::routes))
+        .service(web::scope("/mureka").configure(mureka::routes))
+        .service(web::scope("/minimax").configure(minimax::routes))
         .configure(control::routes);
 }

@@ -154,7 +154,8 @@ fn adler32(data: &[u8]) -> u32 {
     high << 16 | low
 }
 
-fn crc32(data: &[u8]) -> u32 {
+/// The checksum of PNG and ZIP.
+pub(super) fn crc32(data: &[u8]) -> u32 {
     !data.iter().fold(u32::MAX, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| (crc >> 1) ^ (0xedb8_8320 * (crc & 1)))
     })

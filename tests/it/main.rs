@@ -12,6 +12,7 @@ mod further;
 mod harness;
 mod library;
 mod life;
+mod other_providers;
 mod outage;
 mod owner;
 mod restart;

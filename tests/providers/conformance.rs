@@ -17,7 +17,7 @@ pub(crate) const KEY: &str = "secret-key";
 pub(crate) const REPLY_TO: &str = "https://app.example.com/cb/8f1c0f0d4e6b4a6c9d3e";
 
 /// All adapters. A new one is one line here, and a module with its functions.
-const SUBJECTS: &[Subject] = &[crate::suno::SUBJECT];
+const SUBJECTS: &[Subject] = &[crate::suno::SUBJECT, crate::musicgpt::SUBJECT];
 
 /// An adapter under trial.
 pub(crate) struct Subject {

@@ -7,9 +7,13 @@
 
 mod conformance;
 mod fixtures;
+mod minimax;
+mod mureka;
 mod musicgpt;
 mod musicgpt_simulated;
 mod mutations;
+mod odd;
+mod simulated;
 mod suno;
 mod transport;
 mod wire;

@@ -1,6 +1,6 @@
 //! The far end of the wire: a small server that answers as told and remembers what it was asked.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use actix_web::http::StatusCode;
 use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
@@ -88,4 +88,46 @@ async fn answer(request: HttpRequest, body: web::Bytes, shared: web::Data<Shared
         response.insert_header((name, value));
     }
     response.body(reply.body)
+}
+
+/// A server on a thread of its own that says whatever it is told to, for tests that are no futures.
+pub(crate) struct Script {
+    pub(crate) url: String,
+    says: Arc<Mutex<Reply>>,
+}
+
+impl Script {
+    pub(crate) fn start() -> Self {
+        let says = Arc::new(Mutex::new(Reply::new(200, "")));
+        let (tell, told) = mpsc::channel();
+        let shared = says.clone();
+        std::thread::spawn(move || {
+            actix_web::rt::System::new().block_on(async {
+                let server = HttpServer::new(move || {
+                    App::new().app_data(web::Data::from(shared.clone())).default_service(web::to(say))
+                });
+                let server = server.workers(1).disable_signals().bind(("127.0.0.1", 0)).expect("a port");
+                tell.send(server.addrs()[0]).expect("somebody waits");
+                server.run().await
+            })
+        });
+        Self { url: format!("http://{}", told.recv().expect("a server")), says }
+    }
+
+    pub(crate) fn say(&self, status: u16, body: &[u8]) {
+        *self.says.lock().expect("no handler panics") = Reply::new(status, body);
+    }
+}
+
+async fn say(says: web::Data<Mutex<Reply>>) -> HttpResponse {
+    let Reply { status, body, .. } = says.lock().expect("no handler panics").clone();
+    HttpResponse::build(StatusCode::from_u16(status).expect("a status")).body(body)
+}
+
+/// Runs a future to its end on this thread, always in the same runtime: clients belong to theirs.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    thread_local! {
+        static RUNTIME: actix_web::rt::Runtime = actix_web::rt::Runtime::new().expect("a runtime");
+    }
+    RUNTIME.with(|runtime| runtime.block_on(future))
 }

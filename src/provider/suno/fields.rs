@@ -4,17 +4,16 @@
 //! Everything outside is optional here: what cannot be used is `None`, never an error.
 
 use reqwest::Url;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+use crate::provider::json::{clean, url};
+pub(super) use crate::provider::json::{id, is_id, number, text};
 use crate::provider::{Clip, LyricsText, Stem};
 
 /// Generate gives two clips; more than this is not a task's result.
 const ITEMS_MAX: usize = 16;
 /// The deepest known nesting is `data.response.sunoData`.
 const DEPTH_MAX: u8 = 5;
-const URL_BYTES_MAX: usize = 2048;
-const TEXT_CHARS_MAX: usize = 20_000;
-const ID_BYTES_MAX: usize = 200;
 /// No song is longer than a day.
 const DURATION_S_MAX: f64 = 86_400.0;
 
@@ -206,55 +205,6 @@ fn duration_ms(value: &Value) -> Option<i64> {
     let seconds = number(value, &["duration"])?;
     let usable = seconds > 0.0 && seconds <= DURATION_S_MAX;
     usable.then(|| (seconds * 1000.0).round() as i64)
-}
-
-fn field<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
-    value.as_object().and_then(|object: &Map<String, Value>| object.get(key)).filter(|field| !field.is_null())
-}
-
-/// The first of the keys that holds usable text.
-pub(super) fn text(value: &Value, keys: &[&str]) -> Option<String> {
-    keys.iter().find_map(|key| match field(value, key)? {
-        Value::String(text) => clean(text),
-        Value::Number(number) => Some(number.to_string()),
-        _ => None,
-    })
-}
-
-/// Without the NUL that Postgres cannot store; blank is nothing.
-fn clean(text: &str) -> Option<String> {
-    let text: String = text.trim().chars().filter(|&c| c != '\0').take(TEXT_CHARS_MAX).collect();
-    (!text.is_empty()).then_some(text)
-}
-
-/// An opaque id: short text without blanks.
-pub(super) fn id(value: &Value, keys: &[&str]) -> Option<String> {
-    keys.iter().find_map(|key| text(value, &[*key]).filter(|id| is_id(id)))
-}
-
-pub(super) fn is_id(text: &str) -> bool {
-    (1..=ID_BYTES_MAX).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-/// The first of the keys that holds a finite number, also as text.
-pub(super) fn number(value: &Value, keys: &[&str]) -> Option<f64> {
-    let number = |key: &&str| match field(value, key)? {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok(),
-        _ => None,
-    };
-    keys.iter().filter_map(number).find(|number| number.is_finite())
-}
-
-fn url(value: &Value, keys: &[&str]) -> Option<String> {
-    keys.iter().filter_map(|key| text(value, &[*key])).find(|url| is_url(url))
-}
-
-/// `http` too: the simulator speaks it.
-fn is_url(text: &str) -> bool {
-    text.len() <= URL_BYTES_MAX
-        && !text.chars().any(|c| c.is_whitespace() || c.is_control())
-        && Url::parse(text).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
 }
 
 /// Replaces JSON that was sent as text (`"response": "{\"sunoData\":…}"`) by what it says.

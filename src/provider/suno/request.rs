@@ -5,6 +5,8 @@
 use serde::Serialize;
 
 use crate::provider::failure::{Class, Failure};
+pub(super) use crate::provider::words::{given, tags};
+use crate::provider::words::{joined, shortened};
 use crate::provider::{Order, TextLimits, VocalGender};
 
 /// What a custom order is sung as when nothing says how it should sound.
@@ -171,36 +173,9 @@ fn no_words() -> Failure {
     Failure::new(Class::InvalidInput, "neither prompt nor title nor style tags")
 }
 
-pub(super) fn given(text: &Option<String>) -> Option<&str> {
-    text.as_deref().map(str::trim).filter(|text| !text.is_empty())
-}
-
-pub(super) fn tags(list: &[String]) -> Option<String> {
-    let tags: Vec<&str> = list.iter().map(|tag| tag.trim()).filter(|tag| !tag.is_empty()).collect();
-    (!tags.is_empty()).then(|| tags.join(", "))
-}
-
-/// `first, second` if that fits, else `first`.
-fn joined(first: String, second: &str, chars_max: usize) -> String {
-    let both = format!("{first}, {second}");
-    if both.chars().count() <= chars_max { both } else { first }
-}
-
 /// `[Verse]` in a prompt that is not sung was seen to end in "Prompt likely malformed".
 fn without_brackets(text: &str) -> String {
     text.replace(['[', ']'], "")
-}
-
-/// At most so many characters, cut at a word where there is one.
-fn shortened(text: &str, chars_max: usize) -> &str {
-    let text = text.trim();
-    let Some((end, next)) = text.char_indices().nth(chars_max) else { return text };
-    let cut = &text[..end];
-    let at_word = if next.is_whitespace() { Some(end) } else { cut.rfind(char::is_whitespace) };
-    match at_word.map(|at| cut[..at].trim_end()) {
-        Some(words) if !words.is_empty() => words,
-        _ => cut,
-    }
 }
 
 /// 0 to 1 in steps of 0.01, as the manual wants it.
@@ -212,25 +187,6 @@ fn weight(weight: f32) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn texts_are_shortened_at_a_word() {
-        assert_eq!(shortened("one two three", 13), "one two three");
-        assert_eq!(shortened("one two three", 9), "one two");
-        assert_eq!(shortened("one two three", 7), "one two");
-        assert_eq!(shortened("onetwothree", 4), "onet");
-        assert_eq!(shortened("äöü äöü", 5), "äöü");
-        assert_eq!(shortened(" ", 0), "");
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_shortened_text_is_a_beginning_that_fits(text in "\\PC{0,60}", most in 0_usize..40) {
-            let short = shortened(&text, most);
-            assert!(short.chars().count() <= most);
-            assert!(text.trim().starts_with(short));
-        }
-    }
 
     #[test]
     fn weights_have_two_decimals() {

@@ -11,20 +11,18 @@ mod wire;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use actix_web::body::{BodyStream, MessageBody};
+use actix_web::body::MessageBody;
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::error::ErrorInternalServerError;
 use actix_web::http::StatusCode;
-use actix_web::http::header::AUTHORIZATION;
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{Error, HttpRequest, HttpResponse, Route, web};
-use futures_util::stream;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::behaviour::Dialect;
 use super::files;
 use super::plan::Stage;
+use super::reception::{cut, has_key, origin};
 use super::stats::Stats;
 use super::tasks::{KEPT, Kind, Order, Task, Voice};
 use super::world::{Refusal, Submission, World};
@@ -70,14 +68,6 @@ async fn door(
         Some(answer) => Ok(request.into_response(answer).map_into_right_body()),
         None => Ok(next.call(request).await?.map_into_left_body()),
     }
-}
-
-fn has_key(request: &ServiceRequest, world: &World) -> bool {
-    let Some(key) = &world.api_key else {
-        return true;
-    };
-    let shown = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok());
-    shown.and_then(|value| value.strip_prefix("Bearer ")) == Some(key)
 }
 
 fn submissions(config: &mut web::ServiceConfig) {
@@ -175,17 +165,6 @@ async fn persona(task: &Task) -> HttpResponse {
     }
 }
 
-/// Where the client found the simulator, so that it finds the files there as well.
-fn origin(request: &HttpRequest, world: &World) -> String {
-    match request.headers().contains_key("host") {
-        true => {
-            let connection = request.connection_info();
-            format!("{}://{}", connection.scheme(), connection.host())
-        }
-        false => world.own_origin(),
-    }
-}
-
 #[derive(Deserialize)]
 struct Asked {
     #[serde(rename = "taskId")]
@@ -236,10 +215,4 @@ fn refused(reason: Refusal, dialect: Dialect) -> HttpResponse {
         ),
         Refusal::Cut => cut(),
     }
-}
-
-/// A body that breaks before its first byte takes the connection with it.
-fn cut() -> HttpResponse {
-    let broken = stream::once(async { Err::<web::Bytes, _>(ErrorInternalServerError("cut on purpose")) });
-    HttpResponse::Ok().body(BodyStream::new(Box::pin(broken)))
 }

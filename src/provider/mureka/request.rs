@@ -1,0 +1,191 @@
+//! Writes orders as Mureka's request bodies (`mureka.md` section 2).
+//!
+//! Pure. What Mureka cannot do although it does the kind (a clip that another provider made, a section too close to
+//! the ends) is refused here, before anything is sent.
+
+use serde::Serialize;
+
+use super::NAME;
+use crate::provider::failure::{Class, Failure};
+use crate::provider::words::{given, shortened, tags, together};
+use crate::provider::{Order, SourceClip, TextLimits, Unsupported, VocalGender, Work};
+
+/// The most songs that one call may bring.
+const SONGS_MAX: u8 = 3;
+/// From where a song can be extended, in milliseconds.
+const EXTEND_AT_MS: std::ops::RangeInclusive<i64> = 8_000..=420_000;
+/// The shortest section that can be replaced, and how far from the song's ends it must stay.
+const SECTION_MS_MIN: i64 = 3_000;
+const SECTION_MARGIN_MS: i64 = 12_000;
+
+/// A body and where it goes.
+#[derive(Debug, PartialEq)]
+pub(super) struct Request {
+    pub(super) path: &'static str,
+    pub(super) body: Body,
+}
+
+/// The fields of all endpoints; each takes some of them.
+#[derive(Debug, Default, PartialEq, Serialize)]
+pub(super) struct Body {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lyrics: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gender: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    n: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    song_id: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extend_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    extend_type: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edit_start: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    edit_end: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<String>,
+}
+
+/// The request for an order.
+///
+/// # Errors
+/// `InvalidInput`, with what is wrong: nothing was sent.
+pub(super) fn request(order: &Order, model: &str, limits: TextLimits) -> Result<Request, Failure> {
+    let (path, body) = match &order.work {
+        Work::Lyrics => ("/v1/lyrics/generate", lyrics(order, limits)?),
+        Work::Generate => generate(order, model, limits)?,
+        Work::Extend { of, continue_at_ms } => ("/v1/song/extend", extend(order, of, *continue_at_ms)?),
+        Work::ReplaceSection { of, start_ms, end_ms } => {
+            ("/v1/song/region-edit", replace(order, of, *start_ms, *end_ms)?)
+        }
+        Work::Stems { of } => ("/v1/song/stem", stems(of)?),
+        Work::Merge { .. } | Work::Cover { .. } | Work::Persona { .. } | Work::Video { .. } => {
+            return Err(invalid(format!("Mureka does not make {}", order.kind().as_str())));
+        }
+    };
+    Ok(Request { path, body })
+}
+
+/// What of an order on clips cannot be done, known before anything is charged.
+pub(super) fn refused(order: &Order) -> Vec<Unsupported> {
+    let field = match &order.work {
+        Work::Lyrics | Work::Generate => return Vec::new(),
+        Work::Extend { .. } if given(&order.lyrics).is_none() => "lyrics",
+        Work::Extend { .. } => "continue_at_s",
+        Work::ReplaceSection { .. } => "start_s",
+        Work::Merge { .. }
+        | Work::Cover { .. }
+        | Work::Stems { .. }
+        | Work::Persona { .. }
+        | Work::Video { .. } => "variant_number",
+    };
+    let failed = request(order, "auto", super::limits("auto")).err();
+    failed.map(|failure| Unsupported { field, why: failure.message }).into_iter().collect()
+}
+
+fn lyrics(order: &Order, limits: TextLimits) -> Result<Body, Failure> {
+    let style = tags(&order.options.style_tags);
+    let wish = given(&order.prompt).or(given(&order.title)).or(style.as_deref()).ok_or_else(no_words)?;
+    Ok(Body { prompt: Some(shortened(wish, limits.lyrics_prompt).to_owned()), ..Body::default() })
+}
+
+/// With words they are sung; without, Mureka writes them from the prompt; an instrumental has none.
+fn generate(order: &Order, model: &str, limits: TextLimits) -> Result<(&'static str, Body), Failure> {
+    let style = tags(&order.options.style_tags);
+    let wish = given(&order.prompt).or(given(&order.title));
+    let body = Body {
+        model: Some(model.to_owned()),
+        n: Some(order.variants.clamp(1, SONGS_MAX)),
+        ..Body::default()
+    };
+    if order.options.instrumental {
+        let prompt = together(style.as_deref(), wish, limits.style).ok_or_else(no_words)?;
+        return Ok(("/v1/instrumental/generate", Body { prompt: Some(prompt), ..body }));
+    }
+    let gender = order.options.vocal_gender;
+    if let Some(words) = given(&order.lyrics) {
+        let prompt = together(style.as_deref(), given(&order.prompt), limits.style);
+        let lyrics = Some(words.to_owned());
+        return Ok(("/v1/song/generate", Body { lyrics, prompt, gender: gender.map(singer), ..body }));
+    }
+    // This endpoint knows no gender, so the prompt names the singer.
+    let voice = gender.map(|gender| format!("{} vocals", singer(gender)));
+    let style = together(style.as_deref(), voice.as_deref(), limits.prompt);
+    let prompt = together(wish, style.as_deref(), limits.prompt).ok_or_else(no_words)?;
+    Ok(("/v1/song/easy-generate", Body { prompt: Some(prompt), ..body }))
+}
+
+const fn singer(gender: VocalGender) -> &'static str {
+    match gender {
+        VocalGender::Female => "female",
+        VocalGender::Male => "male",
+    }
+}
+
+/// At the place that is named, or at the song's end where that is known; else Mureka takes the end.
+fn extend(order: &Order, of: &SourceClip, continue_at_ms: Option<i64>) -> Result<Body, Failure> {
+    let (least, most) = (*EXTEND_AT_MS.start(), *EXTEND_AT_MS.end());
+    if let Some(at) = continue_at_ms.filter(|at| !EXTEND_AT_MS.contains(at)) {
+        return Err(invalid(format!("Mureka extends a song from {least} ms to {most} ms, not at {at} ms")));
+    }
+    let end = of.duration_ms.filter(|end| *end >= least).map(|end| end.min(most));
+    let words =
+        given(&order.lyrics).ok_or_else(|| invalid("Mureka extends a song only with words to sing"))?;
+    Ok(Body {
+        song_id: Some(own_song(of)?),
+        lyrics: Some(words.to_owned()),
+        extend_at: continue_at_ms.or(end),
+        extend_type: Some("tail"),
+        model: order.options.model.clone(),
+        ..Body::default()
+    })
+}
+
+fn replace(order: &Order, of: &SourceClip, start_ms: i64, end_ms: i64) -> Result<Body, Failure> {
+    if end_ms.saturating_sub(start_ms) < SECTION_MS_MIN {
+        return Err(invalid(format!("Mureka replaces sections of at least {SECTION_MS_MIN} ms")));
+    }
+    let last = of.duration_ms.map_or(i64::MAX, |duration| duration.saturating_sub(SECTION_MARGIN_MS));
+    if start_ms < SECTION_MARGIN_MS || end_ms > last {
+        return Err(invalid(format!(
+            "Mureka replaces nothing within {SECTION_MARGIN_MS} ms of a song's start or end"
+        )));
+    }
+    Ok(Body {
+        song_id: Some(own_song(of)?),
+        lyrics: given(&order.lyrics).map(String::from),
+        edit_start: Some(start_ms),
+        edit_end: Some(end_ms),
+        ..Body::default()
+    })
+}
+
+fn stems(of: &SourceClip) -> Result<Body, Failure> {
+    let url = given(&of.audio_url).ok_or_else(|| invalid("the clip has no audio to separate"))?;
+    Ok(Body { url: Some(url.to_owned()), ..Body::default() })
+}
+
+/// Mureka's id of a clip that Mureka made.
+fn own_song(of: &SourceClip) -> Result<String, Failure> {
+    if of.provider != NAME {
+        return Err(invalid(format!(
+            "the clip was made by {}; Mureka works on its own songs only",
+            of.provider
+        )));
+    }
+    given(&of.clip_id).map(String::from).ok_or_else(|| invalid("the clip's id at Mureka is not known"))
+}
+
+fn no_words() -> Failure {
+    invalid("neither prompt nor title nor style tags")
+}
+
+fn invalid(why: impl AsRef<str>) -> Failure {
+    Failure::new(Class::InvalidInput, why)
+}

@@ -1,0 +1,60 @@
+//! Songs of providers that call nobody back: found by polls, or answered in one long call.
+
+use serde_json::json;
+
+use crate::harness::person::{answer, client, lyrics_first};
+use crate::harness::{Server, Setup, audit, simulator};
+
+/// A server that knows the simulated Mureka and MiniMax, which sends its songs in hex.
+async fn started(provider: &str) -> Server {
+    let other = |name: &str| provider.replace("/suno", &format!("/{name}"));
+    let setup = Setup::new(provider).await;
+    setup
+        .set("providers.mureka.base_url", &other("mureka"))
+        .set("providers.minimax.base_url", &other("minimax"))
+        .set("providers.minimax.output_format", "hex")
+        .set("tasks.poll.initial", "100ms")
+        .start()
+        .await
+}
+
+#[tokio::test]
+async fn a_song_that_came_inside_an_answer_is_heard_from_us() {
+    let simulator = simulator().await;
+    let server = started(&simulator.provider()).await;
+    let mira = server.person("mira");
+    let wish = json!({"mode": "music", "prompt": "rain on tin", "provider": "minimax"});
+    let song = mira.until(&mira.order(wish).await, "ready").await;
+    assert_eq!(song["variants"].as_array().unwrap().len(), 2, "one call for each");
+    for variant in song["variants"].as_array().unwrap() {
+        let url = variant["audio_url"].as_str().unwrap();
+        assert!(url.starts_with(&format!("{}/assets/", server.url())), "{url}");
+        let part = client().get(url).header("range", "bytes=0-3").send().await.unwrap();
+        assert_eq!(
+            (part.status().as_u16(), part.headers()["content-type"].to_str().unwrap()),
+            (206, "audio/wav")
+        );
+        assert_eq!(part.bytes().await.unwrap(), "RIFF");
+    }
+    let guessed = format!("{}/assets/{}.mp3", server.url(), "0".repeat(32));
+    answer(client().get(guessed)).await.expect(404);
+    audit(server.look().await, Some(&mira.user)).await;
+}
+
+#[tokio::test]
+async fn lyrics_and_songs_of_a_provider_that_calls_nobody_back_are_found() {
+    let simulator = simulator().await;
+    let server = started(&simulator.provider()).await;
+    let mira = server.person("mira");
+    let mut wish = lyrics_first("lanterns over the bay");
+    wish["provider"] = json!("mureka");
+    wish["variants"] = json!(3);
+    let id = mira.order(wish).await;
+    let song = mira.until(&id, "lyrics_ready").await;
+    assert_eq!(song["lyrics_variants"].as_array().unwrap().len(), 2, "one call for each text");
+    mira.tell(&id, "lyrics", json!({"variant_index": 1})).await.expect(200);
+    let song = mira.until(&id, "ready").await;
+    assert_eq!(song["lyrics"], song["lyrics_variants"][1]["text"]);
+    assert_eq!(song["variants"].as_array().unwrap().len(), 3);
+    audit(server.look().await, Some(&mira.user)).await;
+}
