@@ -2,9 +2,6 @@
 -- head. `beside` tells them apart; `addition` is what they work on and what came of it.
 alter table tasks add column beside boolean not null default false, add column addition jsonb;
 
--- The parents of a song (SONG-10) are part of its wish, which never changes.
-alter table songs drop column parent_ids;
-
 -- Clips are written several times while they are made.
 alter table song_variants set (fillfactor = 70);
 
