@@ -2,6 +2,8 @@
 //!
 //! Not here: the ledger's rows and who may spend (`store::journal`, the SQL functions).
 
+pub mod seats;
+
 use serde::{Deserialize, Serialize, Serializer};
 
 /// An amount in whole thousandths of a credit, so that sums are exact (CRED-1).
