@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ContentType, RETRY_AFTER};
+use actix_web::http::header::{ContentType, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value, json};
 
@@ -31,6 +31,7 @@ pub struct Problem {
     detail: String,
     more: Map<String, Value>,
     retry_after: Option<Duration>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +48,14 @@ pub enum Kind {
     UnsupportedByProvider,
     RetryLimit,
     RateLimited,
+    DailyLimit,
+    TooManyAtOnce,
     Internal,
     Unavailable,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 16] = [
         Kind::InvalidInput,
         Kind::Unauthorized,
         Kind::InsufficientCredits,
@@ -65,6 +68,8 @@ impl Kind {
         Kind::UnsupportedByProvider,
         Kind::RetryLimit,
         Kind::RateLimited,
+        Kind::DailyLimit,
+        Kind::TooManyAtOnce,
         Kind::Internal,
         Kind::Unavailable,
     ];
@@ -96,6 +101,10 @@ impl Kind {
             }
             Kind::RetryLimit => ("retry-limit", "No retry at this time", StatusCode::TOO_MANY_REQUESTS),
             Kind::RateLimited => ("rate-limited", "Too many requests", StatusCode::TOO_MANY_REQUESTS),
+            Kind::DailyLimit => ("daily-limit", "No more songs today", StatusCode::TOO_MANY_REQUESTS),
+            Kind::TooManyAtOnce => {
+                ("too-many-at-once", "Too many songs under way", StatusCode::TOO_MANY_REQUESTS)
+            }
             Kind::Internal => {
                 ("internal", "Something went wrong on our side", StatusCode::INTERNAL_SERVER_ERROR)
             }
@@ -108,7 +117,7 @@ impl Kind {
 
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), more: Map::new(), retry_after: None }
+        Self { kind, detail: detail.into(), more: Map::new(), retry_after: None, headers: Vec::new() }
     }
 
     /// Every wrong field at once.
@@ -160,6 +169,17 @@ impl Problem {
         self
     }
 
+    /// Headers beside those that follow from the kind.
+    #[must_use]
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.headers.extend(headers);
+        self
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.kind.facts().2
+    }
+
     pub fn body(&self) -> Value {
         let (kind, title, status) = self.kind.facts();
         let mut body = json!({
@@ -186,7 +206,7 @@ impl fmt::Display for Problem {
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.kind.facts().2
+        self.status()
     }
 
     fn error_response(&self) -> HttpResponse {
@@ -197,6 +217,9 @@ impl ResponseError for Problem {
         }
         if self.kind == Kind::Unauthorized {
             response.insert_header(("WWW-Authenticate", "Bearer"));
+        }
+        for header in &self.headers {
+            response.insert_header(header.clone());
         }
         response.body(self.body().to_string())
     }

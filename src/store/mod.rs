@@ -2,6 +2,8 @@
 //!
 //! Not here: what a change means (`song::step`), who may ask for it (`api`).
 
+pub mod accounts;
+pub mod births;
 pub mod feed;
 pub mod journal;
 pub mod nodes;

@@ -11,6 +11,7 @@ mod doors;
 mod harness;
 mod library;
 mod life;
+mod limits;
 mod outage;
 mod owner;
 mod restart;
