@@ -4,6 +4,7 @@
 //! `shape` says what bodies may hold, `problem` what errors look like, `who` who asks, `openapi` what all of
 //! it looks like to a machine and to a reader.
 
+pub mod batch;
 pub mod creation;
 pub mod flood;
 pub mod guests;
@@ -62,6 +63,8 @@ impl Api {
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
         .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+        // Before the songs: `batch` is no song's id.
+        .configure(batch::routes)
         .configure(songs::routes)
         .configure(guests::routes)
         .configure(me::routes)

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
-use super::{Api, Keyed, Operation, guests, health, me, songs};
+use super::{Api, Keyed, Operation, batch, guests, health, me, songs};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -47,6 +47,7 @@ const REALTIME: &[Operation] = &[
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
     [
         songs::OPERATIONS,
+        batch::OPERATIONS,
         me::OPERATIONS,
         guests::OPERATIONS,
         REALTIME,

@@ -3,6 +3,8 @@
 use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 
 use crate::harness::person::{Answer, Person, answer, client, id, in_seconds, music, token};
@@ -168,6 +170,83 @@ async fn a_preview_charges_nothing_wants_one_variant_and_there_are_three_a_day()
     let wanted = "select count(*) from songs where user_id = $1 and wish ->> 'variants' = '1'";
     assert_eq!(server.look().await.query_one(wanted, &[&mira.user]).await.unwrap().get::<_, i64>(0), 3);
     audit(server.look().await, Some(&mira.user)).await;
+}
+
+#[tokio::test]
+async fn a_batch_is_so_many_songs_each_with_its_own_result() {
+    let server = shared().await;
+    let mira = server.person("mira");
+    let long = "x".repeat(3001);
+    let mut songs: Vec<Value> = (0..12).map(|n| music(&format!("song {n}"))).collect();
+    songs.insert(1, json!({"mode": "music"}));
+    songs.insert(2, music(&long));
+    // The same twice is meant twice.
+    songs[4] = songs[3].clone();
+    let batch = mira.post("/v1/songs/batch", json!({"songs": songs})).await;
+    assert!(batch.header("x-ratelimit-remaining").parse::<i64>().is_ok());
+    let results = batch.expect(207)["results"].clone();
+    let statuses: Vec<i64> =
+        results.as_array().unwrap().iter().filter_map(|one| one["status"].as_i64()).collect();
+    assert_eq!(statuses, [202, 400, 400, 202, 202, 202, 202, 202, 202, 202, 202, 202, 402, 402]);
+    assert_eq!(results[1]["problem"]["errors"][0]["pointer"], "/prompt");
+    assert_eq!(results[12]["problem"]["available"], 0.0);
+    for at in [0, 3, 4] {
+        assert_eq!(results[at]["song"]["prompt"], songs[at]["prompt"]);
+        mira.until(&id(&results[at]["song"]), "ready").await;
+    }
+    assert_ne!(results[3]["song"]["id"], results[4]["song"]["id"]);
+    audit(server.look().await, Some(&mira.user)).await;
+}
+
+#[tokio::test]
+async fn a_batch_that_comes_again_is_the_same_songs() {
+    let mira = shared().await.person("mira");
+    let songs = json!({"songs": [music("one"), music("two"), music("one")]});
+    let send = async |key: Option<&str>| {
+        let request = mira.request(Method::POST, "/v1/songs/batch").json(&songs);
+        let request = match key {
+            Some(key) => request.header("Idempotency-Key", key),
+            None => request,
+        };
+        answer(request).await.expect(207)["results"].clone()
+    };
+    let ids = |results: &Value| -> Vec<String> {
+        results.as_array().unwrap().iter().map(|one| id(&one["song"])).collect()
+    };
+    let (first, second) = (send(Some("batch")).await, send(Some("batch")).await);
+    assert_eq!(ids(&first), ids(&second));
+    assert!(second.as_array().unwrap().iter().all(|one| one["status"] == 200));
+    assert_eq!(mira.credits().await, 7.0);
+    // Without a key the same is the same while it is under way.
+    let strict = strict().await.person("otto");
+    let otto = on_plan(&strict, "pro");
+    let twice =
+        join_all([otto.post("/v1/songs/batch", songs.clone()), otto.post("/v1/songs/batch", songs.clone())])
+            .await;
+    assert_eq!(ids(&twice[0].body["results"]), ids(&twice[1].body["results"]));
+    assert_eq!(otto.credits().await, 7.0);
+}
+
+#[tokio::test]
+async fn a_batch_has_1_to_20_songs_and_a_limit_of_its_own() {
+    let mira = shared().await.person("mira");
+    let many: Vec<Value> = (0..21).map(|n| music(&format!("{n}"))).collect();
+    for songs in [json!([]), json!(many), json!("x"), json!(null)] {
+        assert_eq!(mira.post("/v1/songs/batch", json!({"songs": songs})).await.pointers(), ["/songs"]);
+    }
+    let request = mira.request(Method::POST, "/v1/songs/batch").body(vec![b' '; 300 * 1024]);
+    assert_eq!(answer(request).await.problem(400), "invalid-input", "more than one song may have");
+    // Refused before the body is sent: whoever sends it all might not hear it.
+    let mut socket = TcpStream::connect(mira.url.trim_start_matches("http://")).await.unwrap();
+    let head = format!(
+        "POST /v1/songs/batch HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\nContent-Length: 2097153\r\n\r\n",
+        mira.token
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut refused = vec![0; 4096];
+    let read = within("an answer", socket.read(&mut refused)).await.unwrap();
+    let refused = String::from_utf8_lossy(&refused[..read]).into_owned();
+    assert!(refused.starts_with("HTTP/1.1 413"), "{refused}");
 }
 
 #[tokio::test]
