@@ -4,6 +4,7 @@
 //! `shape` says what bodies may hold, `problem` what errors look like, `who` who asks, `openapi` what all of
 //! it looks like to a machine and to a reader.
 
+pub mod admin;
 pub mod batch;
 pub mod creation;
 pub mod flood;
@@ -67,6 +68,7 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .configure(batch::routes)
         .configure(songs::routes)
         .configure(guests::routes)
+        .configure(admin::routes)
         .configure(me::routes)
         .configure(health::routes)
         .configure(openapi::routes)

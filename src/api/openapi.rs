@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
-use super::{Api, Keyed, Operation, batch, guests, health, me, songs};
+use super::{Api, Keyed, Operation, admin, batch, guests, health, me, songs};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -51,6 +51,7 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
         me::OPERATIONS,
         guests::OPERATIONS,
         REALTIME,
+        admin::OPERATIONS,
         health::OPERATIONS,
     ]
     .into_iter()

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod births;
 pub mod feed;
 pub mod journal;
+pub mod ledger;
 pub mod nodes;
 pub mod row;
 pub mod songs;
