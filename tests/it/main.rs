@@ -15,4 +15,5 @@ mod life;
 mod limits;
 mod outage;
 mod owner;
+mod race;
 mod restart;
