@@ -17,3 +17,4 @@ mod outage;
 mod owner;
 mod race;
 mod restart;
+mod rows;
