@@ -156,3 +156,22 @@ async fn every_table_is_locked_and_its_owner_is_not_hindered() {
     let forced = "select count(*) from pg_class where relforcerowsecurity";
     assert_eq!(client.query_one(forced, &[]).await.unwrap().get::<_, i64>(0), 0);
 }
+
+/// Most programs do not own their server.
+#[tokio::test]
+async fn the_schema_goes_in_without_a_superuser() {
+    let server = shared().await;
+    let name = format!("plain_{}", songflight::id::fresh().simple());
+    let look = server.look().await;
+    look.batch_execute(&format!("create role {name} login")).await.unwrap();
+    look.batch_execute(&format!("create database {name} owner {name}")).await.unwrap();
+    let mut plain = server.setup.database.clone();
+    plain.user(&name).dbname(&name);
+    // With tasks of its own, as the program has.
+    let migrated = tokio::task::spawn_blocking(move || {
+        actix_web::rt::System::new().block_on(async { songflight::store::migrate(&plain).await })
+    });
+    assert!(migrated.await.unwrap().is_ok_and(|applied| applied >= 5));
+    look.batch_execute(&format!("drop database {name}; ")).await.unwrap();
+    look.batch_execute(&format!("drop role {name}")).await.unwrap();
+}
