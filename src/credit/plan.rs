@@ -2,13 +2,10 @@
 //!
 //! Not here: counting, which only the database can do rightly under every race (`migrations/V4`, `create_song`).
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::time::Time;
 
-const MINUTE: Duration = Duration::from_secs(60);
 const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 
 /// From the strictest to the most generous.
@@ -132,11 +129,6 @@ impl Allowance {
     }
 }
 
-/// One creation comes back each so often.
-pub fn share(per_minute: u32) -> Duration {
-    MINUTE / per_minute.max(1)
-}
-
 /// Days turn at 00:00 UTC (CRED-4).
 pub fn next_midnight(now: Time) -> Time {
     Time::from_millis((now.millis().div_euclid(DAY_MS) + 1) * DAY_MS)
@@ -144,6 +136,8 @@ pub fn next_midnight(now: Time) -> Time {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const NOON: Time = Time::from_millis(1_766_318_400_000);
