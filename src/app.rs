@@ -22,15 +22,19 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use secrecy::{ExposeSecret, SecretString};
 use tracing_actix_web::{RequestId, RootSpanBuilder, TracingLogger};
 
+use crate::api::creation::Creation;
+use crate::api::guests::Guests;
 use crate::api::{self, Api};
 use crate::asset::{self, Assets};
 use crate::auth::{self, Auth, CallbackKeys, Role};
 use crate::callback::{self, Callbacks, Tasks};
 use crate::cluster::{self, Node};
-use crate::config::{Config, Env, Loaded};
+use crate::config::{self, Config, Env, Loaded};
 use crate::credit::Credits;
+use crate::credit::plan::{Limits, Plans};
 use crate::id::UserId;
 use crate::ops::private_postgres::PrivatePostgres;
+use crate::provider::Providers;
 use crate::provider::failure::RetryRules;
 use crate::provider::minimax::Keep;
 use crate::realtime::{self, Realtime};
@@ -41,7 +45,7 @@ use crate::song::parts::TaskKind;
 use crate::song::phase::{ManualRetries, PollRules, Rules};
 use crate::song::recovery;
 use crate::store::journal::{self, Journal};
-use crate::store::{self, StoreError, feed, nodes};
+use crate::store::{self, StoreError, accounts, feed, nodes};
 use crate::time::{Clock, Time};
 
 /// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
@@ -152,6 +156,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let own_url = own_url(config, address);
     let assets = Assets::new(config.local_dir().join(ASSETS_DIR), &own_url);
     let providers = providers::providers(config, simulator.as_ref(), keep(&assets))?;
+    note_prices(&providers, &pool).await.map_err(cannot("the database"))?;
     let key = auth::own_key(&config.auth, config.local_dir()).map_err(cannot("the signing key"))?;
     let http = reqwest::Client::builder()
         .timeout(Duration::from_secs(10))
@@ -199,7 +204,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         world: world.clone(),
         directories: directories.clone(),
         prices: prices(config),
-        signup_grant: config.credits.signup_grant,
+        creation: Creation::new(plans(config), config.credits.signup_grant, config.credits.guest_grant),
+        guests: Guests::new(config.guests.per_address, config.guests.token_ttl, config.http.trust_forwarded),
         metrics: Some(metrics),
         hint: trial.as_ref().map(|trial| trial.first_song(address)),
     });
@@ -302,6 +308,15 @@ fn listen(loaded: &Loaded) -> Result<TcpListener, StartError> {
         }
         Err(error) => Err(taken(error)),
     }
+}
+
+/// What the providers take counts from when it changes (CRED-6).
+async fn note_prices(providers: &Providers, pool: &Pool) -> Result<(), StoreError> {
+    let costs = providers.names().filter_map(|name| {
+        let able = providers.get(name)?.capabilities();
+        Some((able.name, able.cost_usd_milli))
+    });
+    accounts::note_prices(&pool.get().await?, &costs.collect::<Vec<_>>()).await
 }
 
 async fn enter(config: &Config, pool: &Pool, alone: bool, clock: Clock) -> Result<Node, StoreError> {
@@ -467,6 +482,22 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
+fn plans(config: &Config) -> Plans {
+    let limits = |plan: &config::PlanLimits| Limits {
+        per_minute: plan.per_minute,
+        per_day: Some(plan.per_day).filter(|limit| *limit > 0),
+        concurrent: plan.concurrent,
+    };
+    let plans = &config.plans;
+    Plans {
+        guest: limits(&plans.guest),
+        free: limits(&plans.free),
+        pro: limits(&plans.pro),
+        premium: limits(&plans.premium),
+        previews_per_day: plans.previews_per_day,
+    }
+}
+
 fn prices(config: &Config) -> BTreeMap<&'static str, Credits> {
     TaskKind::ALL.into_iter().map(|kind| (kind.as_str(), config.credits.prices.of(kind))).collect()
 }
@@ -522,6 +553,10 @@ fn serve(
                 "ETag",
                 "Location",
                 "Retry-After",
+                "Next-Cursor",
+                "X-RateLimit-Limit",
+                "X-RateLimit-Remaining",
+                "X-RateLimit-Reset",
                 "Songs-Cursor",
                 "Idempotent-Replayed",
                 "X-Request-Id",

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 /// From below to above. A module belongs to the longest name that fits it.
 const ROWS: &[(&str, &[&str])] = &[
     ("core", &["song", "credit", "provider::failure", "chance", "id", "time"]),
-    ("doors out", &["store", "provider", "cluster", "config", "auth"]),
-    ("shells", &["song::actor", "song::directory", "song::recovery", "asset"]),
+    ("doors out", &["store", "provider", "cluster", "config", "auth", "credit::seats"]),
+    ("shells", &["song::actor", "song::directory", "song::places", "song::recovery", "asset"]),
     ("doors in", &["api", "callback", "realtime", "ops", "simulator"]),
     ("the whole", &["app"]),
     ("the command line", &["cli", "main", "lib"]),

@@ -9,6 +9,7 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
+use super::creation::Asked;
 use super::problem::{Kind, Problem};
 use super::shape::{Body, Field, FieldKind, Shape, error_at, field};
 use super::songs::{begin, etag, idempotency_key, own};
@@ -226,8 +227,10 @@ async fn child(
     let asked = preferred(api, body, &wish);
     wishes::settle(api, asked.as_deref(), &mut wish)?;
     let metadata = body.object("metadata").cloned().unwrap_or_else(|| json!({}));
-    let song = wishes::pending(&who.0.user, wish, metadata, api.clock().now());
-    begin(api, who, key, song, wishes::hash_of(&whole)).await
+    let now = api.clock().now();
+    api.creation.dam(&who.0, now)?;
+    let song = wishes::pending(&who.0.user, wish, metadata, now);
+    begin(api, who, Asked { song, content_hash: wishes::hash_of(&whole), key, refuse_when_busy: false }).await
 }
 
 /// The wish of a child: its parent's, but for what was asked otherwise.

@@ -4,7 +4,12 @@
 //! `shape` says what bodies may hold, `problem` what errors look like, `who` who asks, `openapi` what all of
 //! it looks like to a machine and to a reader.
 
+pub mod admin;
+pub mod batch;
+pub mod creation;
+pub mod flood;
 pub mod further;
+pub mod guests;
 pub mod health;
 pub mod history;
 pub mod me;
@@ -27,6 +32,7 @@ use crate::id::SongId;
 use crate::song::actor::World;
 use crate::song::directory::Directories;
 use crate::song::parts::TaskKind;
+use creation::Creation;
 use problem::{Kind, Problem};
 use shape::{Body, Shape};
 
@@ -36,7 +42,8 @@ pub struct Api {
     pub world: Arc<World>,
     pub directories: Directories,
     pub prices: BTreeMap<&'static str, Credits>,
-    pub signup_grant: Credits,
+    pub creation: Creation,
+    pub guests: guests::Guests,
     pub metrics: Option<PrometheusHandle>,
     /// What `/` says of how to try it; `None` in production.
     pub hint: Option<String>,
@@ -59,9 +66,13 @@ impl Api {
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
         .app_data(web::PayloadConfig::new(BODY_BYTES_MAX))
+        // Before the songs: `batch` and `merge` are no song's ids.
+        .configure(batch::routes)
         .configure(further::routes)
         .configure(songs::routes)
         .configure(history::routes)
+        .configure(guests::routes)
+        .configure(admin::routes)
         .configure(me::routes)
         .configure(health::routes)
         .configure(openapi::routes)
@@ -85,6 +96,10 @@ fn body(shape: Shape, bytes: &[u8]) -> Result<Body, Problem> {
     shape::read(shape, bytes).map_err(Problem::invalid)
 }
 
+/// The largest body of a resource that takes larger ones than others.
+#[derive(Clone, Copy)]
+struct BodyMax(usize);
+
 /// A body as bytes, or 413 as a problem.
 struct Raw(web::Bytes);
 
@@ -94,10 +109,11 @@ impl actix_web::FromRequest for Raw {
 
     fn from_request(request: &HttpRequest, payload: &mut actix_web::dev::Payload) -> Self::Future {
         let bytes = web::Bytes::from_request(request, payload);
+        let most = request.app_data::<BodyMax>().map_or(BODY_BYTES_MAX, |most| most.0);
         Box::pin(async move {
             bytes.await.map(Raw).map_err(|error| {
                 if error.as_response_error().status_code() == actix_web::http::StatusCode::PAYLOAD_TOO_LARGE {
-                    Problem::new(Kind::TooLarge, format!("At most {BODY_BYTES_MAX} bytes."))
+                    Problem::new(Kind::TooLarge, format!("At most {most} bytes."))
                 } else {
                     Problem::invalid_at("", "the body could not be read")
                 }
@@ -123,7 +139,16 @@ pub struct Operation {
     pub answers: &'static [(u16, &'static str)],
     /// The schema of the good answer's body, by its name in the document.
     pub returns: Option<&'static str>,
+    /// Whether the header `Idempotency-Key` counts.
+    pub keyed: Keyed,
     pub public: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keyed {
+    No,
+    Optional,
+    Required,
 }
 
 impl Operation {
@@ -136,6 +161,7 @@ impl Operation {
         query: &[],
         answers: &[],
         returns: None,
+        keyed: Keyed::No,
         public: false,
     };
 }

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
-use super::{Api, Operation, further, health, history, me, songs};
+use super::{Api, Keyed, Operation, admin, batch, further, guests, health, history, me, songs};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -47,10 +47,13 @@ const REALTIME: &[Operation] = &[
 pub fn operations() -> impl Iterator<Item = &'static Operation> {
     [
         songs::OPERATIONS,
+        batch::OPERATIONS,
         further::OPERATIONS,
         history::OPERATIONS,
         me::OPERATIONS,
+        guests::OPERATIONS,
         REALTIME,
+        admin::OPERATIONS,
         health::OPERATIONS,
     ]
     .into_iter()
@@ -92,9 +95,9 @@ fn describe(operation: &Operation) -> Value {
         parameters
             .push(json!({"name": field.name, "in": "query", "description": field.doc, "schema": schema}));
     }
-    if operation.path == "/v1/songs" && operation.method == "post" {
+    if operation.keyed != Keyed::No {
         parameters.push(json!({
-            "name": "Idempotency-Key", "in": "header",
+            "name": "Idempotency-Key", "in": "header", "required": operation.keyed == Keyed::Required,
             "schema": {"type": "string", "minLength": 1, "maxLength": 255},
         }));
     }
@@ -181,6 +184,16 @@ fn schemas() -> Value {
         "SongError": {"type": ["object", "null"], "properties": {
             "class": {"type": "string", "enum": crate::provider::failure::Class::ALL.map(|c| c.as_str())},
             "code": text(), "message": {"type": "string"}, "retryable": {"type": "boolean"}}},
+        "Batch": {"type": "object", "properties": {"results": {"type": "array", "items": {"type": "object",
+            "properties": {"status": {"type": "integer"}, "song": {"$ref": "#/components/schemas/Song"},
+                           "problem": {"$ref": "#/components/schemas/Problem"}}}}}},
+        "Entries": {"type": "array", "items": {"$ref": "#/components/schemas/Entry"}},
+        "Entry": {"type": "object", "properties": {
+            "at": {"type": "string"}, "amount": {"type": "number"}, "balance": {"type": "number"},
+            "reason": {"type": "string", "enum": ["grant", "reserve", "capture", "release"]},
+            "task": text(), "song_id": text()}},
+        "Guest": {"type": "object", "properties": {
+            "token": {"type": "string"}, "user": {"type": "string"}, "expires_at": {"type": "string"}}},
         "Library": {"type": "object", "properties": {
             "songs": {"type": "array", "items": {"$ref": "#/components/schemas/Song"}},
             "next_cursor": text(), "counts": {"type": "object"}, "badge": {"type": "integer"}}},
@@ -189,6 +202,7 @@ fn schemas() -> Value {
             "credits_used_today": {"type": "number"}, "in_flight": {"type": "integer"},
             "limits": {"type": "object", "properties": {
                 "per_minute": number(), "per_day": number(), "concurrent": number()}},
+            "previews_left": {"type": "integer"},
             "daily_reset_at": {"type": "string"}}},
         "Problem": {"type": "object", "description": "RFC 9457", "properties": {
             "type": {"type": "string", "enum": kinds}, "title": {"type": "string"},
@@ -287,6 +301,7 @@ fn kind(kind: FieldKind) -> String {
         FieldKind::Integer { min, max } => format!("whole number, {min} to {max}"),
         FieldKind::Flag => "true | false".to_owned(),
         FieldKind::Url => "https url".to_owned(),
+        FieldKind::Bodies { max, .. } => format!("a list of 1 to {max} bodies"),
         FieldKind::Object { bytes_max } => format!("object, at most {} KiB", bytes_max / 1024),
     }
 }

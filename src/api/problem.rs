@@ -6,7 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use actix_web::http::StatusCode;
-use actix_web::http::header::{ContentType, RETRY_AFTER};
+use actix_web::http::header::{ContentType, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value, json};
 
@@ -31,6 +31,7 @@ pub struct Problem {
     detail: String,
     more: Map<String, Value>,
     retry_after: Option<Duration>,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,12 +49,14 @@ pub enum Kind {
     RetryLimit,
     RateLimited,
     ProviderFailed,
+    DailyLimit,
+    TooManyAtOnce,
     Internal,
     Unavailable,
 }
 
 impl Kind {
-    pub const ALL: [Kind; 15] = [
+    pub const ALL: [Kind; 17] = [
         Kind::InvalidInput,
         Kind::Unauthorized,
         Kind::InsufficientCredits,
@@ -67,6 +70,8 @@ impl Kind {
         Kind::RetryLimit,
         Kind::RateLimited,
         Kind::ProviderFailed,
+        Kind::DailyLimit,
+        Kind::TooManyAtOnce,
         Kind::Internal,
         Kind::Unavailable,
     ];
@@ -101,6 +106,10 @@ impl Kind {
             Kind::ProviderFailed => {
                 ("provider-failed", "The provider could not do it", StatusCode::BAD_GATEWAY)
             }
+            Kind::DailyLimit => ("daily-limit", "No more songs today", StatusCode::TOO_MANY_REQUESTS),
+            Kind::TooManyAtOnce => {
+                ("too-many-at-once", "Too many songs under way", StatusCode::TOO_MANY_REQUESTS)
+            }
             Kind::Internal => {
                 ("internal", "Something went wrong on our side", StatusCode::INTERNAL_SERVER_ERROR)
             }
@@ -113,7 +122,7 @@ impl Kind {
 
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), more: Map::new(), retry_after: None }
+        Self { kind, detail: detail.into(), more: Map::new(), retry_after: None, headers: Vec::new() }
     }
 
     /// Every wrong field at once.
@@ -169,6 +178,17 @@ impl Problem {
         self.kind
     }
 
+    /// Headers beside those that follow from the kind.
+    #[must_use]
+    pub fn with_headers(mut self, headers: HeaderMap) -> Self {
+        self.headers.extend(headers);
+        self
+    }
+
+    pub fn status(&self) -> StatusCode {
+        self.kind.facts().2
+    }
+
     pub fn body(&self) -> Value {
         let (kind, title, status) = self.kind.facts();
         let mut body = json!({
@@ -195,7 +215,7 @@ impl fmt::Display for Problem {
 
 impl ResponseError for Problem {
     fn status_code(&self) -> StatusCode {
-        self.kind.facts().2
+        self.status()
     }
 
     fn error_response(&self) -> HttpResponse {
@@ -206,6 +226,9 @@ impl ResponseError for Problem {
         }
         if self.kind == Kind::Unauthorized {
             response.insert_header(("WWW-Authenticate", "Bearer"));
+        }
+        for header in &self.headers {
+            response.insert_header(header.clone());
         }
         response.body(self.body().to_string())
     }

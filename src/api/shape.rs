@@ -45,6 +45,11 @@ pub enum FieldKind {
     Object {
         bytes_max: usize,
     },
+    /// A list of 1 to so many bodies, each to be read by this shape on its own.
+    Bodies {
+        max: usize,
+        each: Shape,
+    },
 }
 
 pub const fn field(name: &'static str, kind: FieldKind, doc: &'static str) -> Field {
@@ -92,6 +97,16 @@ impl Body {
     #[allow(clippy::cast_possible_truncation)]
     pub fn millis(&self, name: &str) -> Option<i64> {
         self.0.get(name).and_then(Value::as_f64).map(|seconds| (seconds * 1000.0).round() as i64)
+    }
+
+    /// The bodies of a [`FieldKind::Bodies`], none of them read yet.
+    pub fn bodies(&self, name: &str) -> &[Value] {
+        self.0.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    }
+
+    /// A number as it was written: amounts of money are never floats (CRED-1).
+    pub fn written(&self, name: &str) -> Option<String> {
+        self.0.get(name).map(Value::to_string)
     }
 
     pub fn object(&self, name: &str) -> Option<&Value> {
@@ -193,6 +208,10 @@ fn check(kind: FieldKind, value: Value) -> Result<Option<Value>, Wrong> {
             Ok(Some(value))
         }
         FieldKind::Object { .. } => Err(wrong("must be an object")),
+        FieldKind::Bodies { max, .. } => match value.as_array() {
+            Some(list) if (1..=max).contains(&list.len()) => Ok(Some(value)),
+            _ => Err(wrong(format!("must be a list of 1 to {max}"))),
+        },
     }
 }
 
@@ -293,6 +312,9 @@ fn field_schema(field: &Field) -> Value {
         FieldKind::Flag => json!({"type": ["boolean", "null"]}),
         FieldKind::Url => json!({"type": ["string", "null"], "format": "uri", "maxLength": 2048}),
         FieldKind::Object { .. } => json!({"type": ["object", "null"]}),
+        FieldKind::Bodies { max, each } => {
+            json!({"type": "array", "minItems": 1, "maxItems": max, "items": schema(each)})
+        }
     };
     schema["description"] = json!(field.doc);
     schema

@@ -6,19 +6,17 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
-use super::problem::{Kind, Problem};
+use super::creation::Asked;
+use super::problem::Problem;
 use super::shape::{FieldKind, Shape, field};
 use super::who::Who;
 use super::wishes::{self, CHOOSE, CREATE, RETRY, SELECT};
-use super::{Api, Operation, Raw, body, resource, song_id};
+use super::{Api, Keyed, Operation, Raw, body, creation, resource, song_id};
 use crate::id::{self, SongId, TaskId};
-use crate::song::directory::Born;
 use crate::song::event::{Choice, Event};
 use crate::song::phase::{Song, Status};
 use crate::song::view::view;
 use crate::store;
-use crate::store::journal::{Committed, Entry};
-use crate::store::row::NewSong;
 use crate::store::songs::{self, Library, Listing, Mark, Sort};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
@@ -40,58 +38,25 @@ async fn create(
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(request.headers())?;
+    let now = api.clock().now();
+    api.creation.dam(&who.0, now)?;
     let body = body(CREATE, &raw.0)?;
-    let (song, content_hash) = wishes::song(&api, &who.0.user, &body, api.clock().now())?;
-    begin(&api, &who, key, song, content_hash).await
+    let (song, content_hash) = wishes::song(&api, &who.0.user, &body, now)?;
+    let refuse_when_busy = body.text("on_busy") == Some("refuse");
+    begin(&api, &who, Asked { song, content_hash, key, refuse_when_busy }).await
 }
 
 /// Makes a new song durable, and answers with it or with what it is a replay of.
-pub(super) async fn begin(
-    api: &web::Data<Api>,
-    who: &Who,
-    key: Option<String>,
-    song: Song,
-    content_hash: [u8; 32],
-) -> Result<HttpResponse, Problem> {
-    let mut set = view(&song, &api.world.rules);
-    set.remove("seq");
-    let answer = view(&song, &api.world.rules);
-    let new = NewSong { song, idempotency_key: key, content_hash, grant: api.signup_grant, set };
-    match bring_to_life(api, new).await? {
-        Committed::Created { .. } => {
-            let mut response = HttpResponse::Accepted();
-            Ok(with_song(&mut response, &answer))
-        }
-        Committed::Replay { song } => {
-            let song = own(api, who, song).await?;
-            let mut response = HttpResponse::Ok();
-            response.insert_header(("Idempotent-Replayed", "true"));
-            Ok(with_song(&mut response, &view(&song, &api.world.rules)))
-        }
-        Committed::KeyMismatch => Err(Problem::new(
-            Kind::IdempotencyMismatch,
-            "This Idempotency-Key came with other content before.",
-        )),
-        Committed::KeyGone => Err(Problem::not_found()),
-        Committed::Short { required, available } => Err(Problem::short(required, available)),
-        Committed::Moved | Committed::Stale | Committed::Kept => Err(Problem::unavailable()),
+pub(super) async fn begin(api: &web::Data<Api>, who: &Who, asked: Asked) -> Result<HttpResponse, Problem> {
+    let made = creation::create(api, who, asked).await?;
+    let mut response = if made.replayed { HttpResponse::Ok() } else { HttpResponse::Accepted() };
+    if made.replayed {
+        response.insert_header(("Idempotent-Replayed", "true"));
     }
-}
-
-/// Makes a song durable and starts it, as a task of its own: this request ends early when its client hangs
-/// up, and a song that is paid for must be made all the same (SONG-1).
-async fn bring_to_life(api: &web::Data<Api>, new: NewSong) -> Result<Committed, Problem> {
-    let api = api.clone();
-    let living = actix_web::rt::spawn(async move {
-        let song = new.song.clone();
-        let committed = api.world.journal.commit(Entry::Create(Box::new(new))).await?;
-        if matches!(committed, Committed::Created { .. }) {
-            metrics::counter!("songflight_songs_created_total").increment(1);
-            api.directories.of(song.id).do_send(Born { song: Box::new(song) });
-        }
-        Ok(committed)
-    });
-    living.await.unwrap_or_else(|_| Err(Problem::unavailable()))
+    for header in creation::headers(&made.allowance) {
+        response.insert_header(header);
+    }
+    Ok(with_song(&mut response, &made.song))
 }
 
 fn with_song(response: &mut actix_web::HttpResponseBuilder, song: &Map<String, Value>) -> HttpResponse {
@@ -371,7 +336,9 @@ pub const OPERATIONS: &[Operation] = &[
         summary: "Create a song",
         doc: "Durable and paid before it is answered; making it goes on whether or not anybody waits. \
               With the header `Idempotency-Key` (1-255 visible characters, kept for ever) asking again \
-              answers with the same song and charges nothing.",
+              answers with the same song and charges nothing. Without it, the same again within 5 s while \
+              the song is under way is the same song, too. `X-RateLimit-Limit`, `-Remaining` and `-Reset` (unix \
+              seconds) tell what your plan leaves; 429 tells when to come again.",
         body: Some(CREATE),
         answers: &[
             (202, "The song; `Location` says where it is."),
@@ -379,8 +346,10 @@ pub const OPERATIONS: &[Operation] = &[
             (400, "Every wrong field, with a pointer to each."),
             (402, "`required` and `available` credits."),
             (422, "The key came with other content; or no provider can do this."),
+            (429, "The plan's limit of the minute, the day, or of songs at once (`on_busy: refuse`)."),
         ],
         returns: Some("Song"),
+        keyed: Keyed::Optional,
         ..Operation::BASE
     },
     Operation {

@@ -56,7 +56,7 @@ pub const CREATE: Shape = &[
         FieldKind::Integer { min: 1, max: VARIANTS_MAX as i64 },
         "How many variants; default: what the provider makes at once.",
     ),
-    field("preview", FieldKind::Flag, "Charges nothing; not offered yet, so only `false`."),
+    field("preview", FieldKind::Flag, "To try: charges nothing, makes one variant, a few a day."),
     field(
         "on_busy",
         FieldKind::Word(&["wait", "refuse"]),
@@ -89,6 +89,9 @@ pub fn song(api: &Api, user: &UserId, body: &Body, now: Time) -> Result<(Song, [
     }
     let mode = if body.text("mode") == Some("music") { Mode::Music } else { Mode::LyricsFirst };
     let mut wish = wish(body, mode);
+    if wish.preview {
+        wish.variants = 1;
+    }
     settle(api, body.text("provider"), &mut wish)?;
     let metadata = body.object("metadata").cloned().unwrap_or_else(|| json!({}));
     Ok((pending(user, wish, metadata, now), hash(body)))
@@ -138,9 +141,8 @@ fn contradictions(body: &Body) -> Vec<FieldError> {
     if !lyrics_first && instrumental && body.text("lyrics").is_some() {
         errors.push(error_at("lyrics", "an instrumental has none"));
     }
-    if body.flag("preview") == Some(true) {
-        // A preview charges nothing: without a limit of its own anybody could order songs for ever.
-        errors.push(error_at("preview", "previews are not offered here"));
+    if body.flag("preview") == Some(true) && body.integer("variants").is_some_and(|asked| asked > 1) {
+        errors.push(error_at("variants", "a preview has one"));
     }
     if body.text("prompt").is_none() && (lyrics_first || body.text("lyrics").is_none()) {
         let detail = if lyrics_first { "is required" } else { "is required, unless there are lyrics" };

@@ -7,7 +7,7 @@ use super::terminal::{self, Style};
 use crate::app::Database;
 use crate::auth;
 use crate::config::{Config, Env, Loaded};
-use crate::store;
+use crate::store::{self, ledger};
 use crate::time::Clock;
 
 /// One finding: what was looked at, how it is, what to do if it is not well.
@@ -148,30 +148,21 @@ async fn look_at(client: &tokio_postgres::Client, private: bool) -> Vec<Finding>
 
 /// What must hold at every moment (CRED-2, `durability.md` section 6).
 async fn books(client: &tokio_postgres::Client) -> Vec<Finding> {
-    const BOOKS: &str = "
-        select (select count(*) from profiles p where p.credits <>
-                    (select coalesce(sum(amount), 0) from credit_entries c where c.user_id = p.user_id)) as unbalanced,
-               (select count(*) from tasks t where t.ended_at is not null and t.price > 0 and not exists
-                    (select from credit_entries c where c.task_id = t.id and c.reason in ('capture', 'release')))
-                    as unsettled,
-               (select count(*) from failed_jobs where resolved_at is null) as dead_letters,
-               (select count(*) from tasks where ended_at is null) as in_flight";
-    let row = match client.query_one(BOOKS, &[]).await {
-        Ok(row) => row,
-        Err(error) => {
-            let advice = "songflight migrate";
-            return vec![wrong("schema", store::StoreError::from(error).to_string(), advice)];
-        }
+    let books = match ledger::books(client).await {
+        Ok(books) => books,
+        Err(error) => return vec![wrong("schema", error.to_string(), "songflight migrate")],
     };
-    let (unbalanced, unsettled): (i64, i64) = (row.get("unbalanced"), row.get("unsettled"));
-    let (dead_letters, in_flight): (i64, i64) = (row.get("dead_letters"), row.get("in_flight"));
-    let ledger = if unbalanced == 0 && unsettled == 0 {
+    let ledger = if books.are_right() {
         well("ledger", "every balance is the sum of its entries, every ended task is settled")
     } else {
-        let detail = format!("{unbalanced} balances and {unsettled} ended tasks do not add up");
-        wrong("ledger", detail, "this is a bug: please report it, with the rows")
+        let detail = format!(
+            "{} balances, {} ended tasks and {} reservations do not add up",
+            books.unbalanced, books.unsettled, books.adrift
+        );
+        wrong("ledger", detail, "this is a bug: please report it, with what `songflight credits check` says")
     };
-    let letters = match dead_letters {
+    let in_flight = books.in_flight;
+    let letters = match books.dead_letters {
         0 => well("songs", format!("{in_flight} in flight, no dead letters")),
         n => attention(
             "songs",

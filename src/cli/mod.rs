@@ -1,6 +1,7 @@
 //! The command line: what can be asked for, and what each command does in a few lines. Whatever takes
 //! more stands in a module of its own.
 
+mod accounts;
 mod doctor;
 mod serve;
 pub mod terminal;
@@ -16,6 +17,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::auth::{self, Auth, Role};
 use crate::config::{Config, ConfigError, Loaded, describe, duration};
+use crate::credit::Credits;
+use crate::credit::plan::Plan;
 use crate::id::UserId;
 use crate::time::Clock;
 use terminal::Style;
@@ -45,6 +48,12 @@ pub enum Command {
     Config,
     /// Check database, providers, storage and clock, and say what to do
     Doctor,
+    /// Look at a user's credits, give or take some, check the books
+    #[command(subcommand)]
+    Credits(CreditsCommand),
+    /// Set a user's plan
+    #[command(subcommand)]
+    Plan(PlanCommand),
     /// Follow a song, or all songs of a user, in the terminal
     Watch(WatchArgs),
 }
@@ -74,6 +83,49 @@ pub struct TokenArgs {
     /// How long it is valid
     #[arg(long, default_value = "1h", value_parser = ttl)]
     pub ttl: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CreditsCommand {
+    /// Print a user's balance and newest entries
+    Show {
+        /// Whose
+        #[arg(long, value_parser = user)]
+        user: UserId,
+        /// How many entries
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(i64).range(1..=1000))]
+        limit: i64,
+    },
+    /// Give credits, or take them with a negative amount; never below zero
+    Grant {
+        /// To whom
+        #[arg(long, value_parser = user)]
+        user: UserId,
+        /// Credits with at most three decimals
+        #[arg(long, value_parser = amount, allow_hyphen_values = true)]
+        amount: Credits,
+        /// Why; stands in the ledger
+        #[arg(long)]
+        note: Option<String>,
+        /// Makes a repetition harmless: the same key gives once [default: a new one]
+        #[arg(long)]
+        key: Option<String>,
+    },
+    /// Check that every balance is the sum of its entries and every task settled
+    Check,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum PlanCommand {
+    /// Set what counts where a token names no plan
+    Set {
+        /// Whose
+        #[arg(long, value_parser = user)]
+        user: UserId,
+        /// free, pro or premium
+        #[arg(long, value_parser = plan)]
+        plan: Plan,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -161,6 +213,8 @@ fn perform(cli: Cli) -> Result<(), Failure> {
         Command::Migrate => serve::migrate(&loaded.config),
         Command::Simulator(args) => serve::simulator(&loaded.config, args),
         Command::Doctor => doctor::doctor(&loaded),
+        Command::Credits(command) => accounts::credits(&loaded.config, command),
+        Command::Plan(command) => accounts::plan(&loaded.config, command),
         Command::Watch(args) => watch::command(&loaded.config, args),
     }
 }
@@ -192,6 +246,15 @@ fn user(text: &str) -> Result<UserId, String> {
     UserId::parse(text).ok_or_else(|| "1 to 128 characters, no control characters".into())
 }
 
+fn amount(text: &str) -> Result<Credits, String> {
+    let allowed = |allowed| format!("{allowed}, or less than 0");
+    Credits::signed(text).map_err(allowed)
+}
+
+fn plan(text: &str) -> Result<Plan, String> {
+    Plan::parse(text).filter(|plan| *plan != Plan::Guest).ok_or_else(|| "free, pro or premium".into())
+}
+
 fn ttl(text: &str) -> Result<Duration, String> {
     duration::parse(text).filter(|ttl| !ttl.is_zero()).ok_or_else(|| duration::ALLOWED.into())
 }
@@ -212,6 +275,21 @@ mod tests {
         let cli = Cli::try_parse_from(["songflight", "--config", "x.toml"]).expect("arguments");
         assert!(cli.command.is_none());
         assert_eq!(cli.config, Some("x.toml".into()));
+    }
+
+    #[test]
+    fn credits_may_be_taken_and_are_exact() {
+        let parse = |amount: &str| {
+            let arguments = ["songflight", "credits", "grant", "--user", "a", "--amount", amount];
+            Cli::try_parse_from(arguments)
+        };
+        for good in ["5", "-5", "0.001", "-1.5"] {
+            assert!(parse(good).is_ok(), "{good}");
+        }
+        for wrong in ["", "-", "--5", "0.0001", "1e3"] {
+            assert!(parse(wrong).is_err(), "{wrong}");
+        }
+        assert!(Cli::try_parse_from(["songflight", "plan", "set", "--user", "a", "--plan", "gold"]).is_err());
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub(super) fn check(config: &Config, values: &Values, problems: &mut Vec<Problem
     check.stores(config);
     check.providers(config);
     check.tasks(config);
+    check.plans(config);
     check.realtime(config);
     if config.env == Env::Production {
         check.production(config);
@@ -114,6 +115,17 @@ impl Check<'_> {
         self.require(single, "retry.rate_limited.delays", "must be exactly one delay, such as [\"10s\"]");
         self.range("retry.manual.max", retry.manual.max as usize, 0..=100);
         self.range("retry.manual.per_hour", retry.manual.per_hour as usize, 0..=100);
+    }
+
+    fn plans(&mut self, config: &Config) {
+        for (name, plan) in config.plans.all() {
+            let key = |field: &str| format!("plans.{name}.{field}");
+            self.range(&key("per_minute"), plan.per_minute as usize, 1..=60_000);
+            self.range(&key("per_day"), plan.per_day as usize, 0..=1_000_000);
+            self.range(&key("concurrent"), plan.concurrent as usize, 1..=10_000);
+        }
+        self.range("plans.previews_per_day", config.plans.previews_per_day as usize, 0..=1000);
+        self.time("guests.token_ttl", config.guests.token_ttl, MINUTE..=365 * DAY);
     }
 
     fn realtime(&mut self, config: &Config) {

@@ -161,6 +161,13 @@ impl Providers {
     }
 }
 
+impl Plans {
+    /// Each with the name it has everywhere.
+    pub fn all(&self) -> [(&'static str, &PlanLimits); 4] {
+        [("guest", &self.guest), ("free", &self.free), ("pro", &self.pro), ("premium", &self.premium)]
+    }
+}
+
 impl Http {
     /// Whether pages of this origin may call us (SEC-1).
     pub fn allows(&self, origin: &str) -> bool {

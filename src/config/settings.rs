@@ -1,6 +1,6 @@
 //! Every setting, with its unit, default and bounds. Bounds are checked in `check.rs`.
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,6 +53,8 @@ settings!(
         tasks: Tasks = Tasks::default(),
         retry: Retry = Retry::default(),
         credits: CreditRules = CreditRules::default(),
+        plans: Plans = Plans::default(),
+        guests: Guests = Guests::default(),
         journal: Journal = Journal::default(),
         realtime: Realtime = Realtime::default(),
         assets: Assets = Assets::default(),
@@ -71,6 +73,8 @@ settings!(
         /// Origins whose pages may call us (SEC-1); a port `*` is any port. Default: this machine's
         /// pages in development, none in production. The origin of `public_url` is always allowed.
         allowed_origins: Vec<String> = vec!["http://localhost:*".into(), "http://127.0.0.1:*".into()],
+        /// Whether the last address in `X-Forwarded-For` is the client's: only behind a proxy that sets it.
+        trust_forwarded: bool = false,
         /// Threads that serve requests, 1-1024; default: one per core.
         workers: Option<NonZeroUsize> = None,
     }
@@ -261,6 +265,9 @@ settings!(CreditRules {
     /// What a new user starts with; default 10.
     #[serde(with = "credits")]
     signup_grant: Credits = Credits::from_thousandths(10_000),
+    /// What a guest starts with; default 1.1, one song with its lyrics.
+    #[serde(with = "credits")]
+    guest_grant: Credits = Credits::from_thousandths(1_100),
     prices: Prices = Prices::default(),
 });
 
@@ -285,6 +292,44 @@ settings!(
         merge: Credits = Credits::from_thousandths(500),
         #[serde(with = "credits")]
         video: Credits = Credits::from_thousandths(0),
+    }
+);
+
+settings!(
+    /// How much may be created in a minute, in a day and at once (CRED-3).
+    Plans {
+        guest: PlanLimits = PlanLimits::of(2, 3, 1),
+        free: PlanLimits = PlanLimits::of(3, 10, 1),
+        pro: PlanLimits = PlanLimits::of(10, 100, 3),
+        premium: PlanLimits = PlanLimits::of(30, 0, 10),
+        /// Previews of anybody in a day, 0-1000; default 3.
+        previews_per_day: u32 = 3,
+    }
+);
+
+settings!(PlanLimits {
+    /// At once after a pause, and then spread over the minute, 1-60000.
+    per_minute: u32 = 3,
+    /// From 00:00 UTC on, up to 1000000; 0 is no limit.
+    per_day: u32 = 10,
+    /// Songs under way, 1-10000.
+    concurrent: u32 = 1,
+});
+
+impl PlanLimits {
+    const fn of(per_minute: u32, per_day: u32, concurrent: u32) -> Self {
+        Self { per_minute, per_day, concurrent }
+    }
+}
+
+settings!(
+    /// People without an account (CRED-7).
+    Guests {
+        /// New guests from one address, such as `10/1h`.
+        per_address: Rate = Rate { requests: NonZeroU32::MIN.saturating_add(9), window: seconds(3600) },
+        /// How long a guest's token is valid, 1m-365d; default 30d.
+        #[serde(with = "duration")]
+        token_ttl: Duration = seconds(30 * 86_400),
     }
 );
 

@@ -1,6 +1,9 @@
-//! Money: exact amounts and what things cost (CRED-1). Pure.
+//! Money: exact amounts and what things cost (CRED-1), and `plan`: how much of it at a time. Pure.
 //!
 //! Not here: the ledger's rows and who may spend (`store::journal`, the SQL functions).
+
+pub mod plan;
+pub mod seats;
 
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -21,6 +24,17 @@ impl Credits {
 
     pub const fn thousandths(self) -> i64 {
         self.0
+    }
+
+    /// Reads an amount that may be less than nothing: what an operator takes.
+    ///
+    /// # Errors
+    /// What is allowed, but for the sign.
+    pub fn signed(text: &str) -> Result<Self, &'static str> {
+        match text.trim().strip_prefix('-') {
+            Some(amount) => amount.parse::<Credits>().map(|amount| -amount),
+            None => text.parse(),
+        }
     }
 
     /// As the API writes amounts: a JSON number with at most three decimals.

@@ -18,28 +18,15 @@ use tokio_postgres::types::Json;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use super::births::{self, Birth};
 use super::row::{InboxRow, NewSong, StepRow};
 use super::{SongChanged, StoreError, timestamp};
 use crate::credit::Credits;
-use crate::id::SongId;
+use crate::credit::plan::Standing;
 use crate::song::event::EventKind;
 use crate::time::{Clock, Time};
 
 const MOVE: &str = include_str!("journal.sql");
-
-const CREATE: &str = "
-with fence as materialized (select 1 from nodes where id = $1 and epoch = $2 for key share)
-select b.ord, r.*, (extract(epoch from now()) * 1000)::bigint as at
-  from (select * from unnest(
-            $4::text[], $5::uuid[], $6::text[], $7::bytea[], $8::text[], $9::jsonb[], $10::jsonb[], $11::text[],
-            $12::text[], $13::timestamptz[], $14::uuid[], $15::text[], $16::text[], $17::bigint[], $18::jsonb[],
-            $19::jsonb[], $20::jsonb[]) with ordinality as b (
-            user_id, song, key, hash, mode, wish, metadata, title, lyrics, now, task, kind, provider, price, run,
-            progress, set, ord)
-         order by user_id, ord) b
- cross join fence
- cross join lateral create_song($1, $2, $3, b.user_id, b.song, b.key, b.hash, b.mode, b.wish, b.metadata, b.title,
-        b.lyrics, b.now, b.task, b.kind, b.provider, b.price, b.run, b.progress, b.set) r";
 
 const RESERVE: &str = "
 with fence as materialized (select 1 from nodes where id = $1 and epoch = $2 for key share)
@@ -79,17 +66,11 @@ pub enum Entry {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Committed {
     Moved,
-    Created {
-        song: SongId,
+    /// What became of a creation, and where its user stands with it.
+    Birth {
+        birth: Birth,
+        standing: Standing,
     },
-    /// The key was used before, for this song (CRED-5).
-    Replay {
-        song: SongId,
-    },
-    /// The key was used before, for something else.
-    KeyMismatch,
-    /// The key's song was deleted.
-    KeyGone,
     /// Nothing was written: the user cannot pay for it.
     Short {
         required: Credits,
@@ -414,7 +395,7 @@ impl Session {
         // A plan made while the tables were small would be kept for ever (durability.md section 2).
         client.batch_execute("set plan_cache_mode = force_custom_plan; set jit = off").await?;
         let (create, reserve, step, inbox) = tokio::try_join!(
-            client.prepare(CREATE),
+            client.prepare(births::CREATE),
             client.prepare(RESERVE),
             client.prepare(MOVE),
             client.prepare(INBOX)
@@ -459,7 +440,7 @@ impl Session {
         let (began, created, reserved, moved, kept, committed) = tokio::join!(
             biased;
             begin,
-            self.create(&creates, node),
+            births::create(&self.client, &self.create, &creates, node),
             self.reserve(&reserving, node),
             self.step(&steps, node),
             self.keep(&inbox),
@@ -482,63 +463,7 @@ impl Session {
         if fenced {
             return Err(StoreError::Refused(FENCED.to_owned()));
         }
-        Ok(verdicts(batch, &steps, &created, &reserved, &moved))
-    }
-
-    async fn create(&self, new: &[(usize, &NewSong)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
-        if new.is_empty() {
-            return Ok(Vec::new());
-        }
-        let col = |f: &dyn Fn(&NewSong) -> Option<String>| new.iter().map(|(_, n)| f(n)).collect::<Vec<_>>();
-        let users = col(&|n| Some(n.song.user.as_str().to_owned()));
-        let songs: Vec<Uuid> = new.iter().map(|(_, n)| n.song.id.0).collect();
-        let keys = col(&|n| n.idempotency_key.clone());
-        let hashes: Vec<&[u8]> = new.iter().map(|(_, n)| &n.content_hash[..]).collect();
-        let modes: Vec<&str> = new.iter().map(|(_, n)| n.song.wish.mode.as_str()).collect();
-        let wishes: Vec<_> = new.iter().map(|(_, n)| Json(&*n.song.wish)).collect();
-        let metadata: Vec<_> = new.iter().map(|(_, n)| Json(&*n.song.metadata)).collect();
-        let titles = col(&|n| n.song.title.clone());
-        let lyrics = col(&|n| n.song.lyrics.clone());
-        let times: Vec<_> = new.iter().map(|(_, n)| timestamp(n.song.created_at.millis())).collect();
-        let tasks: Vec<Uuid> = new.iter().map(|(_, n)| n.song.head.task.0).collect();
-        let kinds: Vec<&str> = new.iter().map(|(_, n)| n.song.head.kind.as_str()).collect();
-        let providers: Vec<&str> = new.iter().map(|(_, n)| n.song.head.provider.as_str()).collect();
-        let prices: Vec<i64> = new.iter().map(|(_, n)| n.song.head.price.thousandths()).collect();
-        let runs: Vec<_> = new.iter().map(|(_, n)| n.song.phase.run().map(Json)).collect();
-        let progress: Vec<_> = new
-            .iter()
-            .map(|(_, n)| Json(n.song.progress(n.song.head.kind).cloned().unwrap_or_default()))
-            .collect();
-        let sets: Vec<_> = new.iter().map(|(_, n)| Json(&n.set)).collect();
-        let grant = new[0].1.grant.thousandths();
-        Ok(self
-            .client
-            .query(
-                &self.create,
-                &[
-                    &node.id,
-                    &node.epoch,
-                    &grant,
-                    &users,
-                    &songs,
-                    &keys,
-                    &hashes,
-                    &modes,
-                    &wishes,
-                    &metadata,
-                    &titles,
-                    &lyrics,
-                    &times,
-                    &tasks,
-                    &kinds,
-                    &providers,
-                    &prices,
-                    &runs,
-                    &progress,
-                    &sets,
-                ],
-            )
-            .await?)
+        Ok(verdicts(batch, &creates, &steps, &created, &reserved, &moved))
     }
 
     async fn reserve(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
@@ -697,6 +622,7 @@ fn told(row: &Row) -> Option<(i64, Time)> {
 /// Puts the answers of the statements to the entries they are about.
 fn verdicts(
     batch: &[Waiting],
+    creates: &[(usize, &NewSong)],
     steps: &[(usize, &StepRow)],
     created: &[Row],
     reserved: &[Row],
@@ -709,15 +635,9 @@ fn verdicts(
             Entry::Create(_) | Entry::Step(..) => Verdict { committed: Committed::Stale, told: None },
         })
         .collect();
-    let creates: Vec<usize> = batch
-        .iter()
-        .enumerate()
-        .filter(|(_, waiting)| matches!(waiting.entry, Entry::Create(_)))
-        .map(|(at, _)| at)
-        .collect();
     for row in created {
-        let Some(at) = creates.get(place(row, 1)).copied() else { continue };
-        verdicts[at] = creation(row, &batch[at].entry);
+        let Some((at, new)) = creates.get(place(row, 1)) else { continue };
+        verdicts[*at] = creation(row, new);
     }
     for row in moved {
         let Some((at, _)) = steps.get(place(row, 1)) else { continue };
@@ -737,21 +657,10 @@ fn verdicts(
     verdicts
 }
 
-fn creation(row: &Row, entry: &Entry) -> Verdict {
-    let song = || SongId(row.get("song_id"));
-    let required = match entry {
-        Entry::Create(new) => new.song.head.price,
-        Entry::Step(..) | Entry::Callback(_) => Credits::ZERO,
-    };
-    let committed = match row.get::<_, &str>("outcome") {
-        "created" => Committed::Created { song: song() },
-        "replay" => Committed::Replay { song: song() },
-        "mismatch" => Committed::KeyMismatch,
-        "gone" => Committed::KeyGone,
-        _ => Committed::Short { required, available: Credits::from_thousandths(row.get("available")) },
-    };
-    let told = matches!(committed, Committed::Created { .. }).then(|| told(row)).flatten();
-    Verdict { committed, told }
+fn creation(row: &Row, new: &NewSong) -> Verdict {
+    let (birth, standing) = births::read(row, new);
+    let told = matches!(birth, Birth::Created { .. }).then(|| told(row)).flatten();
+    Verdict { committed: Committed::Birth { birth, standing }, told }
 }
 
 fn place(row: &Row, from: i64) -> usize {

@@ -2,8 +2,11 @@
 //!
 //! Not here: what a change means (`song::step`), who may ask for it (`api`).
 
+pub mod accounts;
+pub mod births;
 pub mod feed;
 pub mod journal;
+pub mod ledger;
 pub mod nodes;
 pub mod row;
 pub mod songs;

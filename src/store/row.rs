@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
+use super::births::Terms;
 use crate::credit::Credits;
 use crate::id::{SongId, TaskId, UserId};
 use crate::song::event::EventKind;
@@ -181,8 +182,7 @@ pub struct NewSong {
     pub song: Song,
     pub idempotency_key: Option<String>,
     pub content_hash: [u8; 32],
-    /// What a user seen for the first time is given.
-    pub grant: Credits,
+    pub terms: Terms,
     /// The whole song as its watchers are told of it.
     pub set: Map<String, Value>,
 }

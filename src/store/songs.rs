@@ -401,38 +401,5 @@ fn like(part: &str) -> String {
     pattern
 }
 
-/// A user's money and what of it is at work; `None` for a user who never created anything.
-#[derive(Clone, Debug)]
-pub struct Person {
-    pub plan: String,
-    pub credits: Credits,
-    /// Reserved less given back since 00:00 UTC.
-    pub used_today: Credits,
-    pub in_flight: i64,
-}
-
-/// # Errors
-/// [`StoreError::Unavailable`] while Postgres is away.
-pub async fn person(client: &impl GenericClient, user: &UserId) -> Result<Option<Person>, StoreError> {
-    let statement = client
-        .prepare_cached(
-            "select p.plan, p.credits,
-                    (select coalesce(-sum(amount), 0)::bigint from credit_entries c where c.user_id = p.user_id
-                        and c.reason <> 'grant'
-                        and c.at >= date_trunc('day', now() at time zone 'utc') at time zone 'utc') as used_today,
-                    (select count(*) from songs s where s.user_id = p.user_id and s.deleted_at is null
-                        and s.status in ('pending', 'generating_lyrics', 'generating_music')) as in_flight
-               from profiles p where p.user_id = $1",
-        )
-        .await?;
-    let row = client.query_opt(&statement, &[&user.as_str()]).await?;
-    Ok(row.map(|row| Person {
-        plan: row.get(0),
-        credits: Credits::from_thousandths(row.get(1)),
-        used_today: Credits::from_thousandths(row.get(2)),
-        in_flight: row.get(3),
-    }))
-}
-
 /// How long a statement may take before the connection is given up.
 pub const PATIENCE: Duration = Duration::from_secs(15);

@@ -112,7 +112,7 @@ async fn pages_neither_lose_nor_repeat_songs_while_others_come_and_change() {
             let page = mira.get(&format!("/v1/songs?sort={sort}&limit=5{cursor}")).await.expect(200);
             seen.extend(ids(&page));
             // A new song while somebody leafs through.
-            mira.order(lyrics_first("sim:slow=9s meanwhile")).await;
+            mira.order(lyrics_first(&format!("sim:slow=9s meanwhile {sort} {}", seen.len()))).await;
             match page["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => break,

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers as well")]
 #![allow(unreachable_pub, reason = "nothing here is reached from outside")]
 
+mod accounts;
 mod adoption;
 mod callbacks;
 mod commands;
@@ -12,7 +13,10 @@ mod further;
 mod harness;
 mod library;
 mod life;
+mod limits;
 mod other_providers;
 mod outage;
 mod owner;
+mod race;
 mod restart;
+mod rows;

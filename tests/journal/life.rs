@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 use songflight::credit::Credits;
+use songflight::credit::plan::{Limits, Plans};
 use songflight::id::{CallKey, SongId, TaskId, UserId, fresh};
 use songflight::provider::failure::RetryRules;
 use songflight::song::event::Event;
@@ -12,6 +13,7 @@ use songflight::song::parts::{Clip, News, Stage, TaskKind};
 use songflight::song::phase::{Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song};
 use songflight::song::step::step;
 use songflight::song::view::{changes, view};
+use songflight::store::births::Terms;
 use songflight::store::row::{NewSong, StepRow};
 use songflight::time::Clock;
 
@@ -75,10 +77,17 @@ impl Life {
         NewSong {
             song: self.song.clone(),
             idempotency_key: self.key.clone(),
-            content_hash: [7; 32],
-            grant: Credits::from_thousandths(100_000_000),
+            content_hash: self.content(),
+            terms: terms(),
             set,
         }
+    }
+
+    /// Every song is another one.
+    fn content(&self) -> [u8; 32] {
+        let mut content = [7; 32];
+        content[..16].copy_from_slice(self.song.id.0.as_bytes());
+        content
     }
 
     /// Lives through its next step: submitted, taken, a first clip, all clips.
@@ -115,6 +124,14 @@ impl Life {
         self.version += 1;
         row
     }
+}
+
+/// Limits that are in nobody's way.
+fn terms() -> Terms {
+    let limits = Limits { per_minute: 60_000, per_day: None, concurrent: 1_000 };
+    let plans = Plans { guest: limits, free: limits, pro: limits, premium: limits, previews_per_day: 3 };
+    let grant = Credits::from_thousandths(100_000_000);
+    Terms { plans: Arc::new(plans), plan: None, grant, refuse_when_busy: false }
 }
 
 fn rules() -> Rules {

@@ -7,6 +7,7 @@
 #[path = "../it/harness/audit.rs"]
 mod audit;
 mod life;
+mod limits;
 mod wire;
 mod world;
 

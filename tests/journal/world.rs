@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use songflight::id::fresh;
 use songflight::ops::private_postgres::for_tests;
+use songflight::store::births::Birth;
 use songflight::store::journal::{CommitError, Committed, Entry, Journal, Lane, Settings};
 use songflight::store::row::StepRow;
 use songflight::store::{connect, migrate, nodes, pool};
@@ -74,7 +75,8 @@ impl World {
     pub async fn create_all(&self, songs: &[Life]) {
         let births = songs.iter().map(|song| async {
             let committed = self.journal.commit(Entry::Create(Box::new(song.birth()))).await;
-            assert_eq!(committed, Ok(Committed::Created { song: song.song.id }));
+            let Ok(Committed::Birth { birth, .. }) = committed else { panic!("{committed:?}") };
+            assert_eq!(birth, Birth::Created { song: song.song.id });
         });
         join_all(births).await;
     }

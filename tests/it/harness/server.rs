@@ -45,6 +45,10 @@ impl Setup {
         setup
             .variable("DATABASE_URL", &url(&database))
             .set("auth.jwt_secret", SECRET)
+            // Tests that are not about limits create as fast as they like.
+            .set("plans.free.per_minute", "60000")
+            .set("plans.free.per_day", "0")
+            .set("plans.free.concurrent", "1000")
             .set("http.bind", &format!("127.0.0.1:{}", free_port()))
             .set("providers.suno.base_url", provider)
             .set("providers.suno.cdn_url", &format!("{provider}/cdn"))

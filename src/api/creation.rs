@@ -1,0 +1,170 @@
+//! Creating a song, for whatever route asks for it: the flood's dam, the terms of who asks, the journal, and what the
+//! client is told of it, headers of CRED-3 included.
+//!
+//! Not here: what a body says (`wishes`), what the limits decide (`migrations/V4`, `create_song`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
+use actix_web::web;
+use serde_json::{Map, Value};
+
+use super::flood::Flood;
+use super::problem::{Kind, Problem};
+use super::who::Who;
+use super::{Api, songs};
+use crate::auth::Identity;
+use crate::credit::Credits;
+use crate::credit::plan::{Allowance, Plan, Plans, Standing, next_midnight};
+use crate::song::directory::Born;
+use crate::song::phase::Song;
+use crate::song::view::view;
+use crate::store::births::{Birth, Terms};
+use crate::store::journal::{Committed, Entry};
+use crate::store::row::NewSong;
+use crate::time::Time;
+
+/// How long somebody with too many songs under way is told to wait: about as long as a song takes.
+const BUSY_PAUSE: Duration = Duration::from_secs(30);
+
+/// What a user is given, and how fast users may ask.
+pub struct Creation {
+    plans: Arc<Plans>,
+    signup_grant: Credits,
+    guest_grant: Credits,
+    /// One for each plan.
+    floods: [Flood; 4],
+}
+
+/// A song that is there: new (202) or as it was asked for before (200).
+pub(super) struct Made {
+    pub(super) replayed: bool,
+    pub(super) song: Map<String, Value>,
+    pub(super) allowance: Allowance,
+}
+
+/// A song to be created.
+pub(super) struct Asked {
+    pub(super) song: Song,
+    pub(super) content_hash: [u8; 32],
+    pub(super) key: Option<String>,
+    pub(super) refuse_when_busy: bool,
+}
+
+impl Creation {
+    pub fn new(plans: Plans, signup_grant: Credits, guest_grant: Credits) -> Self {
+        let floods = Plan::ALL.map(|plan| Flood::before(plans.of(plan).per_minute));
+        Self { plans: Arc::new(plans), signup_grant, guest_grant, floods }
+    }
+
+    pub fn plans(&self) -> &Plans {
+        &self.plans
+    }
+
+    /// What this user starts with.
+    pub fn start_of(&self, user: &str) -> Credits {
+        if user.starts_with(super::guests::PREFIX) { self.guest_grant } else { self.signup_grant }
+    }
+
+    pub fn terms(&self, who: &Identity, refuse_when_busy: bool) -> Terms {
+        let grant = self.start_of(who.user.as_str());
+        Terms { plans: self.plans.clone(), plan: plan(who), grant, refuse_when_busy }
+    }
+
+    /// Stops floods before they reach the database. Whose token names no plan may have the most generous one.
+    pub(super) fn dam(&self, who: &Identity, now: Time) -> Result<(), Problem> {
+        let per_minute = |plan: Plan| self.plans.of(plan).per_minute;
+        let most_generous =
+            || Plan::ALL.into_iter().max_by_key(|plan| per_minute(*plan)).unwrap_or(Plan::Free);
+        let plan = plan(who).unwrap_or_else(most_generous);
+        self.floods[plan as usize].pass(who.user.as_str()).map_err(|wait| {
+            metrics::counter!("songflight_floods_stopped_total").increment(1);
+            let allowance = Allowance { limit: per_minute(plan), remaining: 0, reset: now + wait };
+            limited(Kind::RateLimited, "Far too many requests.", wait).with_headers(headers(&allowance))
+        })
+    }
+}
+
+/// The plan that the token names, if it names one there is.
+fn plan(who: &Identity) -> Option<Plan> {
+    who.plan.as_deref().and_then(Plan::parse)
+}
+
+/// Makes a song durable and paid, and starts it; or says why not.
+pub(super) async fn create(api: &web::Data<Api>, who: &Who, asked: Asked) -> Result<Made, Problem> {
+    let Asked { song, content_hash, key, refuse_when_busy } = asked;
+    let (now, preview) = (song.created_at, song.wish.preview);
+    let mut set = view(&song, &api.world.rules);
+    set.remove("seq");
+    let answer = view(&song, &api.world.rules);
+    let terms = api.creation.terms(&who.0, refuse_when_busy);
+    let new = NewSong { song, idempotency_key: key, content_hash, terms, set };
+    let (birth, standing) = bring_to_life(api, new).await?;
+    let allowance = api.creation.plans.allowance(&standing, preview, now);
+    match birth {
+        Birth::Created { .. } => Ok(Made { replayed: false, song: answer, allowance }),
+        Birth::Replay { song } => {
+            let song = view(&songs::own(api, who, song).await?, &api.world.rules);
+            Ok(Made { replayed: true, song, allowance })
+        }
+        refused => Err(refusal(refused, &standing, now).with_headers(headers(&allowance))),
+    }
+}
+
+/// Makes a song durable and starts it, as a task of its own: this request ends early when its client hangs
+/// up, and a song that is paid for must be made all the same (SONG-1).
+async fn bring_to_life(api: &web::Data<Api>, new: NewSong) -> Result<(Birth, Standing), Problem> {
+    let api = api.clone();
+    let living = actix_web::rt::spawn(async move {
+        let song = new.song.clone();
+        let committed = api.world.journal.commit(Entry::Create(Box::new(new))).await?;
+        let Committed::Birth { birth, standing } = committed else { return Err(Problem::unavailable()) };
+        if matches!(birth, Birth::Created { .. }) {
+            metrics::counter!("songflight_songs_created_total").increment(1);
+            api.directories.of(song.id).do_send(Born { song: Box::new(song) });
+        }
+        Ok((birth, standing))
+    });
+    living.await.unwrap_or_else(|_| Err(Problem::unavailable()))
+}
+
+fn refusal(birth: Birth, standing: &Standing, now: Time) -> Problem {
+    match birth {
+        Birth::KeyMismatch => {
+            Problem::new(Kind::IdempotencyMismatch, "This Idempotency-Key came with other content before.")
+        }
+        Birth::Short { required, available } => Problem::short(required, available),
+        Birth::TooFast => {
+            let detail = "Your plan allows no further song in this minute.";
+            limited(Kind::RateLimited, detail, standing.next_at.since(now))
+        }
+        Birth::DayUsedUp => {
+            let detail = "Your plan allows no further song today; days turn at 00:00 UTC.";
+            limited(Kind::DailyLimit, detail, next_midnight(now).since(now))
+        }
+        Birth::PreviewsUsedUp => {
+            let detail = "There are no further previews today; days turn at 00:00 UTC.";
+            limited(Kind::DailyLimit, detail, next_midnight(now).since(now))
+        }
+        Birth::TooManyAtOnce => {
+            let detail = "As many songs as your plan allows are under way; or let it wait: on_busy \"wait\".";
+            limited(Kind::TooManyAtOnce, detail, BUSY_PAUSE)
+        }
+        Birth::KeyGone | Birth::Created { .. } | Birth::Replay { .. } => Problem::not_found(),
+    }
+}
+
+fn limited(kind: Kind, detail: &str, wait: Duration) -> Problem {
+    Problem::new(kind, detail).after(wait)
+}
+
+/// What is left, on every answer (CRED-3).
+pub(super) fn headers(allowance: &Allowance) -> HeaderMap {
+    let told = [
+        ("x-ratelimit-limit", i64::from(allowance.limit)),
+        ("x-ratelimit-remaining", i64::from(allowance.remaining)),
+        ("x-ratelimit-reset", allowance.reset_seconds()),
+    ];
+    told.into_iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from(value))).collect()
+}

@@ -1,0 +1,92 @@
+//! A dam before the database: requests that come far faster than any plan allows are answered here, without asking
+//! Postgres. What a plan really allows is counted there, once for all nodes (`create_song`).
+//!
+//! Memory is bounded by its making: a key is a place in a table of fixed size, and two who share a place share what
+//! is a generous limit. The hash is seeded, so that nobody can look for a neighbour.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use actix_web::HttpRequest;
+use governor::clock::{Clock, DefaultClock};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+
+use crate::provider::gate::Rate;
+
+/// Places of each table; together a few megabytes at most.
+const PLACES: u64 = 1 << 17;
+
+pub struct Flood {
+    limiter: DefaultKeyedRateLimiter<u32>,
+    seed: RandomState,
+    clock: DefaultClock,
+}
+
+impl Flood {
+    /// As many at once as in a window, then evenly.
+    pub fn new(rate: Rate) -> Self {
+        let period = (rate.window / rate.requests.get()).max(Duration::from_nanos(1));
+        let quota = Quota::with_period(period).expect("a period above zero").allow_burst(rate.requests);
+        Self { limiter: RateLimiter::keyed(quota), seed: RandomState::new(), clock: DefaultClock::default() }
+    }
+
+    /// Four times what a plan allows in a minute.
+    pub fn before(per_minute: u32) -> Self {
+        let requests = NonZeroU32::new(per_minute.saturating_mul(4)).unwrap_or(NonZeroU32::MIN);
+        Self::new(Rate { requests, window: Duration::from_secs(60) })
+    }
+
+    /// Lets one through, or says how long until there is room.
+    pub fn pass(&self, key: &str) -> Result<(), Duration> {
+        let place = u32::try_from(self.seed.hash_one(key) % PLACES).unwrap_or(0);
+        self.limiter.check_key(&place).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+}
+
+/// Who calls, as far as a limit per address is concerned: of IPv6 the network that one customer has.
+pub fn address(request: &HttpRequest, trust_forwarded: bool) -> String {
+    let forwarded = request.headers().get_all("X-Forwarded-For").last();
+    let last = forwarded.and_then(|value| value.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    let peer = || request.peer_addr().map(|peer| peer.ip());
+    match last.filter(|_| trust_forwarded).or_else(peer) {
+        Some(IpAddr::V6(six)) if six.to_ipv4_mapped().is_none() => {
+            let [a, b, c, d, ..] = six.segments();
+            format!("{a:x}:{b:x}:{c:x}:{d:x}")
+        }
+        Some(address) => address.to_canonical().to_string(),
+        None => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::test::TestRequest;
+
+    use super::*;
+
+    #[test]
+    fn a_flood_is_stopped_and_others_are_not() {
+        let flood = Flood::before(3);
+        let passed = (0..100).filter(|_| flood.pass("alice").is_ok()).count();
+        assert_eq!(passed, 12);
+        let wait = flood.pass("alice").expect_err("it is stopped");
+        assert!(wait <= Duration::from_secs(5), "{wait:?}");
+        assert_eq!(flood.pass("bob"), Ok(()));
+    }
+
+    #[test]
+    fn an_address_is_the_peers_unless_a_proxy_is_trusted() {
+        let peer = |text: &str| format!("{text}:1").parse().expect("an address");
+        let request = TestRequest::default().peer_addr(peer("192.0.2.1"));
+        let request = request.insert_header(("X-Forwarded-For", "10.0.0.1, 198.51.100.7")).to_http_request();
+        assert_eq!(address(&request, false), "192.0.2.1");
+        assert_eq!(address(&request, true), "198.51.100.7");
+        let one = TestRequest::default().peer_addr(peer("[2001:db8:1:2::1]")).to_http_request();
+        let two = TestRequest::default().peer_addr(peer("[2001:db8:1:2:ffff::9]")).to_http_request();
+        assert_eq!(address(&one, false), address(&two, false));
+        let mapped = TestRequest::default().peer_addr(peer("[::ffff:192.0.2.1]")).to_http_request();
+        assert_eq!(address(&mapped, false), "192.0.2.1");
+    }
+}
