@@ -135,7 +135,8 @@ begin
      where p.user_id = p_user returning p.u, p.credits into u, available;
     insert into songs (id, user_id, status, mode, wish, idempotency_key, content_hash, metadata, parent_ids, title, lyrics,
                        cost, created_at, updated_at)
-        values (p_song, p_user, 'pending', p_mode, p_wish, p_key, p_hash, p_metadata,
+        -- With the plan it was asked for under, which says how soon it is served (PROV-14).
+        values (p_song, p_user, 'pending', p_mode, p_wish || jsonb_build_object('plan', on_plan), p_key, p_hash, p_metadata,
                 array(select parent::uuid from jsonb_array_elements_text(coalesce(p_wish -> 'parent_ids', '[]')) parent),
                 p_title, p_lyrics, p_price, p_now, p_now);
     insert into tasks (id, song_id, number, kind, provider, price, owner, epoch, run, progress, created_at, updated_at)

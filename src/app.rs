@@ -32,6 +32,7 @@ use crate::cluster::{self, Node};
 use crate::config::{self, Config, Env, Loaded};
 use crate::credit::Credits;
 use crate::credit::plan::{Limits, Plans};
+use crate::credit::seats::Seats;
 use crate::id::UserId;
 use crate::ops::private_postgres::PrivatePostgres;
 use crate::provider::Providers;
@@ -190,6 +191,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         pool: pool.clone(),
         providers,
         lease: node.lease.clone(),
+        seats: Seats::default(),
+        plans: plans(config),
         reply_to,
         call_timeout: config.tasks.call_timeout,
         calls: std::sync::atomic::AtomicUsize::new(0),

@@ -117,11 +117,12 @@ pub(super) async fn create(api: &web::Data<Api>, who: &Who, asked: Asked) -> Res
 async fn bring_to_life(api: &web::Data<Api>, new: NewSong) -> Result<(Birth, Standing), Problem> {
     let api = api.clone();
     let living = actix_web::rt::spawn(async move {
-        let song = new.song.clone();
+        let mut song = new.song.clone();
         let committed = api.world.journal.commit(Entry::Create(Box::new(new))).await?;
         let Committed::Birth { birth, standing } = committed else { return Err(Problem::unavailable()) };
         if matches!(birth, Birth::Created { .. }) {
             metrics::counter!("songflight_songs_created_total").increment(1);
+            Arc::make_mut(&mut song.wish).plan = Some(standing.plan.as_str().to_owned());
             api.directories.of(song.id).do_send(Born { song: Box::new(song) });
         }
         Ok((birth, standing))

@@ -4,6 +4,7 @@
 //! Deliberately absent: any `if` about what an event means (`song::step`), any SQL (`store`). A song with
 //! nothing due soon has no actor: the directory keeps its time and wakes it again.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, Message,
     SpawnHandle, WrapFuture,
 };
+use futures_util::FutureExt;
 use serde_json::{Map, Value};
 
 use super::directory::{Directory, Rest};
@@ -25,6 +27,8 @@ use super::step::{Act, Step, step};
 use super::view;
 use crate::cluster::Lease;
 use crate::credit::Credits;
+use crate::credit::plan::{Plan, Plans};
+use crate::credit::seats::{Seat, Seats};
 use crate::id::{CallKey, SongId, TaskId, UserId};
 use crate::provider::failure::{Class, Failure};
 use crate::provider::gate::{Ask, Call, Gate, Hold, Outcome, Rank, SubmitWait, TaskSlot};
@@ -41,6 +45,9 @@ pub struct World {
     pub pool: deadpool_postgres::Pool,
     pub providers: Providers,
     pub lease: Lease,
+    /// How many songs of one user are made at once (CRED-3).
+    pub seats: Seats,
+    pub plans: Plans,
     /// The url that a provider is to call for this call (CB-1).
     pub reply_to: ReplyTo,
     /// The longest that one submit call lasts, where its provider names no longer time.
@@ -202,15 +209,22 @@ impl SongActor {
 
     // --- submitting ---
 
+    /// Gets what a submission needs: one of the owner's seats, then a place at the provider.
     fn seek_slot(&mut self, call: CallKey, ctx: &mut Context<Self>) {
-        if self.places.has(call) {
-            self.busy.push(Due::Submit(call));
-            return ctx.notify(SlotHeld { call, slot: None });
-        }
         let Some(gate) = self.member(call).map(|member| member.gate.clone()) else {
             return self.no_provider(call, ctx);
         };
         self.busy.push(Due::Submit(call));
+        if self.needs_seat(call) {
+            let mut asking = self.ask_for_seat();
+            match asking.as_mut().now_or_never() {
+                Some(seat) => self.places.sit(seat),
+                None => return self.wait_in(stand_for_seat(call, asking, self.asker(ctx)), call, ctx),
+            }
+        }
+        if self.places.has(call) {
+            return ctx.notify(SlotHeld { call, slot: None });
+        }
         if let Some(slot) = gate.try_submit_slot() {
             return ctx.notify(SlotHeld { call, slot: Some(slot) });
         }
@@ -218,11 +232,36 @@ impl SongActor {
         let since = self.song.run_of(call.task).and_then(|run| run.limited_since);
         let plan = Rank::of_plan(self.song.wish.plan.as_deref().unwrap_or_default());
         let place = gate.queue(Ask { plan, since: since.unwrap_or_else(|| self.world.clock.now()) });
-        let waiting = stand_in_queue(call, gate, place, ctx.address()).into_actor(self);
-        let waiting = ctx.spawn(waiting);
+        self.wait_in(stand_in_queue(call, gate, place, ctx.address()), call, ctx);
+    }
+
+    fn ask_for_seat(&self) -> Pin<Box<dyn Future<Output = Seat>>> {
+        let plan = self.song.wish.plan.as_deref().and_then(Plan::parse).unwrap_or(Plan::Free);
+        let limit = self.world.plans.of(plan).concurrent;
+        let (world, user) = (self.world.clone(), self.song.user.clone());
+        let (song, since) = (self.song.id, self.song.created_at);
+        Box::pin(async move { world.seats.seat(&user, limit, song, since).await })
+    }
+
+    /// What is made beside a finished song is not one of the songs at once.
+    fn needs_seat(&self, call: CallKey) -> bool {
+        call.task == self.song.head.task && !self.places.has_seat()
+    }
+
+    fn wait_in(&mut self, queue: impl Future<Output = ()> + 'static, call: CallKey, ctx: &mut Context<Self>) {
+        let waiting = ctx.spawn(queue.into_actor(self));
         self.waits.push((call, waiting));
         // Maybe for long: nothing else that is due must wait for it.
         self.arm(ctx);
+    }
+
+    fn asker(&self, ctx: &mut Context<Self>) -> Asker {
+        Asker {
+            me: ctx.address(),
+            world: self.world.clone(),
+            user: self.song.user.clone(),
+            song: self.song.id,
+        }
     }
 
     /// Leaves the queues for what is not to be submitted any more.
@@ -345,11 +384,12 @@ impl SongActor {
     }
 
     fn free_places(&mut self) {
-        let busy = &self.busy;
-        let waits = |task, call| {
-            busy.iter().any(|due| matches!(due, Due::Submit(key) if key.task == task && key.call == call))
+        let submitting = |due: &Due| match due {
+            Due::Submit(call) => Some(*call),
+            Due::Poll(_) | Due::Wake => None,
         };
-        self.places.keep_needed(&self.song, waits);
+        let soon: Vec<CallKey> = self.busy.iter().filter_map(submitting).collect();
+        self.places.keep_needed(&self.song, &soon);
     }
 
     fn told(&self, changed: bool) -> Told {
@@ -375,7 +415,7 @@ impl Actor for SongActor {
         // Room for a burst of callbacks; who finds it full waits.
         ctx.set_mailbox_capacity(32);
         if self.places.is_empty() {
-            self.places = Places::adopted(&self.song, &self.world.providers);
+            self.places = Places::adopted(&self.song, &self.world.providers, &self.world.seats);
         }
         self.arm(ctx);
     }
@@ -489,6 +529,29 @@ impl Handler<SlotHeld> for SongActor {
     }
 }
 
+/// One of the owner's other songs ended.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct SeatHeld {
+    call: CallKey,
+    seat: Seat,
+}
+
+impl Handler<SeatHeld> for SongActor {
+    type Result = ();
+
+    fn handle(&mut self, SeatHeld { call, seat }: SeatHeld, ctx: &mut Context<Self>) {
+        self.waits.retain(|(waiting, _)| *waiting != call);
+        let wanted = self.busy.iter().position(|due| *due == Due::Submit(call));
+        // Else it moved on meanwhile; the seat goes to the next.
+        if let Some(index) = wanted {
+            self.busy.remove(index);
+            self.places.sit(seat);
+            self.seek_slot(call, ctx);
+        }
+    }
+}
+
 /// What a poll brought.
 #[derive(Message)]
 #[rtype(result = "()")]
@@ -554,18 +617,51 @@ fn how_it_went(before: &Song, after: &Song, task: TaskId) -> Option<bool> {
     }
 }
 
-/// Waits for the provider to have room for a call, and tells the song's owner why it waits.
-async fn stand_in_queue(call: CallKey, gate: Gate, mut place: SubmitWait, me: Addr<SongActor>) {
-    let (mut shown, mut pause) = (None, LIMIT_SHOWS);
+/// Who waits for a seat.
+struct Asker {
+    me: Addr<SongActor>,
+    world: Arc<World>,
+    user: UserId,
+    song: SongId,
+}
+
+/// Waits for one of the owner's other songs to end (CRED-3).
+async fn stand_for_seat(call: CallKey, seat: Pin<Box<dyn Future<Output = Seat>>>, asker: Asker) {
+    let Asker { me, world, user, song } = asker;
+    let place = || (Waiting::Concurrency, world.seats.position(&user, song));
+    let seat = stand(call, seat, place, &me).await;
+    me.do_send(SeatHeld { call, seat });
+}
+
+/// Waits for the provider to have room for a call (PROV-11).
+async fn stand_in_queue(call: CallKey, gate: Gate, place: SubmitWait, me: Addr<SongActor>) {
+    let place = std::cell::RefCell::new(place);
+    let shown = || {
+        let by = match gate.hold() {
+            Some(Hold::Outage { .. }) => Waiting::ProviderDown,
+            Some(Hold::Places | Hold::Pause { .. }) | None => Waiting::ProviderLimit,
+        };
+        (by, place.borrow().position())
+    };
+    let waiting = std::future::poll_fn(|context| Pin::new(&mut *place.borrow_mut()).poll(context));
+    let slot = stand(call, waiting, shown, &me).await;
+    me.do_send(SlotHeld { call, slot: Some(slot) });
+}
+
+/// Waits, and tells the song's owner what for and in which place, when that has changed.
+async fn stand<T>(
+    call: CallKey,
+    turn: impl Future<Output = T> + Unpin,
+    place: impl Fn() -> (Waiting, Option<usize>),
+    me: &Addr<SongActor>,
+) -> T {
+    let (mut turn, mut shown, mut pause) = (turn, None, LIMIT_SHOWS);
     loop {
-        match tokio::time::timeout(pause, &mut place).await {
-            Ok(slot) => return me.do_send(SlotHeld { call, slot: Some(slot) }),
+        match tokio::time::timeout(pause, &mut turn).await {
+            Ok(came) => return came,
             Err(_) => {
-                let by = match gate.hold() {
-                    Some(Hold::Outage { .. }) => Waiting::ProviderDown,
-                    Some(Hold::Places | Hold::Pause { .. }) | None => Waiting::ProviderLimit,
-                };
-                let queue_position = place.position().and_then(|position| u32::try_from(position).ok());
+                let (by, position) = place();
+                let queue_position = position.and_then(|position| u32::try_from(position).ok());
                 if shown.replace((by, queue_position)) != Some((by, queue_position)) {
                     let event = Event::Limited { call, by, queue_position };
                     me.do_send(Happened { event, by: None, inbox: None });

@@ -1,9 +1,10 @@
-//! The places at providers that a song's calls take up, from the submission to the end of each. Dropping one frees
-//! it.
+//! What a song at work takes up: a place at the provider for each of its calls, from the submission to its end, and
+//! one of its owner's seats (CRED-3). Dropping them frees them.
 
 use std::collections::HashMap;
 
 use super::phase::{CallState, Song};
+use crate::credit::seats::{Seat, Seats};
 use crate::id::{CallKey, TaskId};
 use crate::provider::Providers;
 use crate::provider::gate::TaskSlot;
@@ -12,14 +13,25 @@ use crate::provider::gate::TaskSlot;
 #[derive(Default)]
 pub struct Places {
     slots: HashMap<(TaskId, u8), TaskSlot>,
+    /// For the phase; what is made beside a finished song needs none.
+    seat: Option<Seat>,
 }
 
 impl Places {
     /// The places of a song that is taken up in the middle of its life: they count, also above the limit.
-    pub fn adopted(song: &Song, providers: &Providers) -> Self {
+    pub fn adopted(song: &Song, providers: &Providers, seats: &Seats) -> Self {
         let gate = |task| providers.gate(song.provider_of(task));
         let slots = working(song).filter_map(|key| Some((key, gate(key.0)?.adopt_slot()))).collect();
-        Self { slots }
+        let seat = phase_is_working(song).then(|| seats.adopt(&song.user, song.id));
+        Self { slots, seat }
+    }
+
+    pub const fn has_seat(&self) -> bool {
+        self.seat.is_some()
+    }
+
+    pub fn sit(&mut self, seat: Seat) {
+        self.seat = Some(seat);
     }
 
     pub fn has(&self, call: CallKey) -> bool {
@@ -30,17 +42,26 @@ impl Places {
         self.slots.insert((call.task, call.call), slot);
     }
 
-    /// Frees the places that nobody needs: of calls that have ended, and that do not stand before `submitting`.
-    pub fn keep_needed(&mut self, song: &Song, submitting: impl Fn(TaskId, u8) -> bool) {
-        if !self.slots.is_empty() {
-            let needed: Vec<_> = working(song).collect();
-            self.slots.retain(|key, _| needed.contains(key) || submitting(key.0, key.1));
+    /// Frees what nobody needs: of calls that have ended, and that are not about to be submitted.
+    pub fn keep_needed(&mut self, song: &Song, submitting: &[CallKey]) {
+        if self.is_empty() {
+            return;
+        }
+        let soon = submitting.iter().map(|key| (key.task, key.call));
+        let needed: Vec<_> = working(song).chain(soon).collect();
+        self.slots.retain(|key, _| needed.contains(key));
+        if !needed.iter().any(|(task, _)| *task == song.head.task) {
+            self.seat = None;
         }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.slots.is_empty() && self.seat.is_none()
     }
+}
+
+fn phase_is_working(song: &Song) -> bool {
+    working(song).any(|(task, _)| task == song.head.task)
 }
 
 /// The calls that a provider may be working on.

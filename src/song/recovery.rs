@@ -66,7 +66,7 @@ async fn take_over(world: &World, directories: &Directories, thorough: bool) -> 
             let at = due(&stored.song, Time::from_millis(0), &world.rules)
                 .map(|next| spread(id, next, now, ids.len()));
             // A task that holds a place at the provider keeps it while its song rests.
-            let places = Places::adopted(&stored.song, &world.providers);
+            let places = Places::adopted(&stored.song, &world.providers, &world.seats);
             directories.of(id).do_send(Rest { song: id, due: at, places, actor: None });
         }
         total += ids.len();
