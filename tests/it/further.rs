@@ -113,7 +113,7 @@ async fn an_addition_that_fails_is_refunded_and_leaves_the_song_alone() {
     let server = Setup::new(&provider.provider()).await.start().await;
     let mira = server.person("mira");
     let song = a_finished_song(&mira).await;
-    provider.steer(json!({"fail": {"class": "moderation", "p": 1.0}})).await;
+    provider.steer(json!({"fail": {"class": "insufficient_provider_credits", "p": 1.0}})).await;
     mira.tell(&song, "stems", json!({})).await.expect(202);
     let stems = added(&mira, &song, "stems").await;
     assert_eq!(stems["status"], "failed");
