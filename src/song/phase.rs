@@ -355,6 +355,8 @@ pub enum Waiting {
     ProviderLimit,
     /// The provider does not answer; it is asked again from time to time (PROV-11).
     ProviderDown,
+    /// Nobody knows whether the order arrived: it may still report (PROV-5).
+    ProviderAnswer,
     Retry,
 }
 

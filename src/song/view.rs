@@ -71,6 +71,7 @@ const fn waiting_for(waiting: Waiting) -> &'static str {
         Waiting::Concurrency => "concurrency",
         Waiting::ProviderLimit => "provider_limit",
         Waiting::ProviderDown => "provider_down",
+        Waiting::ProviderAnswer => "provider_answer",
         Waiting::Retry => "retry",
     }
 }

@@ -14,6 +14,7 @@ mod harness;
 mod library;
 mod life;
 mod limits;
+mod limits_of_providers;
 mod other_providers;
 mod outage;
 mod owner;

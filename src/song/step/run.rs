@@ -25,7 +25,7 @@ pub(super) fn limited(
     if !matches!(run.calls[index].state, CallState::Accepted { from } if from <= next.now) {
         return;
     }
-    if by == Waiting::ProviderDown && untouched(&run) && elsewhere(next, &run, Class::Network) {
+    if by == Waiting::ProviderDown && untouched(&run, next.now) && elsewhere(next, &run, Class::Network) {
         return;
     }
     run.waiting = Some(by);
@@ -38,9 +38,12 @@ pub(super) fn limited(
     next.keep(run);
 }
 
-/// Nothing of it is at any provider, and nothing may be.
-fn untouched(run: &Run) -> bool {
-    run.calls.iter().all(|call| matches!(call.state, CallState::Accepted { .. }) && call.lost.is_none())
+/// Nothing of it is at any provider, nor is anything that may be there still waited for.
+fn untouched(run: &Run, now: Time) -> bool {
+    let waited_for = |lost: Lost| lost.until > now;
+    run.calls
+        .iter()
+        .all(|call| matches!(call.state, CallState::Accepted { .. }) && !call.lost.is_some_and(waited_for))
 }
 
 /// Goes on at the next provider that can, where the choice was ours (PROV-12). `false`: there is none.
@@ -178,7 +181,7 @@ pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failur
     let Some(index) = present(next.task(), &run, key) else { return };
     match (&run.calls[index].state, failure.arrived) {
         (CallState::Intent { .. }, Arrived::Maybe) => {
-            run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
+            unheard(next, &mut run, index);
             next.keep(run);
         }
         // Also when it was given up as unknown: that it did not arrive is better to know late than never.
@@ -194,6 +197,13 @@ pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failur
             _,
         ) => {}
     }
+}
+
+/// Nobody knows whether the order arrived: for the grace time it may report.
+fn unheard(next: &mut Draft, run: &mut Run, index: usize) {
+    run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
+    run.waiting = Some(Waiting::ProviderAnswer);
+    next.kind = Some(EventKind::Waiting);
 }
 
 // --- hearing ----------------------------------------------------------------------------------
@@ -339,9 +349,7 @@ pub(super) fn wake(next: &mut Draft, mut run: Run) {
     for index in 0..run.calls.len() {
         let state = run.calls[index].state.clone();
         match state {
-            CallState::Intent { settled_by, .. } if settled_by <= next.now => {
-                run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
-            }
+            CallState::Intent { settled_by, .. } if settled_by <= next.now => unheard(next, &mut run, index),
             CallState::Unknown { until } if until <= next.now => {
                 if run.calls[index].resent {
                     let failure = Failure::new(Class::Network, "two submissions went without an answer");
