@@ -167,14 +167,17 @@ fn under_way(next: &mut Draft, run: &mut Run) {
     run.queue_position = None;
     run.limited_since = None;
     run.expected_at = run.expected_at.or(run.takes.map(|takes| now + takes));
+    let starts = next.progress().started_at.is_none();
     next.progress().started_at.get_or_insert(now);
     if next.kind().makes() == Makes::Music {
         clips::keep_places(&mut next.song);
     }
-    next.kind = Some(match next.beside {
-        Some(_) => EventKind::TaskStarted,
-        None => EventKind::PhaseStarted,
-    });
+    if starts {
+        next.kind = Some(match next.beside {
+            Some(_) => EventKind::TaskStarted,
+            None => EventKind::PhaseStarted,
+        });
+    }
 }
 
 pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failure: &Failure) {
@@ -290,6 +293,9 @@ pub(super) fn heard_clips(
 ) {
     let was_playable = next.song.variants.iter().any(crate::song::phase::Variant::playable);
     clips::merge(&mut next.song, &mut run, index, stage, found);
+    if !was_playable && next.song.variants.iter().any(crate::song::phase::Variant::playable) {
+        next.kind = Some(EventKind::ClipReady);
+    }
     if stage == Stage::Complete || clips::all_finished(&next.song, &mut run, index, found) {
         if !clips::playable(&next.song, &run.calls[index]) {
             let failure = Failure::new(Class::ProviderError, "finished without a playable clip");
@@ -297,9 +303,6 @@ pub(super) fn heard_clips(
         }
         run.calls[index].state = CallState::Done;
         return conclude(next, run);
-    }
-    if !was_playable && next.song.variants.iter().any(crate::song::phase::Variant::playable) {
-        next.kind = Some(EventKind::ClipReady);
     }
     next.keep(run);
 }

@@ -52,6 +52,14 @@ fn one_long_call_shows_the_song_at_work_from_its_start() {
 }
 
 #[test]
+fn the_first_clip_of_two_calls_is_announced_as_such() {
+    let song = of_two_calls(Mode::Music).ordered(0, 0).ordered(1, 0);
+    assert_eq!(song.last.kind, Some(EventKind::Updated), "it had started already");
+    let song = song.heard(0, 0, clips(Stage::Complete, &["a"]));
+    assert_eq!((song.status(), song.last.kind), (Status::GeneratingMusic, Some(EventKind::ClipReady)));
+}
+
+#[test]
 fn a_song_that_was_left_to_us_goes_to_the_next_provider_when_one_fails_for_its_own_reasons() {
     let song = with_another(Mode::Music).submitting(0, 0).refused(0, 0, Class::InsufficientProviderCredits);
     assert_eq!(song.last.kind, Some(EventKind::ProviderChanged));
