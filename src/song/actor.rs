@@ -20,8 +20,9 @@ use super::directory::{Directory, Rest};
 use super::due::{self, Due, due};
 use super::event::Event;
 use super::parts::News;
-use super::phase::{AdditionState, CallState, Phase, Rules, Run, Song, Waiting};
+use super::phase::{AdditionState, CallState, Phase, Rules, Run, Song};
 use super::places::Places;
+use super::queueing::{Asker, stand_for_seat, stand_in_queue};
 use super::refusal::{self, Refusal};
 use super::step::{Act, Step, step};
 use super::view;
@@ -31,7 +32,7 @@ use crate::credit::plan::{Plan, Plans};
 use crate::credit::seats::{Seat, Seats};
 use crate::id::{CallKey, SongId, TaskId, UserId};
 use crate::provider::failure::{Class, Failure};
-use crate::provider::gate::{Ask, Call, Gate, Hold, Outcome, Rank, SubmitWait, TaskSlot};
+use crate::provider::gate::{Ask, Call, Outcome, Rank, TaskSlot};
 use crate::provider::{Member, Providers, Submitted};
 use crate::store::journal::{CommitError, Committed, Entry, Journal};
 use crate::store::row::{InboxRow, StepRow};
@@ -65,10 +66,6 @@ const LINGER: Duration = Duration::from_secs(20);
 const CALL_WITHIN: Duration = Duration::from_secs(5);
 /// A song whose step was refused by the database is looked at again after this.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
-/// A wait for the provider's limits that lasts longer is shown to the owner.
-const LIMIT_SHOWS: Duration = Duration::from_secs(1);
-/// How often its place in the queue is looked at again.
-const POSITION_SHOWS: Duration = Duration::from_secs(10);
 
 pub struct SongActor {
     song: Song,
@@ -490,10 +487,10 @@ impl Handler<Happened> for SongActor {
 /// The provider has room for this call.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct SlotHeld {
-    call: CallKey,
+pub(super) struct SlotHeld {
+    pub(super) call: CallKey,
     /// `None` where the song already has its place.
-    slot: Option<TaskSlot>,
+    pub(super) slot: Option<TaskSlot>,
 }
 
 impl Handler<SlotHeld> for SongActor {
@@ -532,9 +529,9 @@ impl Handler<SlotHeld> for SongActor {
 /// One of the owner's other songs ended.
 #[derive(Message)]
 #[rtype(result = "()")]
-struct SeatHeld {
-    call: CallKey,
-    seat: Seat,
+pub(super) struct SeatHeld {
+    pub(super) call: CallKey,
+    pub(super) seat: Seat,
 }
 
 impl Handler<SeatHeld> for SongActor {
@@ -613,61 +610,6 @@ fn how_it_went(before: &Song, after: &Song, task: TaskId) -> Option<bool> {
         (Some(AdditionState::Running(_)), _)
         | (None, Phase::Lyrics(_) | Phase::Music(_) | Phase::Complete | Phase::Cancelled | Phase::Deleted) => {
             None
-        }
-    }
-}
-
-/// Who waits for a seat.
-struct Asker {
-    me: Addr<SongActor>,
-    world: Arc<World>,
-    user: UserId,
-    song: SongId,
-}
-
-/// Waits for one of the owner's other songs to end (CRED-3).
-async fn stand_for_seat(call: CallKey, seat: Pin<Box<dyn Future<Output = Seat>>>, asker: Asker) {
-    let Asker { me, world, user, song } = asker;
-    let place = || (Waiting::Concurrency, world.seats.position(&user, song));
-    let seat = stand(call, seat, place, &me).await;
-    me.do_send(SeatHeld { call, seat });
-}
-
-/// Waits for the provider to have room for a call (PROV-11).
-async fn stand_in_queue(call: CallKey, gate: Gate, place: SubmitWait, me: Addr<SongActor>) {
-    let place = std::cell::RefCell::new(place);
-    let shown = || {
-        let by = match gate.hold() {
-            Some(Hold::Outage { .. }) => Waiting::ProviderDown,
-            Some(Hold::Places | Hold::Pause { .. }) | None => Waiting::ProviderLimit,
-        };
-        (by, place.borrow().position())
-    };
-    let waiting = std::future::poll_fn(|context| Pin::new(&mut *place.borrow_mut()).poll(context));
-    let slot = stand(call, waiting, shown, &me).await;
-    me.do_send(SlotHeld { call, slot: Some(slot) });
-}
-
-/// Waits, and tells the song's owner what for and in which place, when that has changed.
-async fn stand<T>(
-    call: CallKey,
-    turn: impl Future<Output = T> + Unpin,
-    place: impl Fn() -> (Waiting, Option<usize>),
-    me: &Addr<SongActor>,
-) -> T {
-    let (mut turn, mut shown, mut pause) = (turn, None, LIMIT_SHOWS);
-    loop {
-        match tokio::time::timeout(pause, &mut turn).await {
-            Ok(came) => return came,
-            Err(_) => {
-                let (by, position) = place();
-                let queue_position = position.and_then(|position| u32::try_from(position).ok());
-                if shown.replace((by, queue_position)) != Some((by, queue_position)) {
-                    let event = Event::Limited { call, by, queue_position };
-                    me.do_send(Happened { event, by: None, inbox: None });
-                }
-                pause = POSITION_SHOWS;
-            }
         }
     }
 }

@@ -11,6 +11,7 @@ pub mod event;
 pub mod parts;
 pub mod phase;
 pub mod places;
+mod queueing;
 pub mod recovery;
 pub mod refusal;
 pub mod step;

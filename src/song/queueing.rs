@@ -1,0 +1,78 @@
+//! Standing in a queue for a song's actor: for one of its owner's seats, then for a place at the provider. The owner is
+//! told what the song waits for, and in which place, when that changes (PROV-11, CRED-3).
+//!
+//! Not here: who is next (`credit::seats`, `provider::gate`). A queue is left by dropping the future.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::Addr;
+
+use super::actor::{Happened, SeatHeld, SlotHeld, SongActor, World};
+use super::event::Event;
+use super::phase::Waiting;
+use crate::credit::seats::Seat;
+use crate::id::{CallKey, SongId, UserId};
+use crate::provider::gate::{Gate, Hold, SubmitWait};
+
+/// A wait that lasts longer is shown to the song's owner.
+const SHOWS_AFTER: Duration = Duration::from_secs(1);
+/// How often its place in the queue is looked at again.
+const POSITION_EVERY: Duration = Duration::from_secs(10);
+
+/// Who waits for a seat.
+pub(super) struct Asker {
+    pub(super) me: Addr<SongActor>,
+    pub(super) world: Arc<World>,
+    pub(super) user: UserId,
+    pub(super) song: SongId,
+}
+
+/// Waits for one of the owner's other songs to end (CRED-3).
+pub(super) async fn stand_for_seat(call: CallKey, seat: Pin<Box<dyn Future<Output = Seat>>>, asker: Asker) {
+    let Asker { me, world, user, song } = asker;
+    let place = || (Waiting::Concurrency, world.seats.position(&user, song));
+    let seat = stand(call, seat, place, &me).await;
+    me.do_send(SeatHeld { call, seat });
+}
+
+/// Waits for the provider to have room for a call (PROV-11).
+pub(super) async fn stand_in_queue(call: CallKey, gate: Gate, place: SubmitWait, me: Addr<SongActor>) {
+    let place = std::cell::RefCell::new(place);
+    let shown = || {
+        let by = match gate.hold() {
+            Some(Hold::Outage { .. }) => Waiting::ProviderDown,
+            Some(Hold::Places | Hold::Pause { .. }) | None => Waiting::ProviderLimit,
+        };
+        (by, place.borrow().position())
+    };
+    let waiting = std::future::poll_fn(|context| Pin::new(&mut *place.borrow_mut()).poll(context));
+    let slot = stand(call, waiting, shown, &me).await;
+    me.do_send(SlotHeld { call, slot: Some(slot) });
+}
+
+/// Waits, and tells the song's owner what for and in which place, when that has changed.
+async fn stand<T>(
+    call: CallKey,
+    turn: impl Future<Output = T> + Unpin,
+    place: impl Fn() -> (Waiting, Option<usize>),
+    me: &Addr<SongActor>,
+) -> T {
+    let (mut turn, mut shown, mut pause) = (turn, None, SHOWS_AFTER);
+    loop {
+        match tokio::time::timeout(pause, &mut turn).await {
+            Ok(came) => return came,
+            Err(_) => {
+                let (by, position) = place();
+                let queue_position = position.and_then(|position| u32::try_from(position).ok());
+                if shown.replace((by, queue_position)) != Some((by, queue_position)) {
+                    let event = Event::Limited { call, by, queue_position };
+                    me.do_send(Happened { event, by: None, inbox: None });
+                }
+                pause = POSITION_EVERY;
+            }
+        }
+    }
+}
