@@ -140,6 +140,10 @@ pub async fn send_up_to(
     request: RequestBuilder,
     purpose: Purpose,
 ) -> Result<Answer, Failure> {
+    #[cfg(fuzzing)]
+    if let Some(answer) = crate::fuzzing::answered() {
+        return Ok(answer);
+    }
     let (client, request) = request.build_split();
     let request = request.map_err(|error| broken(error, purpose))?;
     let key = key_of(request.headers());
@@ -216,7 +220,7 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 }
 
 /// `Retry-After` in seconds or as a date (RFC 9110 section 10.2.3).
-fn retry_after(headers: &HeaderMap, now: Time) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: Time) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let wait = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
