@@ -1,7 +1,7 @@
 # `make` alone lists what there is. The work is in cargo and in .ci/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup fmt lint doc load autobahn clean-data
+.PHONY: help run test setup fmt lint doc load autobahn fuzz clean-data
 
 help: ## This list
 	@printf '\n  \033[1mSongflight\033[0m  the backend for apps that make songs with AI\n\n'
@@ -35,6 +35,9 @@ load: setup ## Measure: 1,000 songs at once, each followed over a socket (about 
 
 autobahn: ## The WebSocket against Autobahn's fuzzing client (needs Python 2.7; about 2 min)
 	@tests/autobahn/run
+
+fuzz: ## Odd input for every parser, SECONDS=60 each (needs a C++ compiler)
+	@SECONDS_EACH=$(or $(SECONDS),60) tests/fuzz/run
 
 clean-data: ## Remove the development database, key and assets
 	@.ci/clean-data

@@ -24,6 +24,8 @@ use crate::id::UserId;
 use crate::time::Time;
 pub use callback::CallbackKeys;
 use jwks::Jwks;
+#[cfg(fuzzing)]
+pub(crate) use jwks::usable as usable_keys;
 
 /// Longer tokens are not looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;

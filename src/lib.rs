@@ -11,6 +11,9 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod credit;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod ops;
 pub mod provider;

@@ -24,7 +24,7 @@ impl Time {
 
     /// How long from `earlier` to this; zero when `earlier` is the later one.
     pub fn since(self, earlier: Time) -> Duration {
-        Duration::from_millis(u64::try_from(self.0 - earlier.0).unwrap_or(0))
+        Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
     /// RFC 3339 in UTC with milliseconds, as every time in the API is written.
@@ -94,6 +94,13 @@ pub mod rfc3339 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn from_the_first_time_to_the_last_it_is_as_long_as_can_be_told() {
+        let (first, last) = (Time::from_millis(i64::MIN), Time::from_millis(i64::MAX));
+        assert_eq!(last.since(first), Duration::from_millis(i64::MAX as u64));
+        assert_eq!(first.since(last), Duration::ZERO);
+    }
 
     #[test]
     fn times_are_written_with_three_decimals_in_utc() {

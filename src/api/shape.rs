@@ -359,6 +359,13 @@ mod tests {
     }
 
     #[test]
+    fn numbers_stay_what_they_are_to_the_last_digit() {
+        let text = r#"{"metadata":{"a":1.1110000000000001e+67},"mode":"a"}"#;
+        const WIDE: Shape = &[SHAPE[0], field("metadata", FieldKind::Object { bytes_max: 60 }, "")];
+        assert_eq!(read(WIDE, text.as_bytes()).expect("fits").canonical(), text);
+    }
+
+    #[test]
     fn an_object_is_refused_for_a_nul_and_not_for_the_words_for_one() {
         let metadata = |text: &str| format!(r#"{{"mode":"a","metadata":{{"a":"{text}"}}}}"#);
         assert_eq!(errors(&metadata("\\u0000"))[0].0, "/metadata");

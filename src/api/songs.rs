@@ -73,7 +73,7 @@ pub(super) fn etag(song: &Map<String, Value>) -> String {
 }
 
 /// 1 to 255 visible characters (`api.md`).
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+pub(crate) fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all("Idempotency-Key");
     let Some(value) = values.next() else { return Ok(None) };
     let fits = |value: &HeaderValue| {
@@ -309,6 +309,13 @@ fn mark(cursor: &str, sort: Sort) -> Option<Mark> {
     };
     let id = parts.next()?.parse().ok()?;
     (same && parts.next().is_none()).then_some(Mark { rank, viewed, id })
+}
+
+/// What a cursor says, written again.
+#[cfg(fuzzing)]
+pub(crate) fn rewritten(text: &str) -> Option<String> {
+    let sort = [Sort::Smart, Sort::Newest].into_iter().find(|sort| mark(text, *sort).is_some())?;
+    mark(text, sort).map(|mark| cursor(mark, sort))
 }
 
 /// Reads a query string by the same shapes as bodies: numbers are written as such.

@@ -107,8 +107,7 @@ impl Jwks {
             return Err("the answer is too large".into());
         }
         let body = answer.bytes().await.map_err(|error| error.to_string())?;
-        let set: Set = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-        Ok(set.keys.into_iter().filter_map(public_key).collect())
+        public_keys(&body)
     }
 }
 
@@ -124,6 +123,18 @@ impl Known {
             },
         }
     }
+}
+
+/// Those of a set that can be used.
+fn public_keys(set: &[u8]) -> Result<Vec<PublicKey>, String> {
+    let set: Set = serde_json::from_slice(set).map_err(|error| error.to_string())?;
+    Ok(set.keys.into_iter().filter_map(public_key).collect())
+}
+
+/// How many keys of a set can be used.
+#[cfg(fuzzing)]
+pub(crate) fn usable(set: &[u8]) -> Option<usize> {
+    public_keys(set).ok().map(|keys| keys.len())
 }
 
 fn public_key(value: serde_json::Value) -> Option<PublicKey> {

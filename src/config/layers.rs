@@ -171,17 +171,17 @@ fn add(values: &mut Values, mut setting: Setting, problems: &mut Vec<Problem>) {
         return;
     }
     let inside = format!("{}.", setting.key);
-    let allowed = if values.keys().any(|key| key.starts_with(&inside)) {
-        format!("this is a section, with keys such as {}", names(values, &inside))
-    } else {
-        match nearest(values, &setting.key) {
-            Some(key) => format!("there is no such key; did you mean {key}?"),
-            None => "there is no such key; `songflight config` lists them".into(),
-        }
+    let section = values.keys().any(|key| key.starts_with(&inside));
+    let meant = nearest(values, &setting.key).filter(|_| !section);
+    let allowed = match meant {
+        _ if section => format!("this is a section, with keys such as {}", names(values, &inside)),
+        Some(key) => format!("there is no such key; did you mean {key}?"),
+        None => "there is no such key; `songflight config` lists them".into(),
     };
-    // A misspelt key may be that of a secret.
-    let secret = SECRET_WORDS.iter().any(|word| setting.key.contains(word));
-    let value = if secret { MASK.into() } else { written(&setting.key, &setting.value) };
+    // A misspelt key may be that of a secret: only what was surely meant for something else is shown.
+    let secret = |key: &str| SECRET_WORDS.iter().any(|word| key.contains(word));
+    let harmless = meant.is_some_and(|meant| !secret(meant)) && !secret(&setting.key);
+    let value = if harmless { written(&setting.key, &setting.value) } else { MASK.into() };
     problems.push(Problem { key: setting.key, value, source: setting.source, allowed });
 }
 

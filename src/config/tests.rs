@@ -164,6 +164,15 @@ fn all_problems_are_told_at_once_with_key_value_source_and_what_is_allowed() {
 }
 
 #[test]
+fn a_misspelt_secret_is_not_shown() {
+    for name in ["AUTH__JWT_SECRT", "AUTH", "PROVIDERS__SUNO__API_KY", "SOMETHING__ELSE"] {
+        let variable = (format!("SONGFLIGHT_{name}"), String::from("hunter2"));
+        let error = Config::load_from(None, [variable]).expect_err("no such key").to_string();
+        assert!(error.contains(MASK) && !error.contains("hunter2"), "{error}");
+    }
+}
+
+#[test]
 fn unknown_keys_in_the_file_are_refused_with_the_file() {
     let path = file("unknown", "http = 5\n[task]\ndeadline = \"1m\"\n[tasks]\nsecret_number = 7\n");
     let error = Config::load_from(Some(&path), []).expect_err("unknown keys").to_string();

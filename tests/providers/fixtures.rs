@@ -5,10 +5,12 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
-/// One file: exactly what travels, and its line in `index.json`.
+/// One file, and its line in `index.json`.
 pub(crate) struct Fixture {
     pub(crate) name: String,
+    /// Exactly what travels.
     pub(crate) body: Vec<u8>,
+    json: Value,
     about: Value,
 }
 
@@ -28,8 +30,25 @@ impl Fixture {
     }
 
     pub(crate) fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).expect("fixtures are JSON")
+        self.json.clone()
     }
+
+    /// The same with another content, as it would travel.
+    pub(crate) fn written(&self, json: &Value) -> Vec<u8> {
+        match json {
+            Value::Array(events) if is_stream(&self.name) => as_events(events),
+            _ => json.to_string().into_bytes(),
+        }
+    }
+}
+
+/// The files of streams are lists of their events.
+fn is_stream(name: &str) -> bool {
+    name.starts_with("stream_")
+}
+
+fn as_events(events: &[Value]) -> Vec<u8> {
+    events.iter().map(|event| format!("data: {event}\n\n")).collect::<String>().into_bytes()
 }
 
 /// All files of a provider's index.
@@ -38,10 +57,14 @@ pub(crate) fn all(provider: &str) -> Vec<Fixture> {
     let read = |name: &str| fs::read(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"));
     let index: Value = serde_json::from_slice(&read("index.json")).expect("an index is JSON");
     let lines = index.as_object().expect("an index is an object");
-    let fixture = |(name, about): (&String, &Value)| Fixture {
-        name: name.clone(),
-        body: read(name),
-        about: about.clone(),
+    let fixture = |(name, about): (&String, &Value)| {
+        let file = read(name);
+        let json: Value = serde_json::from_slice(&file).expect("fixtures are JSON");
+        let body = match &json {
+            Value::Array(events) if is_stream(name) => as_events(events),
+            _ => file,
+        };
+        Fixture { name: name.clone(), body, json, about: about.clone() }
     };
     lines.iter().map(fixture).collect()
 }

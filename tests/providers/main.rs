@@ -1,5 +1,6 @@
 //! Conformance of the provider adapters: recorded answers are understood as their index says, orders
-//! are written as the recorded requests, and every way a connection can break is classified.
+//! are written as the recorded requests, whatever else comes does no harm, and every way a connection can break is
+//! classified.
 //!
 //! A new adapter adds a module here and a line to `conformance`'s subjects.
 
@@ -7,6 +8,7 @@
 
 mod conformance;
 mod fixtures;
+mod harm;
 mod minimax;
 mod mureka;
 mod musicgpt;

@@ -1,6 +1,5 @@
 //! Mureka's adapter against its recorded traffic.
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 use songflight::id::{SongId, fresh};
 use songflight::provider::failure::{Arrived, Class, Failure, ModerationReason};
@@ -11,14 +10,14 @@ use songflight::provider::{
     VocalGender, Work, unsupported,
 };
 
-use crate::conformance::REPLY_TO;
+use crate::conformance::{KEY, REPLY_TO, Recorded, Subject, understood};
 use crate::fixtures::{self, Fixture};
 use crate::suno::order;
 use crate::wire::{Reply, Server};
 
 pub(crate) fn adapter(base_url: &str) -> Mureka {
     let http = Http::new(base_url, Timeouts::default()).expect("clients for this machine");
-    Mureka::new(MurekaSettings::new(base_url, "secret-key"), http)
+    Mureka::new(MurekaSettings::new(base_url, KEY), http)
 }
 
 /// A clip that Mureka made.
@@ -61,8 +60,23 @@ fn extended() -> Order {
     Order { lyrics, ..work(Work::Extend { of: clip(), continue_at_ms: Some(120_500) }) }
 }
 
-/// The order whose answer a fixture is.
-fn order_of(fixture: &Fixture) -> Order {
+pub(crate) const SUBJECT: Subject = Subject {
+    name: "mureka",
+    adapter: |url, _| std::sync::Arc::new(adapter(url)),
+    order: order_behind,
+    expected,
+    requests,
+    foreign: &[
+        ("request_song_reference", "references would have to be uploaded first"),
+        ("request_song_streaming", "streams are not asked for"),
+        ("lyrics_extend", "words are not extended"),
+        ("response_billing", "the account is not asked for"),
+    ],
+    alarms: &["response_error_401.json", "response_error_403_region.json"],
+    doubtful: &[],
+};
+
+fn order_behind(fixture: &Fixture) -> Order {
     match fixture.about("endpoint") {
         "POST /v1/lyrics/generate" => Order { prompt: Some("a harbour".into()), ..order(TaskKind::Lyrics) },
         "POST /v1/song/stem" => work(Work::Stems { of: clip() }),
@@ -70,82 +84,27 @@ fn order_of(fixture: &Fixture) -> Order {
     }
 }
 
-/// Endpoints that nothing is ordered at.
-fn is_foreign(fixture: &Fixture) -> bool {
-    ["response_lyrics_extend.json", "response_billing.json"].contains(&&*fixture.name)
-}
-
-async fn understood(fixture: &Fixture) -> Result<News, Failure> {
-    let server = Server::start(Reply::new(fixture.http_status(), fixture.body.clone()));
-    let (mureka, order) = (adapter(&server.url), order_of(fixture));
-    if fixture.about("what") == "status" {
-        let endpoint = fixture.about("endpoint");
-        let (_, task) = endpoint.rsplit_once('/').expect("a poll names its task");
-        let news = mureka.poll(&order, task).await;
-        assert_eq!(server.asked()[0].line, endpoint);
-        return news;
-    }
-    match mureka.submit(&order, REPLY_TO).await? {
-        Submitted::Task(taken) => {
-            assert_eq!(taken.task, "104729583616001");
-            Ok(News::Working)
-        }
-        Submitted::Done(news) => Ok(news),
-    }
-}
-
-/// In one word, what the index says should come of it.
 fn expected(fixture: &Fixture) -> &str {
-    match (fixture.about("error_class"), fixture.about("state")) {
-        ("", "succeeded") => "complete",
-        ("", "streaming") => "text",
-        ("", "") if fixture.name == "response_lyrics.json" => "lyrics",
-        ("", "") if fixture.name == "response_stem.json" => "made",
-        ("", _) => "working",
-        (class, _) => class,
+    match (fixture.about("error_class"), fixture.about("state"), fixture.name.as_str()) {
+        ("", "succeeded", _) | ("", _, "response_lyrics.json" | "response_stem.json") => "complete",
+        ("", "streaming", _) => "text",
+        ("", ..) => "working",
+        (class, ..) => class,
     }
 }
 
-fn in_one_word(outcome: &Result<News, Failure>) -> &'static str {
-    match outcome {
-        Ok(News::Working) => "working",
-        Ok(News::Clips(Stage::Text, _)) => "text",
-        Ok(News::Clips(Stage::First, _)) => "first",
-        Ok(News::Clips(Stage::Complete, _)) => "complete",
-        Ok(News::Lyrics(_)) => "lyrics",
-        Ok(News::Made(_)) => "made",
-        Ok(News::Failed(failure)) | Err(failure) => failure.class.as_str(),
-    }
-}
-
-#[actix_web::test]
-async fn every_fixture_is_understood_as_its_index_says() {
-    let fixtures = fixtures::all("mureka");
-    let wanted =
-        |fixture: &&Fixture| matches!(fixture.about("what"), "response" | "status") && !is_foreign(fixture);
-    let (mut passed, mut wrong) = (0, Vec::new());
-    for fixture in fixtures.iter().filter(wanted) {
-        let outcome = understood(fixture).await;
-        if let Err(failure) = &outcome {
-            let maybe = fixture.http_status() >= 500;
-            assert_eq!(failure.arrived == Arrived::Maybe, maybe, "{}", fixture.name);
-            assert_eq!(failure.operator, matches!(fixture.http_status(), 401 | 403), "{}", fixture.name);
-        }
-        match (in_one_word(&outcome), expected(fixture)) {
-            (is, should) if is == should => passed += 1,
-            (is, should) => wrong.push(format!("{}: {is}, not {should}: {outcome:?}", fixture.name)),
-        }
-    }
-    println!("provider  fixtures passed\nmureka    {passed} of {}", passed + wrong.len());
-    assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(passed, 20, "the index has 20 answers to what is ordered and asked");
+/// What comes of a recorded answer.
+async fn answered(name: &str) -> Result<News, Failure> {
+    let fixture = fixtures::one("mureka", name);
+    let server = Server::start(Reply::new(fixture.http_status(), fixture.body.clone()));
+    let mureka = (SUBJECT.adapter)(&server.url, &fixture);
+    let outcome = understood(&fixture, &order_behind(&fixture), &mureka, &fixture.body).await;
+    outcome.expect("Mureka has no callbacks that could be misread")
 }
 
 #[actix_web::test]
 async fn a_finished_task_brings_its_songs_with_durations_and_words() {
-    let Ok(News::Clips(Stage::Complete, clips)) =
-        understood(&fixtures::one("mureka", "status_succeeded.json")).await
-    else {
+    let Ok(News::Clips(Stage::Complete, clips)) = answered("status_succeeded.json").await else {
         panic!("not complete")
     };
     let url =
@@ -162,9 +121,7 @@ async fn a_finished_task_brings_its_songs_with_durations_and_words() {
 
 #[actix_web::test]
 async fn texts_and_stems_come_with_the_answer() {
-    let Ok(News::Lyrics(texts)) = understood(&fixtures::one("mureka", "response_lyrics.json")).await else {
-        panic!("no lyrics")
-    };
+    let Ok(News::Lyrics(texts)) = answered("response_lyrics.json").await else { panic!("no lyrics") };
     assert_eq!(texts.len(), 1);
     assert_eq!(texts[0].title.as_deref(), Some("Harbour Lights"));
     assert!(texts[0].text.starts_with("[Verse]\nLanterns drift above the bay\n"));
@@ -172,8 +129,7 @@ async fn texts_and_stems_come_with_the_answer() {
     let archive = |name: &str, url: &str| Stem { name: name.into(), url: url.into() };
     let zip = "https://cdn.mureka.ai/cos-prod/open/stem/20260302/4411.zip";
     let made = |stems| Ok(News::Made(Made::Stems { stems }));
-    let fixture = fixtures::one("mureka", "response_stem.json");
-    assert_eq!(understood(&fixture).await, made(vec![archive("archive", zip)]));
+    assert_eq!(answered("response_stem.json").await, made(vec![archive("archive", zip)]));
 
     let body = json!({"zip_url": zip, "midi_zip_url": "https://cdn.mureka.ai/midi.zip"});
     let midi = archive("midi_archive", "https://cdn.mureka.ai/midi.zip");
@@ -181,27 +137,8 @@ async fn texts_and_stems_come_with_the_answer() {
     assert_eq!(outcome, Ok(Submitted::Done(made(vec![archive("archive", zip), midi]).expect("made"))));
 }
 
-#[actix_web::test]
-async fn orders_are_written_as_the_recorded_requests() {
-    let server = Server::start(Reply::new(200, fixtures::one("mureka", "response_task_created.json").body));
-    let mureka = adapter(&server.url);
-    for (name, order) in recorded_orders() {
-        // Texts and stems are not answered so; what was asked is all that counts here.
-        let _ = mureka.submit(&order, REPLY_TO).await;
-        let recorded = fixtures::one("mureka", name);
-        let asked = server.asked();
-        assert_eq!(asked.len(), 1);
-        assert_eq!(asked[0].line, recorded.about("endpoint"), "{name}");
-        assert_eq!(asked[0].body, recorded.json(), "{name}");
-        assert_eq!(asked[0].header("authorization"), "Bearer secret-key");
-        assert_eq!(asked[0].header("content-type"), "application/json");
-        assert_eq!(asked[0].header("idempotency-key"), order.key.to_string());
-    }
-}
-
-/// Our orders that stand behind the recorded requests. What else is recorded is never asked for: uploaded references,
-/// streams, and further words.
-fn recorded_orders() -> Vec<(&'static str, Order)> {
+/// Our orders that stand behind the recorded requests.
+fn requests() -> Vec<Recorded> {
     let model = Some(String::from("mureka-8"));
     let song = fixtures::one("mureka", "request_song.json").json();
     let sung = Order { lyrics: song["lyrics"].as_str().map(String::from), ..order(TaskKind::Generate) };
@@ -217,11 +154,11 @@ fn recorded_orders() -> Vec<(&'static str, Order)> {
     });
     let wish = Some("a song about a harbour at night".into());
     vec![
-        ("request_song.json", sung),
-        ("request_instrumental.json", quiet),
-        ("request_extend.json", extended()),
-        ("request_stem.json", work(Work::Stems { of: clip() })),
-        ("request_lyrics.json", Order { prompt: wish, ..order(TaskKind::Lyrics) }),
+        Recorded::exactly("request_song.json", sung),
+        Recorded::exactly("request_instrumental.json", quiet),
+        Recorded::exactly("request_extend.json", extended()),
+        Recorded::exactly("request_stem.json", work(Work::Stems { of: clip() })),
+        Recorded::exactly("request_lyrics.json", Order { prompt: wish, ..order(TaskKind::Lyrics) }),
     ]
 }
 
@@ -349,7 +286,7 @@ async fn polls_ask_where_the_task_is_whatever_is_in_its_id() {
         assert_eq!(mureka.poll(&order, "a b/..?c").await, Ok(News::Working));
         let asked = server.asked().remove(0);
         assert_eq!(asked.line, line);
-        assert_eq!(asked.header("authorization"), "Bearer secret-key");
+        assert_eq!(asked.header("authorization"), format!("Bearer {KEY}"));
     }
 }
 
@@ -405,8 +342,7 @@ async fn errors_without_mureka_s_own_words_are_understood_by_their_status() {
 
 #[actix_web::test]
 async fn a_refusal_for_safety_keeps_its_reason() {
-    let failure =
-        understood(&fixtures::one("mureka", "response_error_451_safety.json")).await.expect_err("refused");
+    let failure = answered("response_error_451_safety.json").await.expect_err("refused");
     assert_eq!(failure.reason, Some(ModerationReason::Flagged));
     assert_eq!(failure.message, "Content did not pass the safety review");
 }
@@ -425,7 +361,7 @@ fn what_mureka_cannot_do_is_told_by_field() {
     assert!(fields(quiet("mureka-9")).is_empty());
     assert_eq!(fields(quiet("mureka-o2")), ["instrumental"]);
     assert_eq!(fields(with(wish("x"), |options| options.negative_tags = tags("metal"))), ["negative_tags"]);
-    assert_eq!(fields(work(Work::Cover { of: clip() })), ["mode"]);
+    assert_eq!(fields(work(Work::Cover { of: clip() })), ["provider"]);
     let long = |model: &str| {
         let lyrics = Some("ä".repeat(4000));
         with(Order { lyrics, ..wish("x") }, |options| options.model = Some(model.into()))
@@ -444,78 +380,19 @@ fn nothing_is_a_callback_and_nothing_follows_from_a_clips_id() {
         }
     }
     assert_eq!(mureka.audio_from_clip_id("104729583616900"), None);
-    assert!(!format!("{mureka:?}").contains("secret-key"));
+    assert!(!format!("{mureka:?}").contains(KEY));
 }
 
-/// What comes of a body through every door.
-pub(crate) fn reads_without_panic(
-    provider: &dyn Provider,
-    server: &crate::wire::Script,
-    orders: &[Order],
-    body: &[u8],
-) {
-    crate::wire::block_on(async {
-        for status in [200, 429] {
-            server.say(status, body);
-            for order in orders {
-                let _ = provider.submit(order, REPLY_TO).await;
-                let _ = provider.poll(order, "t").await;
-            }
-        }
-    });
-}
-
-thread_local! {
-    static MUREKA: (crate::wire::Script, Mureka) = {
-        let server = crate::wire::Script::start();
-        let mureka = adapter(&server.url);
-        (server, mureka)
-    };
-}
-
-fn all_read(body: &[u8]) {
-    let lyrics = Order { prompt: Some("x".into()), ..order(TaskKind::Lyrics) };
-    let orders = [wish("x"), lyrics, work(Work::Stems { of: clip() })];
-    MUREKA.with(|(server, mureka)| reads_without_panic(mureka, server, &orders, body));
-}
-
-#[test]
-fn a_body_at_the_limit_is_read_and_a_longer_one_refused() {
-    let padded = |bytes: usize| {
+#[actix_web::test]
+async fn a_body_at_the_limit_is_read_and_a_longer_one_refused() {
+    let polled = async |bytes: usize| {
         let mut body =
             br#"{"status":"succeeded","choices":[{"id":1,"url":"https://x.test/a.mp3"}]}"#.to_vec();
         body.resize(bytes, b' ');
-        body
+        let server = Server::start(Reply::new(200, body));
+        adapter(&server.url).poll(&wish("x"), "t").await
     };
-    MUREKA.with(|(server, mureka)| {
-        crate::wire::block_on(async {
-            server.say(200, &padded(BODY_BYTES_MAX));
-            assert!(matches!(mureka.poll(&wish("x"), "t").await, Ok(News::Clips(Stage::Complete, _))));
-            server.say(200, &padded(BODY_BYTES_MAX + 1));
-            let failure = mureka.poll(&wish("x"), "t").await.expect_err("too long");
-            assert_eq!(failure.class, Class::ProviderError);
-        });
-    });
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
-
-    #[test]
-    fn any_bytes_are_read_without_panic(body in prop::collection::vec(any::<u8>(), 0..2000)) {
-        all_read(&body);
-    }
-
-    #[test]
-    fn any_json_is_read_without_panic(body in crate::odd::json(&[
-        "id", "status", "choices", "index", "url", "stream_url", "duration", "lyrics_sections", "lines", "text",
-        "section_type", "failed_reason", "error", "message", "lyrics", "title", "zip_url", "midi_zip_url",
-    ], &["succeeded", "failed", "streaming", "timeouted", "7", "https://x.test/a.mp3"])) {
-        all_read(body.to_string().as_bytes());
-    }
-
-    #[test]
-    fn damaged_fixtures_are_read_without_panic(body in crate::odd::damaged("mureka")) {
-        all_read(&body);
-    }
+    assert!(matches!(polled(BODY_BYTES_MAX).await, Ok(News::Clips(Stage::Complete, _))));
+    let failure = polled(BODY_BYTES_MAX + 1).await.expect_err("too long");
+    assert_eq!(failure.class, Class::ProviderError);
 }

@@ -32,7 +32,8 @@ struct World {
 impl World {
     fn new() -> Self {
         let latency = Latency { lyrics_ms: [10, 20], music_ms: [200, 300] };
-        let options = Options { latency, api_key: Some("secret-key".into()), ..Options::default() };
+        let options =
+            Options { latency, api_key: Some(crate::conformance::KEY.into()), ..Options::default() };
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port of this machine");
         let simulator = simulator::start(listener, options).expect("a simulator");
         let (tell, webhooks) = unbounded_channel();
@@ -154,7 +155,7 @@ async fn webhooks_and_polls_have_the_recorded_shapes() {
     let base = format!("http://{}/musicgpt/v1/byId", world.simulator.address());
     let ask = async |by: &str, id: &str| {
         let url = format!("{base}?conversionType=MUSIC_AI&{by}={id}");
-        let request = reqwest::Client::new().get(url).header("authorization", "secret-key");
+        let request = reqwest::Client::new().get(url).header("authorization", crate::conformance::KEY);
         request.send().await.expect("an answer").json::<Value>().await.expect("JSON")
     };
     same_shape(&ask("task_id", &taken.task).await, "status_completed");

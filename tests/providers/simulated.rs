@@ -322,7 +322,8 @@ async fn a_key_is_asked_for_where_one_is_set() {
         assert!(failure.operator && failure.class == Class::ProviderError, "{failure:?}");
     }
     stage.end().await;
-    let stage = Theatre::with(Options { api_key: Some("secret-key".into()), ..Options::default() });
+    let stage =
+        Theatre::with(Options { api_key: Some(crate::conformance::KEY.into()), ..Options::default() });
     song(&minimax::adapter(&stage.url("minimax")), &wish("x")).await.expect("the right key");
     stage.end().await;
 }

@@ -3,12 +3,11 @@
 mod further;
 mod recorded;
 
-use proptest::prelude::*;
 use serde_json::{Value, json};
 use songflight::id::{CallKey, SongId, TaskId, fresh};
 use songflight::provider::failure::{Arrived, Class, ModerationReason};
 use songflight::provider::gate::Gate;
-use songflight::provider::http::{BODY_BYTES_MAX, Http, Timeouts};
+use songflight::provider::http::{Http, Timeouts};
 use songflight::provider::suno::{Dialect, Suno, SunoSettings};
 use songflight::provider::{
     Capabilities, Member, MusicOptions, News, Order, Provider, Providers, SourceClip, Stage, TaskKind, Work,
@@ -16,7 +15,7 @@ use songflight::provider::{
 };
 
 use crate::conformance::{KEY, REPLY_TO};
-use crate::fixtures::{self, Fixture};
+use crate::fixtures;
 use crate::wire::{Reply, Server};
 pub(crate) use recorded::SUBJECT;
 
@@ -175,7 +174,7 @@ async fn polls_name_the_task_whatever_is_in_its_id() {
     assert_eq!(suno.poll(&order(TaskKind::Generate), "a b&c=ä").await, Ok(News::Working));
     let asked = server.asked().remove(0);
     assert_eq!(asked.line, "GET /suno/api/v1/generate/record-info?taskId=a+b%26c%3D%C3%A4");
-    assert_eq!(asked.header("authorization"), "Bearer secret-key");
+    assert_eq!(asked.header("authorization"), format!("Bearer {KEY}"));
 }
 
 fn news(kind: TaskKind, body: Value) -> News {
@@ -308,14 +307,6 @@ fn the_file_of_a_finished_clip_can_be_named_from_its_id() {
 }
 
 #[test]
-fn a_body_at_the_limit_is_read() {
-    let filler = "x".repeat(BODY_BYTES_MAX - 200);
-    let body = json!({"code": 200, "data": {"callbackType": "complete", "data": [
-        {"id": "a", "audio_url": "https://x.test/a.mp3", "prompt": filler}]}});
-    assert!(matches!(news(TaskKind::Generate, body), News::Clips(Stage::Complete, _)));
-}
-
-#[test]
 fn what_suno_cannot_do_is_told_by_field() {
     let able = reader(Dialect::Sunoapi).capabilities();
     let fields =
@@ -360,99 +351,5 @@ fn a_song_for_anybody_goes_to_the_provider_that_has_room() {
 
 #[test]
 fn the_key_is_never_printed() {
-    assert!(!format!("{:?}", reader(Dialect::Kie)).contains("secret-key"));
-}
-
-/// Any JSON, often with the keys that mean something.
-fn any_json() -> impl Strategy<Value = Value> {
-    let key = prop_oneof![
-        prop::sample::select(vec![
-            "code",
-            "msg",
-            "data",
-            "callbackType",
-            "task_id",
-            "taskId",
-            "response",
-            "sunoData",
-            "clips",
-            "id",
-            "audio_url",
-            "duration",
-            "status",
-            "errorCode",
-            "errorMessage",
-            "text",
-            "title",
-            "prompt",
-        ])
-        .prop_map(String::from),
-        ".{0,8}",
-    ];
-    let leaf = prop_oneof![
-        Just(Value::Null),
-        any::<bool>().prop_map(Value::from),
-        any::<i64>().prop_map(Value::from),
-        any::<f64>().prop_map(Value::from),
-        prop::sample::select(vec![
-            "200",
-            "complete",
-            "error",
-            "SUCCESS",
-            "[1]",
-            "{\"data\":[]}",
-            "https://x.test"
-        ])
-        .prop_map(Value::from),
-        ".{0,12}".prop_map(Value::from),
-    ];
-    leaf.prop_recursive(5, 60, 6, move |inner| {
-        prop_oneof![
-            prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-            prop::collection::vec((key.clone(), inner), 0..6)
-                .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
-        ]
-    })
-}
-
-fn reads_without_panic(body: &[u8]) {
-    for kind in TaskKind::ALL {
-        for dialect in [Dialect::Sunoapi, Dialect::Kie] {
-            SUNO.with(|suno| drop(suno[dialect as usize].read(kind, body)));
-        }
-    }
-}
-
-thread_local! {
-    /// Making clients takes longer than reading a body.
-    static SUNO: [Suno; 2] = [reader(Dialect::Sunoapi), reader(Dialect::Kie)];
-}
-
-proptest! {
-    #[test]
-    fn any_bytes_are_read_without_panic(body in prop::collection::vec(any::<u8>(), 0..2000)) {
-        reads_without_panic(&body);
-    }
-
-    #[test]
-    fn any_json_is_read_without_panic(body in any_json()) {
-        reads_without_panic(body.to_string().as_bytes());
-    }
-
-    #[test]
-    fn damaged_fixtures_are_read_without_panic(
-        which in any::<prop::sample::Index>(),
-        at in any::<prop::sample::Index>(),
-        byte in any::<u8>(),
-        cut in any::<bool>(),
-    ) {
-        thread_local! { static ALL: Vec<Fixture> = fixtures::all("suno"); }
-        ALL.with(|all| {
-            let mut body = all[which.index(all.len())].body.clone();
-            let at = at.index(body.len());
-            body[at] = byte;
-            body.truncate(if cut { at } else { body.len() });
-            reads_without_panic(&body);
-        });
-    }
+    assert!(!format!("{:?}", reader(Dialect::Kie)).contains(KEY));
 }

@@ -89,14 +89,28 @@ fn streaming(clips: Vec<Clip>) -> News {
     if heard { News::Clips(Stage::Text, clips) } else { News::Working }
 }
 
-/// The songs in their order.
+/// The songs in their order, each once.
 fn clips(body: &Value) -> Vec<Clip> {
     let Some(choices) = body.get("choices").and_then(Value::as_array) else { return Vec::new() };
     let mut choices: Vec<_> = choices.iter().filter(|choice| choice.is_object()).take(CHOICES_MAX).collect();
     // What has no index keeps its place behind those that have.
     let index = |choice: &&Value| json::number(choice, &["index"]).unwrap_or(f64::MAX);
     choices.sort_by(|one, other| index(one).total_cmp(&index(other)));
-    choices.into_iter().map(clip).collect()
+    let mut clips: Vec<Clip> = Vec::with_capacity(choices.len());
+    for clip in choices.into_iter().map(clip) {
+        if !clips.iter().any(|known| is_same(known, &clip)) {
+            clips.push(clip);
+        }
+    }
+    clips
+}
+
+/// Songs are told apart by their ids; without them (a stream has none) by all that is said of them.
+fn is_same(one: &Clip, other: &Clip) -> bool {
+    match (&one.clip_id, &other.clip_id) {
+        (Some(one), Some(other)) => one == other,
+        _ => one == other,
+    }
 }
 
 /// Neither title nor picture come from here. The largest file comes last.

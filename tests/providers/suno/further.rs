@@ -203,7 +203,7 @@ async fn what_cannot_be_made_of_a_clip_is_told_by_field() {
         (Work::Video { of: elsewhere() }, &["variant_number"]),
         (persona(elsewhere()), &["variant_number"]),
         (persona(short), &["variant_number"]),
-        (Work::Merge { of: vec![source(), source()] }, &["mode"]),
+        (Work::Merge { of: vec![source(), source()] }, &["provider"]),
     ] {
         assert_eq!(refused(work.clone()).await, fields, "{work:?}");
     }

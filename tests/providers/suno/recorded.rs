@@ -9,8 +9,28 @@ use super::{an_order, order, source, with, with_settings};
 use crate::conformance::{KEY, Recorded, Subject};
 use crate::fixtures::{self, Fixture};
 
-pub(crate) const SUBJECT: Subject =
-    Subject { name: "suno", adapter: speaking, order: order_behind, expected, requests, read: 66 };
+pub(crate) const SUBJECT: Subject = Subject {
+    name: "suno",
+    adapter: speaking,
+    order: order_behind,
+    expected,
+    requests,
+    foreign: &[
+        ("gw_", "of a gateway with other paths and bodies"),
+        ("wav", "WAV files are not ordered"),
+        ("cover_images", "pictures alone are not ordered"),
+        ("timestamped_lyrics", "timed words are not asked for"),
+        ("response_credits", "the account is not asked for"),
+        ("request_add_", "no kind adds vocals or instruments to a recording"),
+        ("request_mashup", "no kind mixes two songs"),
+    ],
+    alarms: &[
+        "response_error_401.json",
+        "response_error_404.json",
+        "response_error_kie_505_feature_off.json",
+    ],
+    doubtful: &[],
+};
 
 /// In the fixture's dialect: kie.ai where the index says so.
 fn speaking(base_url: &str, fixture: &Fixture) -> SharedProvider {
@@ -19,12 +39,7 @@ fn speaking(base_url: &str, fixture: &Fixture) -> SharedProvider {
     Arc::new(with_settings(SunoSettings { dialect, stems, ..SunoSettings::new(base_url, KEY) }))
 }
 
-/// None for other gateways, and for kinds that this adapter does not make.
-fn order_behind(fixture: &Fixture) -> Option<Order> {
-    const FOREIGN: [&str; 5] = ["gw_", "wav", "cover_images", "timestamped_lyrics", "response_credits"];
-    if FOREIGN.iter().any(|kind| fixture.name.contains(kind)) {
-        return None;
-    }
+fn order_behind(fixture: &Fixture) -> Order {
     const KINDS: [(&str, TaskKind); 6] = [
         ("lyrics", TaskKind::Lyrics),
         ("stems", TaskKind::Stems),
@@ -38,7 +53,7 @@ fn order_behind(fixture: &Fixture) -> Option<Order> {
     let song = Order { prompt: Some("a calm folk song".into()), ..order(kind) };
     // A file that cannot be fetched is the user's only if the order named one.
     let file = fixture.name.contains("fetch").then(|| "https://x.test/a.mp3".into());
-    Some(with(song, |options| options.reference_audio_url = file))
+    with(song, |options| options.reference_audio_url = file)
 }
 
 fn expected(fixture: &Fixture) -> &str {
@@ -56,7 +71,7 @@ fn expected(fixture: &Fixture) -> &str {
 /// Our orders that stand behind the recorded requests.
 fn requests() -> Vec<Recorded> {
     const UNASKED: &[&str] = &["author", "domainName", "vocalStart", "vocalEnd"];
-    let recorded = |(name, order): (&'static str, Order)| Recorded { name, order, without: UNASKED };
+    let recorded = |(name, order)| Recorded { without: UNASKED, ..Recorded::exactly(name, order) };
     songs().into_iter().chain(of_clips()).map(recorded).collect()
 }
 
