@@ -22,7 +22,6 @@ pub struct Verdict {
     pub checks: Vec<Check>,
     pub faults: Vec<String>,
     pub figures: Figures,
-    pub orders: Option<Orders>,
 }
 
 /// Songs that are read side by side.
@@ -100,7 +99,7 @@ pub async fn check(crowd: &Crowd, stage: &Stage, after: &Look) -> Verdict {
         checks.push(audit);
     }
     let ends = ends.into_iter().map(|(end, count)| End { count, ..end }).collect();
-    Verdict { ends, checks, faults, figures, orders }
+    Verdict { ends, checks, faults, figures }
 }
 
 fn once(orders: Orders, after: &Look) -> Check {

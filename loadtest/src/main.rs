@@ -7,9 +7,11 @@
 //! load is a new file in `scenarios/`.
 
 mod check;
+mod compare;
 mod crowd;
 mod figures;
 mod follow;
+mod page;
 mod person;
 mod process;
 mod provider;
@@ -23,7 +25,7 @@ mod socket;
 mod stage;
 mod trouble;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
@@ -47,6 +49,14 @@ enum Command {
     Run(Run),
     /// What there is to be run
     List,
+    /// A result again, as text or as a report with plots
+    Show {
+        result: PathBuf,
+        #[arg(long, value_name = "FILE")]
+        html: Option<PathBuf>,
+    },
+    /// Two results side by side
+    Compare { before: PathBuf, after: PathBuf },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -85,6 +95,12 @@ async fn main() -> ExitCode {
     let done = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(wanted) => start(wanted).await,
         Command::List => list(),
+        Command::Show { result, html } => compare::read(&result).and_then(|outcome| {
+            report::print(&outcome);
+            run::write_page(&outcome, html.as_deref())?;
+            Ok(true)
+        }),
+        Command::Compare { before, after } => compare(&before, &after),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,
@@ -103,6 +119,11 @@ fn list() -> Result<bool, Failure> {
         println!("  {name:<17} {:<8} {}", scenario.takes, scenario.about);
     }
     println!("\n  songflight-loadtest run <name or file>\n");
+    Ok(true)
+}
+
+fn compare(before: &Path, after: &Path) -> Result<bool, Failure> {
+    compare::print(&compare::read(before)?, &compare::read(after)?);
     Ok(true)
 }
 

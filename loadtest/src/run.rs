@@ -1,7 +1,7 @@
 //! One run, from the empty stage to the report.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use songflight::time::Clock;
 use super::check::{Verdict, check};
 use super::crowd::Crowd;
 use super::figures::Seen;
+use super::page;
 use super::process::Usage;
 use super::report;
 use super::result::{Machine, Outcome, Quantiles, Used};
@@ -49,7 +50,17 @@ pub async fn run(scenario: Scenario, place: &Place, wanted: &Wanted) -> Result<b
         let text = serde_json::to_string(&outcome).map_err(cannot("the result"))?;
         std::fs::write(path, text).map_err(cannot("--json"))?;
     }
+    write_page(&outcome, wanted.html.as_deref())?;
     Ok(outcome.over && outcome.checks.iter().all(|check| check.right))
+}
+
+/// # Errors
+/// When it cannot be written.
+pub fn write_page(outcome: &Outcome, path: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, page::page(outcome)).map_err(cannot("--html"))?;
+    println!("  The report: {}\n", path.display());
+    Ok(())
 }
 
 async fn play(stage: &Rc<Stage>, scenario: &Scenario, at: String) -> Result<Outcome, Failure> {

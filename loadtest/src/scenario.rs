@@ -184,7 +184,16 @@ macro_rules! built_in {
 built_in!(
     "smoke",
     "burst",
+    "steady",
+    "storm",
+    "slow-clients",
+    "flaky-provider",
     "mixed",
+    "crash",
+    "overload",
+    "idle-sockets",
+    "fan-out",
+    "hundred-thousand",
 );
 
 impl Scenario {

@@ -50,10 +50,6 @@ impl Watcher {
         Self { follower: RefCell::default(), lead, connections: Cell::new(0), live: Cell::new(false) }
     }
 
-    pub fn is_live(&self) -> bool {
-        self.live.get()
-    }
-
     /// Follows for ever; `arrived` is called when it is up to date for the first time.
     pub async fn keep(self: Rc<Self>, person: Rc<Person>, arrived: impl FnOnce()) {
         let mut arrived = Some(arrived);
