@@ -188,8 +188,18 @@ fn ended(person: &Person, kind: usize, song: &Value) -> End {
     let wish = &person.world.scenario.songs[kind];
     let text = |value: &Value| value.as_str().unwrap_or("–").to_owned();
     let status = text(&song["status"]);
-    let ended_as = if is_over(&status) { status } else { format!("stuck: {status}, waiting for {}", text(&song["waiting_for"])) };
-    end(&wish.provider, wish.mode.as_str(), &text(&song["provider"]), &ended_as, &text(&song["error"]["class"]))
+    let ended_as = if is_over(&status) {
+        status
+    } else {
+        format!("stuck: {status}, waiting for {}", text(&song["waiting_for"]))
+    };
+    end(
+        &wish.provider,
+        wish.mode.as_str(),
+        &text(&song["provider"]),
+        &ended_as,
+        &text(&song["error"]["class"]),
+    )
 }
 
 fn end(wished: &str, mode: &str, provider: &str, ended_as: &str, class: &str) -> End {

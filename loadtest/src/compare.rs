@@ -25,7 +25,9 @@ pub fn print(before: &Outcome, after: &Outcome) {
     line("took", before.took_s * 1000.0, after.took_s * 1000.0, time);
     for (name, was) in &before.times {
         let Some(is) = after.times.get(name) else { continue };
-        for (share, was, is) in [("p50", was.p50_ms, is.p50_ms), ("p99", was.p99_ms, is.p99_ms), ("max", was.max_ms, is.max_ms)] {
+        for (share, was, is) in
+            [("p50", was.p50_ms, is.p50_ms), ("p99", was.p99_ms, is.p99_ms), ("max", was.max_ms, is.max_ms)]
+        {
             line(&format!("{name}, {share}"), was, is, time);
         }
     }
@@ -39,12 +41,19 @@ pub fn print(before: &Outcome, after: &Outcome) {
         let Some(is) = after.per_song.get(name) else { continue };
         line(&format!("for each song, {name}"), *was, *is, |value| format!("{value:.3}"));
     }
-    let ready = |outcome: &Outcome| outcome.ends.iter().filter(|end| end.is_ready()).map(|end| end.count).sum::<u64>() as f64;
+    let ready = |outcome: &Outcome| {
+        outcome.ends.iter().filter(|end| end.is_ready()).map(|end| end.count).sum::<u64>() as f64
+    };
     line("songs ready", ready(before), ready(after), |count| format!("{count:.0}"));
     for check in &after.checks {
         let was = before.checks.iter().find(|other| other.what == check.what).is_none_or(|other| other.right);
         if was != check.right {
-            println!("  {} {}: {}", if check.right { "✓ right again:" } else { "✗ wrong at last:" }, check.what, check.detail);
+            println!(
+                "  {} {}: {}",
+                if check.right { "✓ right again:" } else { "✗ wrong at last:" },
+                check.what,
+                check.detail
+            );
         }
     }
     println!();
@@ -69,7 +78,8 @@ mod tests {
 
     #[test]
     fn small_changes_are_not_told() {
-        let told = [(100.0, 104.0), (100.0, 120.0), (100.0, 50.0), (1.0, 3.0), (0.0, 1.0)].map(|(a, b)| change(a, b));
+        let told = [(100.0, 104.0), (100.0, 120.0), (100.0, 50.0), (1.0, 3.0), (0.0, 1.0)]
+            .map(|(a, b)| change(a, b));
         assert_eq!(told, ["", "+20 %", "-50 %", "× 3.0", ""]);
     }
 }

@@ -91,7 +91,10 @@ impl Crowd {
         tokio::time::timeout(GATHER_WITHIN, arriving).await.map_err(|_| {
             let cuts: Vec<_> = self.world.seen.borrow().cuts.keys().cloned().collect();
             let left = waiting.get();
-            Failure(format!("{left} of {all} sockets did not open (too few open files?): {}", cuts.join("; ")))
+            Failure(format!(
+                "{left} of {all} sockets did not open (too few open files?): {}",
+                cuts.join("; ")
+            ))
         })
     }
 
@@ -103,7 +106,8 @@ impl Crowd {
         let mut orders: FuturesUnordered<_> = (0..load.songs)
             .map(|number| {
                 let person = self.people[number % self.ordering].clone();
-                let at = load.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(number as f64 / rate));
+                let at =
+                    load.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(number as f64 / rate));
                 async move {
                     until(began, at).await;
                     person.order(number).await;

@@ -1,6 +1,7 @@
 //! What was counted and how long things took, as the crowd saw it.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -62,6 +63,8 @@ pub struct Seen {
     /// From the moment a callback that tells something new is about to be written by the simulator to the moment its
     /// event was read from the owner's socket. Both by the clock of this process.
     pub callbacks: Times,
+    /// The slowest of them, in words.
+    pub slowest: BinaryHeap<Reverse<(Duration, String)>>,
     /// The same over sockets that are anything but steady.
     pub callbacks_rough: Times,
     /// From the request to the event that says `ready`.
@@ -70,7 +73,22 @@ pub struct Seen {
     pub returns: Times,
 }
 
+/// So many of the slowest are told.
+const SLOWEST: usize = 12;
+
 impl Seen {
+    pub fn callback(&mut self, took: Duration, of: impl FnOnce() -> String) {
+        self.callbacks.add(took);
+        let among = self.slowest.len() < SLOWEST
+            || self.slowest.peek().is_some_and(|Reverse((least, _))| took > *least);
+        if among {
+            self.slowest.push(Reverse((took, of())));
+        }
+        if self.slowest.len() > SLOWEST {
+            self.slowest.pop();
+        }
+    }
+
     pub fn ended(&self) -> usize {
         self.ended.values().sum()
     }

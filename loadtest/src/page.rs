@@ -27,13 +27,15 @@ pub fn page(outcome: &Outcome) -> String {
     checks(&mut html, &outcome.checks, &outcome.faults);
     tables(&mut html, outcome);
     let source = escaped(&outcome.source);
-    let _ = write!(html, "<details><summary>The scenario</summary><pre>{source}</pre></details></main></html>");
+    let _ =
+        write!(html, "<details><summary>The scenario</summary><pre>{source}</pre></details></main></html>");
     html
 }
 
 fn head(html: &mut String, outcome: &Outcome) {
     let right = outcome.over && outcome.checks.iter().all(|check| check.right);
-    let (class, verdict) = if right { ("good", "everything was right") } else { ("bad", "something was wrong") };
+    let (class, verdict) =
+        if right { ("good", "everything was right") } else { ("bad", "something was wrong") };
     let machine = &outcome.machine;
     let _ = write!(
         html,
@@ -54,9 +56,14 @@ fn cards(html: &mut String, outcome: &Outcome) {
     let ready: u64 = outcome.ends.iter().filter(|end| end.is_ready()).map(|end| end.count).sum();
     let created = outcome.counts.get("songs created").copied().unwrap_or_default();
     let most = outcome.samples.iter().map(|sample| sample.in_flight).max().unwrap_or_default();
-    let quantile = |name: &str| outcome.times.get(name).map_or((0.0, 0.0), |times| (times.p50_ms, times.p99_ms));
+    let quantile =
+        |name: &str| outcome.times.get(name).map_or((0.0, 0.0), |times| (times.p50_ms, times.p99_ms));
     let mut cards = vec![
-        (number(created), "songs made".to_owned(), format!("{} ready, in {}", number(ready), time(outcome.took_s * 1000.0))),
+        (
+            number(created),
+            "songs made".to_owned(),
+            format!("{} ready, in {}", number(ready), time(outcome.took_s * 1000.0)),
+        ),
         (number(most), "under way at once".to_owned(), "at most".to_owned()),
     ];
     for (name, what) in [("callback to socket", "from callback to screen"), ("create", "to take an order")] {
@@ -68,7 +75,11 @@ fn cards(html: &mut String, outcome: &Outcome) {
     if let Some(server) = outcome.usage.get("server") {
         let cpu = outcome.per_song.get("CPU ms of the server").copied().unwrap_or_default();
         let peak = server.peak_mib.unwrap_or(server.memory_mib);
-        cards.push((format!("{peak:.0} MiB"), "the server at its peak".to_owned(), format!("{cpu:.2} ms of CPU for each song")));
+        cards.push((
+            format!("{peak:.0} MiB"),
+            "the server at its peak".to_owned(),
+            format!("{cpu:.2} ms of CPU for each song"),
+        ));
     }
     html.push_str("<section class=cards>");
     for (value, name, more) in cards {
@@ -80,7 +91,8 @@ fn cards(html: &mut String, outcome: &Outcome) {
 fn plots(html: &mut String, outcome: &Outcome) {
     html.push_str("<section class=plots>");
     let samples = &outcome.samples;
-    let over_time = |of: fn(&Sample) -> f64| samples.iter().map(|one| (one.at_s, of(one))).collect::<Vec<_>>();
+    let over_time =
+        |of: fn(&Sample) -> f64| samples.iter().map(|one| (one.at_s, of(one))).collect::<Vec<_>>();
     let plot = |title: &str, unit: &str, lines: Vec<Line>| Plot {
         title: title.to_owned(),
         unit: unit.to_owned(),
@@ -102,8 +114,13 @@ fn plots(html: &mut String, outcome: &Outcome) {
         Line::new(name, index, curve.collect())
     });
     html.push_str(
-        &Plot { across: Scale::Nines, up: Scale::Powers, marks: Vec::new(), ..plot("How long things took", "ms", lines.collect()) }
-            .svg(),
+        &Plot {
+            across: Scale::Nines,
+            up: Scale::Powers,
+            marks: Vec::new(),
+            ..plot("How long things took", "ms", lines.collect())
+        }
+        .svg(),
     );
     let cpu = vec![
         Line::new("server", 0, over_time(|one| one.server_cpu)),
@@ -120,7 +137,9 @@ fn plots(html: &mut String, outcome: &Outcome) {
         let passed = (two[1].at_s - two[0].at_s).max(0.001);
         (two[1].at_s, two[1].events.saturating_sub(two[0].events) as f64 / passed)
     });
-    html.push_str(&plot("Events on sockets", "a second", vec![Line::new("events", 2, events.collect()).filled()]).svg());
+    html.push_str(
+        &plot("Events on sockets", "a second", vec![Line::new("events", 2, events.collect()).filled()]).svg(),
+    );
     let live = vec![Line::new("connected and up to date", 0, over_time(|one| one.live as f64)).filled()];
     html.push_str(&plot("Sockets", "sockets", live).svg());
     html.push_str("</section>");
@@ -138,7 +157,8 @@ fn ends(html: &mut String, ends: &[End]) {
             _ => "bad",
         };
         let share = end.count as f64 * 100.0 / all.max(1) as f64;
-        let cells = [&end.wished, &end.mode, &end.provider].map(|text| format!("<td>{}", escaped(text))).concat();
+        let cells =
+            [&end.wished, &end.mode, &end.provider].map(|text| format!("<td>{}", escaped(text))).concat();
         let _ = write!(
             html,
             "<tr>{cells}<td><i class={class}></i>{}<td>{}<td class=n style='--share:{share:.1}%'>{}",
@@ -168,20 +188,24 @@ fn checks(html: &mut String, checks: &[Check], faults: &[String]) {
 }
 
 fn tables(html: &mut String, outcome: &Outcome) {
-    html.push_str("<h2>Figures</h2><div class=columns><table><tr><th>how long<th class=n>count<th class=n>p50<th class=n>p90<th class=n>p99<th class=n>p99.9<th class=n>most");
+    html.push_str("<h2>Figures</h2><table class=wide><tr><th>how long<th class=n>count<th class=n>p50<th class=n>p90<th class=n>p99<th class=n>p99.9<th class=n>most");
     for (name, times) in &outcome.times {
         let _ = write!(html, "<tr><td>{}<td class=n>{}", escaped(name), number(times.count));
         for ms in [times.p50_ms, times.p90_ms, times.p99_ms, times.p999_ms, times.max_ms] {
             let _ = write!(html, "<td class=n>{}", time(ms));
         }
     }
-    html.push_str("</table><table><tr><th>used<th class=n>CPU<th class=n>at start<th class=n>gathered<th class=n>at end<th class=n>peak");
+    html.push_str("</table><div class=columns><table><tr><th>used<th class=n>CPU<th class=n>at start<th class=n>gathered<th class=n>at end<th class=n>peak");
     for (name, used) in &outcome.usage {
         let peak = used.peak_mib.map_or_else(|| "–".to_owned(), |mib| format!("{mib:.0} MiB"));
         let _ = write!(
             html,
             "<tr><td>{}<td class=n>{:.1} s<td class=n>{:.0} MiB<td class=n>{:.0} MiB<td class=n>{:.0} MiB<td class=n>{peak}",
-            escaped(name), used.cpu_s, used.memory_at_start_mib, used.memory_gathered_mib, used.memory_mib
+            escaped(name),
+            used.cpu_s,
+            used.memory_at_start_mib,
+            used.memory_gathered_mib,
+            used.memory_mib
         );
     }
     html.push_str("</table><table><tr><th>for each song<th class=n>");
@@ -193,6 +217,13 @@ fn tables(html: &mut String, outcome: &Outcome) {
         let _ = write!(html, "<tr><td>{}<td class=n>{}", escaped(name), number(*count));
     }
     html.push_str("</table>");
+    if !outcome.slowest.is_empty() {
+        html.push_str("<table><tr><th>slowest from callback to socket<th class=n>");
+        for (ms, what) in &outcome.slowest {
+            let _ = write!(html, "<tr><td>{}<td class=n>{}", escaped(what), time(*ms));
+        }
+        html.push_str("</table>");
+    }
     if !outcome.cuts.is_empty() {
         html.push_str("<table><tr><th>sockets that were lost<th class=n>");
         for (how, count) in &outcome.cuts {
@@ -204,7 +235,11 @@ fn tables(html: &mut String, outcome: &Outcome) {
 }
 
 fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;").replace('\'', "&#39;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+        .replace('\'', "&#39;")
 }
 
 /// With a thin space between thousands.
@@ -231,6 +266,9 @@ mod tests {
 
     #[test]
     fn thousands_stand_apart() {
-        assert_eq!([number(7), number(1000), number(1_234_567)], ["7", "1\u{202f}000", "1\u{202f}234\u{202f}567"]);
+        assert_eq!(
+            [number(7), number(1000), number(1_234_567)],
+            ["7", "1\u{202f}000", "1\u{202f}234\u{202f}567"]
+        );
     }
 }

@@ -131,7 +131,8 @@ impl Person {
             tries += 1;
             match self.order_once(number, &world.scenario.songs[kind]).await {
                 Answer::NotNow(_) if tries < world.scenario.load.tries => {
-                    let wait = (200 << tries.min(4)) as f64 * (0.5 + self.draw(number as u64 + u64::from(tries)));
+                    let wait =
+                        (200 << tries.min(4)) as f64 * (0.5 + self.draw(number as u64 + u64::from(tries)));
                     tokio::time::sleep(Duration::from_millis(wait as u64)).await;
                 }
                 answer => break answer,
@@ -173,7 +174,8 @@ impl Person {
         };
         let status = response.status().as_u16();
         let body: Value = response.json().await.unwrap_or_default();
-        let problem = body["type"].as_str().and_then(|kind| kind.rsplit(['/', ':']).next()).unwrap_or_default();
+        let problem =
+            body["type"].as_str().and_then(|kind| kind.rsplit(['/', ':']).next()).unwrap_or_default();
         match (status, body["id"].as_str()) {
             (200 | 202, Some(id)) => Answer::Song(id.to_owned()),
             // The answer broke off.
@@ -218,7 +220,12 @@ impl Person {
     }
 
     /// How long an event of this kind was under way from the provider, if a callback brought it.
-    pub fn under_way(&self, fields: &serde_json::Map<String, Value>, kind: &str, heard: Instant) -> Option<Duration> {
+    pub fn under_way(
+        &self,
+        fields: &serde_json::Map<String, Value>,
+        kind: &str,
+        heard: Instant,
+    ) -> Option<Duration> {
         let (phase, told) = match kind {
             "lyrics_ready" => ("lyrics", Told::Complete),
             "clip_ready" => ("music", Told::First),
@@ -248,7 +255,8 @@ impl Person {
     /// Counts a song that was ordered and is over.
     fn count(&self, id: &str, status: &str) {
         let songs = self.songs.borrow();
-        let Some((ordered, ended)) = songs.get(id).and_then(|known| Some((known.ordered?.0, known.ended?))) else {
+        let Some((ordered, ended)) = songs.get(id).and_then(|known| Some((known.ordered?.0, known.ended?)))
+        else {
             return;
         };
         let mut seen = self.world.seen.borrow_mut();

@@ -80,7 +80,8 @@ impl Record {
             Seen::Accepted { intent } => match intent.parse::<CallKey>() {
                 Ok(key) => {
                     let mut held = self.held();
-                    *held.orders.entry((key.task, key.call)).or_default().entry(key.attempt).or_default() += 1;
+                    *held.orders.entry((key.task, key.call)).or_default().entry(key.attempt).or_default() +=
+                        1;
                 }
                 Err(_) => self.held().strangers += 1,
             },
@@ -152,7 +153,9 @@ mod tests {
     fn orders_are_counted_by_call_and_attempt() {
         let record = Record::default();
         let task = "0198f000-0000-7000-8000-000000000001";
-        for intent in [format!("{task}.0.1"), format!("{task}.0.1"), format!("{task}.0.2"), format!("{task}.1.1")] {
+        for intent in
+            [format!("{task}.0.1"), format!("{task}.0.1"), format!("{task}.0.2"), format!("{task}.1.1")]
+        {
             record.note(Seen::Accepted { intent: &intent });
         }
         record.note(Seen::Accepted { intent: "somebody" });

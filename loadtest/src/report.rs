@@ -5,6 +5,8 @@ use std::io::IsTerminal;
 use super::result::{End, Outcome, Quantiles};
 use super::scenario::Scenario;
 
+/// A callback that takes longer is told of by itself.
+const SLOW_MS: f64 = 1_000.0;
 const FAULTS_SHOWN: usize = 12;
 
 pub fn title(scenario: &Scenario) {
@@ -39,6 +41,10 @@ pub fn print(outcome: &Outcome) {
     println!("                                 count       p50       p90       p99     p99.9       max");
     for (name, times) in &outcome.times {
         row(name, times);
+    }
+    if outcome.slowest.first().is_some_and(|(ms, _)| *ms > SLOW_MS) {
+        println!("\n  the slowest from callback to socket:");
+        outcome.slowest.iter().for_each(|(ms, what)| println!("  {:>9}  {what}", time(*ms)));
     }
     usage(outcome);
     println!();

@@ -22,6 +22,9 @@ pub struct Outcome {
     pub counts: BTreeMap<String, u64>,
     pub ends: Vec<End>,
     pub times: BTreeMap<String, Quantiles>,
+    /// Callbacks that took longest to a steady socket: milliseconds, and of what.
+    #[serde(default)]
+    pub slowest: Vec<(f64, String)>,
     pub usage: BTreeMap<String, Used>,
     /// Divided by the songs that were made.
     pub per_song: BTreeMap<String, f64>,

@@ -1,10 +1,12 @@
 //! One run, from the empty stage to the report.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde_json::Value;
 use songflight::time::Clock;
 
 use super::check::{Verdict, check};
@@ -30,6 +32,18 @@ pub struct Wanted {
 /// The database publishes its figures with a delay of up to a second.
 const FIGURES_AFTER: Duration = Duration::from_millis(1_500);
 
+/// Of the simulator's own.
+const PROVIDER_COUNTS: [&str; 9] = [
+    "accepted",
+    "refused",
+    "callbacks_sent",
+    "callbacks_lost",
+    "callbacks_failed",
+    "callback_tries_failed",
+    "polls",
+    "duplicates_of_intent",
+    "answers_cut",
+];
 const TROUBLE_ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// Whether everything that was seen was right.
@@ -84,6 +98,10 @@ async fn play(stage: &Rc<Stage>, scenario: &Scenario, at: String) -> Result<Outc
     report::end_of_line();
     let after = stage.look().await?;
     let verdict = check(&crowd, stage, &after).await;
+    let provider = match &stage.own {
+        Some(own) => own.provider.stats().await,
+        None => Value::Null,
+    };
     let seen = crowd.world.seen.borrow();
     let looks = [&start, &before, &after];
     Ok(Outcome {
@@ -94,9 +112,10 @@ async fn play(stage: &Rc<Stage>, scenario: &Scenario, at: String) -> Result<Outc
         source: scenario.source.clone(),
         took_s: seen.began.zip(seen.last_end).map_or(0.0, |(from, to)| to.duration_since(from).as_secs_f64()),
         over,
-        counts: counts(&seen, &verdict, stage).await,
+        counts: counts(&seen, &verdict, &provider),
         ends: verdict.ends,
         times: times(&seen),
+        slowest: slowest(&seen),
         usage: usage(looks),
         per_song: per_song(looks, seen.created),
         cuts: seen.cuts.clone(),
@@ -107,7 +126,7 @@ async fn play(stage: &Rc<Stage>, scenario: &Scenario, at: String) -> Result<Outc
     })
 }
 
-async fn counts(seen: &Seen, verdict: &Verdict, stage: &Stage) -> BTreeMap<String, u64> {
+fn counts(seen: &Seen, verdict: &Verdict, provider: &Value) -> BTreeMap<String, u64> {
     let figures = verdict.figures;
     let mut counts = BTreeMap::from([
         ("orders sent", seen.sent as u64),
@@ -124,20 +143,9 @@ async fn counts(seen: &Seen, verdict: &Verdict, stage: &Stage) -> BTreeMap<Strin
     .into_iter()
     .map(|(name, count)| (name.to_owned(), count))
     .collect::<BTreeMap<_, _>>();
-    if let Some(own) = &stage.own {
-        let stats = own.provider.stats().await;
-        for name in [
-            "accepted",
-            "refused",
-            "callbacks_sent",
-            "callbacks_lost",
-            "callbacks_failed",
-            "callback_tries_failed",
-            "polls",
-            "duplicates_of_intent",
-            "answers_cut",
-        ] {
-            counts.insert(format!("provider: {}", name.replace('_', " ")), stats[name].as_u64().unwrap_or_default());
+    for name in PROVIDER_COUNTS {
+        if let Some(count) = provider[name].as_u64() {
+            counts.insert(format!("provider: {}", name.replace('_', " ")), count);
         }
     }
     counts
@@ -156,6 +164,11 @@ fn times(seen: &Seen) -> BTreeMap<String, Quantiles> {
     .filter(|(_, times)| times.count() > 0)
     .map(|(name, times)| (name.to_owned(), Quantiles::of(times)))
     .collect()
+}
+
+fn slowest(seen: &Seen) -> Vec<(f64, String)> {
+    let sorted = seen.slowest.clone().into_sorted_vec();
+    sorted.into_iter().map(|Reverse((took, what))| (took.as_secs_f64() * 1000.0, what)).collect()
 }
 
 fn usage([start, before, after]: [&Look; 3]) -> BTreeMap<String, Used> {
@@ -207,9 +220,9 @@ fn machine() -> Machine {
     let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
     let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let kib = memory.lines().find_map(|line| {
-        line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok()
-    });
+    let kib = memory
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.split_whitespace().next()?.parse::<u64>().ok());
     Machine {
         cores: std::thread::available_parallelism().map_or(0, usize::from),
         cpu: name.map_or_else(String::new, |(_, name)| name.trim().to_owned()),

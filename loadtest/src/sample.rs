@@ -19,13 +19,14 @@ const BAR: usize = 30;
 const SAID_EVERY: usize = 30;
 
 pub async fn watch(stage: Rc<Stage>, world: Rc<World>, samples: Samples) {
-    let mut before = (Clock.monotonic(), usages(&stage));
+    let mut before = (Clock.monotonic(), usages(&stage).unwrap_or_default());
     for number in 0_usize.. {
         tokio::time::sleep(Duration::from_millis(if number < 20 { 250 } else { 1_000 })).await;
-        let now = (Clock.monotonic(), usages(&stage));
+        // While the server is being started again, nothing is known of it.
+        let now = (Clock.monotonic(), usages(&stage).unwrap_or(before.1));
         let passed = now.0.duration_since(before.0).as_secs_f64().max(0.001);
-        // A server that was killed in between has counted less than before.
-        let cores = |index: usize| now.1[index].cpu.saturating_sub(before.1[index].cpu).as_secs_f64() / passed;
+        let cores =
+            |index: usize| now.1[index].cpu.saturating_sub(before.1[index].cpu).as_secs_f64() / passed;
         let sample = Sample {
             server_cpu: cores(0),
             postgres_cpu: cores(1),
@@ -40,9 +41,12 @@ pub async fn watch(stage: Rc<Stage>, world: Rc<World>, samples: Samples) {
     }
 }
 
-fn usages(stage: &Stage) -> [Usage; 3] {
-    let [server, postgres] = stage.glance().unwrap_or_default();
-    [server, postgres, process::usage(std::process::id())]
+fn usages(stage: &Stage) -> Option<[Usage; 3]> {
+    let [server, postgres] = match &stage.own {
+        Some(_) => stage.glance()?,
+        None => Default::default(),
+    };
+    Some([server, postgres, process::usage(std::process::id())])
 }
 
 fn seen(world: &World) -> Sample {

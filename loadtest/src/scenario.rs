@@ -249,7 +249,10 @@ impl Scenario {
         for (key, name) in songs.chain(outages) {
             let auto = key == "songs.provider" && name == "auto";
             if !auto && !PROVIDERS.contains(&name.as_str()) {
-                return Some((key.into(), format!("is {name:?}; there are {} (and auto)", PROVIDERS.join(", "))));
+                return Some((
+                    key.into(),
+                    format!("is {name:?}; there are {} (and auto)", PROVIDERS.join(", ")),
+                ));
             }
         }
         let foreign = self.server.keys().find(|key| !key.starts_with("SONGFLIGHT_"));

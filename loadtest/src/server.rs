@@ -41,7 +41,11 @@ const KEPT: [&str; 2] = ["songflight_journal_commit_seconds_count", "songflight_
 impl Server {
     /// # Errors
     /// When it ends before it says where it is; its own words are on the terminal.
-    pub async fn start(program: &Path, home: &Path, settings: Vec<(String, String)>) -> Result<Self, Failure> {
+    pub async fn start(
+        program: &Path,
+        home: &Path,
+        settings: Vec<(String, String)>,
+    ) -> Result<Self, Failure> {
         let (child, url) = spawn(program, home, &settings, "127.0.0.1:0").await?;
         let (program, home) = (program.to_owned(), home.to_owned());
         Ok(Self { url, lives_before: Lives::default(), program, home, settings, child })

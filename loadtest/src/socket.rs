@@ -94,7 +94,8 @@ impl Watcher {
 
     fn lost(&self, person: &Person, why: String) {
         let world = &person.world;
-        let forgiven = world.scenario.is_rough() || matches!(person.manner, Manner::Slow | Manner::Jammed | Manner::Mobile);
+        let forgiven = world.scenario.is_rough()
+            || matches!(person.manner, Manner::Slow | Manner::Jammed | Manner::Mobile);
         if !forgiven && self.connections.get() > 0 {
             world.fault(format!("a {} socket was lost: {why}", person.manner.as_str()));
         }
@@ -146,7 +147,8 @@ impl Watcher {
                 match stays {
                     // Not before it has seen how things are.
                     Some(stays) if self.live.get() && !calm => {
-                        tokio::time::sleep(stays.saturating_sub(Clock.monotonic().duration_since(left))).await;
+                        tokio::time::sleep(stays.saturating_sub(Clock.monotonic().duration_since(left)))
+                            .await;
                     }
                     _ => std::future::pending().await,
                 }
@@ -173,7 +175,9 @@ impl Watcher {
             let text = match message {
                 Some(Ok(Message::Text(text))) => text,
                 Some(Ok(Message::Close(frame))) => {
-                    let why = frame.map_or_else(String::new, |frame| format!("{} {}", u16::from(frame.code), frame.reason));
+                    let why = frame.map_or_else(String::new, |frame| {
+                        format!("{} {}", u16::from(frame.code), frame.reason)
+                    });
                     return End::Lost(format!("closed {why}"));
                 }
                 Some(Ok(_)) => continue,
@@ -203,7 +207,13 @@ impl Watcher {
     }
 
     /// Takes one message; whether it said that all is up to date.
-    async fn take(&self, person: &Rc<Person>, text: &str, heard: Instant, say: &mut Say) -> Result<bool, String> {
+    async fn take(
+        &self,
+        person: &Rc<Person>,
+        text: &str,
+        heard: Instant,
+        say: &mut Say,
+    ) -> Result<bool, String> {
         let mut live = false;
         for line in text.split('\n').filter(|line| !line.is_empty()) {
             let frame: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
@@ -223,17 +233,18 @@ impl Watcher {
     }
 
     fn happened(&self, person: &Rc<Person>, song: &str, kind: &str, heard: Instant) {
-        let took = {
+        let (took, provider) = {
             let follower = self.follower.borrow();
             let fields = follower.songs.get(song).map(|song| &song.fields);
-            fields.and_then(|fields| person.under_way(fields, kind, heard))
+            let provider = fields.and_then(|fields| fields.get("provider")?.as_str()).unwrap_or_default();
+            (fields.and_then(|fields| person.under_way(fields, kind, heard)), provider.to_owned())
         };
         {
             let mut seen = person.world.seen.borrow_mut();
             seen.events += 1;
             if let Some(took) = took {
                 match person.manner {
-                    Manner::Steady => seen.callbacks.add(took),
+                    Manner::Steady => seen.callback(took, || format!("{kind} of song {song} by {provider}")),
                     _ => seen.callbacks_rough.add(took),
                 }
             }

@@ -1,7 +1,6 @@
 //! What the load meets: the server's program with a database and a simulated provider of its own, all on
 //! this machine; or a server that runs somewhere already, of which only the outside is seen.
 
-use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use songflight::id::UserId;
 use songflight::ops::audit::{self, Broken};
 use songflight::ops::private_postgres::PrivatePostgres;
 use songflight::time::Clock;
+use tokio::sync::Mutex;
 
 use super::process::{self, Usage};
 use super::provider::Provider;
@@ -41,9 +41,9 @@ pub struct Stage {
 
 /// What was started here, to be stopped in this order.
 pub struct Own {
-    pub server: RefCell<Server>,
+    pub server: Mutex<Server>,
     pub provider: Provider,
-    database: RefCell<tokio_postgres::Client>,
+    database: Mutex<tokio_postgres::Client>,
     postgres: PrivatePostgres,
     postmaster: u32,
     home: PathBuf,
@@ -84,7 +84,7 @@ impl Stage {
         std::fs::create_dir_all(&home).map_err(cannot("a folder for the database"))?;
         let own = Own::start(&program, home.clone(), &secret, scenario).await;
         let own = own.inspect_err(|_| drop(std::fs::remove_dir_all(&home)))?;
-        let url = own.server.borrow().url.clone();
+        let url = own.server.lock().await.url.clone();
         Ok(Self { url, auth, own: Some(own) })
     }
 
@@ -98,9 +98,10 @@ impl Stage {
         let Some(own) = &self.own else { return Ok(Look { here, ..Look::default() }) };
         let sql = "select xact_commit, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint, w.wal_sync
                      from pg_stat_database d, pg_stat_wal w where d.datname = current_database()";
-        let row = own.database.borrow().query_one(sql, &[]).await.map_err(cannot("the database's figures"))?;
+        let row =
+            own.database.lock().await.query_one(sql, &[]).await.map_err(cannot("the database's figures"))?;
         let metrics = server::metrics(&self.url).await;
-        let server = own.server.borrow();
+        let server = own.server.lock().await;
         let whole = |name: &str| Some(server.lives_before.metric(name) + server::metric(&metrics, name));
         Ok(Look {
             here,
@@ -115,13 +116,13 @@ impl Stage {
     /// What the server and its database use at the moment.
     pub fn glance(&self) -> Option<[Usage; 2]> {
         let own = self.own.as_ref()?;
-        Some([own.server.try_borrow().ok()?.usage(), process::family(own.postmaster)])
+        Some([own.server.try_lock().ok()?.usage(), process::family(own.postmaster)])
     }
 
     /// The rules that the database breaks; `None` of a server elsewhere.
     pub async fn audit(&self) -> Option<Result<Vec<Broken>, Failure>> {
         let own = self.own.as_ref()?;
-        let mut database = own.database.borrow_mut();
+        let mut database = own.database.lock().await;
         Some(audit::broken(&mut database, None).await.map_err(cannot("the audit")))
     }
 
@@ -137,7 +138,12 @@ impl Stage {
 }
 
 impl Own {
-    async fn start(program: &Path, home: PathBuf, secret: &str, scenario: &Scenario) -> Result<Self, Failure> {
+    async fn start(
+        program: &Path,
+        home: PathBuf,
+        secret: &str,
+        scenario: &Scenario,
+    ) -> Result<Self, Failure> {
         let data_dir = home.join("postgres");
         let postgres = PrivatePostgres::start(&data_dir, |_| {}).await.map_err(cannot("the database"))?;
         let provider = Provider::start(scenario).await?;
@@ -156,7 +162,7 @@ impl Own {
             postgres.config().connect(tokio_postgres::NoTls).await.map_err(cannot("the database"))?;
         actix_web::rt::spawn(connection);
         let postmaster = postmaster(&data_dir)?;
-        let (server, database) = (RefCell::new(server), RefCell::new(database));
+        let (server, database) = (Mutex::new(server), Mutex::new(database));
         Ok(Self { server, provider, database, postgres, postmaster, home })
     }
 }

@@ -59,7 +59,7 @@ async fn kills(stage: Rc<Stage>, world: Rc<World>, began: Instant, marks: Marks)
         until(began, kills.first + kills.every * number).await;
         let at = Clock.monotonic().duration_since(began);
         let revived = {
-            let mut server = own.server.borrow_mut();
+            let mut server = own.server.lock().await;
             server.kill().await;
             server.revive().await
         };

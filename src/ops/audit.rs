@@ -102,10 +102,7 @@ const RULES: [(&str, &str); 11] = [
 ///
 /// # Errors
 /// When the database cannot be read.
-pub async fn broken(
-    client: &mut Client,
-    user: Option<&str>,
-) -> Result<Vec<Broken>, tokio_postgres::Error> {
+pub async fn broken(client: &mut Client, user: Option<&str>) -> Result<Vec<Broken>, tokio_postgres::Error> {
     let snapshot = client.build_transaction().isolation_level(IsolationLevel::RepeatableRead).read_only(true);
     let snapshot = snapshot.start().await?;
     let mut broken = Vec::new();

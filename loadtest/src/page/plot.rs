@@ -46,7 +46,7 @@ impl Line {
 const COLOURS: usize = 6;
 const WIDTH: f64 = 520.0;
 const HEIGHT: f64 = 260.0;
-const LEFT: f64 = 46.0;
+const LEFT: f64 = 54.0;
 const RIGHT: f64 = 8.0;
 const TOP: f64 = 8.0;
 const BOTTOM: f64 = 22.0;
@@ -67,8 +67,13 @@ impl Axis {
         match scale {
             Scale::Even | Scale::Seconds => {
                 let step = step(most);
-                let high = if scale == Scale::Seconds { most.max(1.0) } else { (most / step).ceil().max(1.0) * step };
-                let ticks = (0..=12).map(|index| f64::from(index) * step).take_while(|tick| *tick <= high * 1.001);
+                let high = if scale == Scale::Seconds {
+                    most.max(1.0)
+                } else {
+                    (most / step).ceil().max(1.0) * step
+                };
+                let ticks =
+                    (0..=12).map(|index| f64::from(index) * step).take_while(|tick| *tick <= high * 1.001);
                 Self { scale, low: 0.0, high, ticks: ticks.collect() }
             }
             Scale::Nines => {
@@ -96,7 +101,9 @@ impl Axis {
 
     fn label(&self, tick: f64) -> String {
         match self.scale {
-            Scale::Seconds if self.high > 300.0 => format!("{:.0}:{:02.0}", (tick / 60.0).floor(), tick % 60.0),
+            Scale::Seconds if self.high > 300.0 => {
+                format!("{:.0}:{:02.0}", (tick / 60.0).floor(), tick % 60.0)
+            }
             Scale::Seconds => format!("{tick} s"),
             Scale::Nines if tick < 0.5 => "all".to_owned(),
             Scale::Nines => format!("{} %", 100.0 - 10_f64.powf(2.0 - tick)),
@@ -159,13 +166,20 @@ fn grid(svg: &mut String, across: &Axis, up: &Axis) {
     for tick in &up.ticks {
         let at = y(up.at(*tick));
         let _ = write!(svg, "<path class=grid d='M{left} {at:.1}H{right}'/>");
-        let _ = write!(svg, "<text x='{}' y='{:.1}' text-anchor=end>{}</text>", left - 6.0, at + 4.0, up.label(*tick));
+        let _ = write!(
+            svg,
+            "<text x='{}' y='{:.1}' text-anchor=end>{}</text>",
+            left - 6.0,
+            at + 4.0,
+            up.label(*tick)
+        );
     }
     for tick in &across.ticks {
         let at = across.at(*tick);
         let anchor = if at > 0.96 { "end" } else { "middle" };
         let (at, below) = (x(at), bottom + 16.0);
-        let _ = write!(svg, "<text x='{at:.1}' y='{below}' text-anchor={anchor}>{}</text>", across.label(*tick));
+        let _ =
+            write!(svg, "<text x='{at:.1}' y='{below}' text-anchor={anchor}>{}</text>", across.label(*tick));
     }
 }
 
@@ -187,7 +201,8 @@ fn draw_mark(svg: &mut String, mark: &Mark, across: &Axis) {
 fn draw_line(svg: &mut String, line: &Line, across: &Axis, up: &Axis) {
     let every = line.points.len().div_ceil(POINTS_MAX).max(1);
     let last = line.points.len().saturating_sub(1);
-    let points = line.points.iter().enumerate().filter(|(index, _)| index.is_multiple_of(every) || *index == last);
+    let points =
+        line.points.iter().enumerate().filter(|(index, _)| index.is_multiple_of(every) || *index == last);
     let mut path = String::new();
     for (index, (_, (right, high))) in points.enumerate() {
         let letter = if index == 0 { 'M' } else { 'L' };
@@ -197,9 +212,14 @@ fn draw_line(svg: &mut String, line: &Line, across: &Axis, up: &Axis) {
         return;
     }
     let colour = line.colour;
-    if line.filled && let (Some(first), Some(last)) = (line.points.first(), line.points.last()) {
+    if line.filled
+        && let (Some(first), Some(last)) = (line.points.first(), line.points.last())
+    {
         let (from, to, bottom) = (x(across.at(first.0)), x(across.at(last.0)), y(0.0));
-        let _ = write!(svg, "<path d='{path}L{to:.1} {bottom}L{from:.1} {bottom}Z' fill='var(--c{colour})' opacity='.14'/>");
+        let _ = write!(
+            svg,
+            "<path d='{path}L{to:.1} {bottom}L{from:.1} {bottom}Z' fill='var(--c{colour})' opacity='.14'/>"
+        );
     }
     let _ = write!(
         svg,
