@@ -1,6 +1,7 @@
 # `make` alone lists what there is. The work is in cargo and in .ci/.
 
 .DEFAULT_GOAL := help
+SCENARIO ?= burst
 .PHONY: help run test setup fmt lint doc load autobahn fuzz clean-data
 
 help: ## This list
@@ -29,9 +30,11 @@ doc: ## Build the code's documentation and say where it is
 	@cargo doc --no-deps --document-private-items
 	@echo "target/doc/songflight/index.html"
 
-load: setup ## Measure: 1,000 songs at once, each followed over a socket (about 10 s)
+load: setup ## Measure, and check what every client sees: make load SCENARIO=mixed (else burst, 10 s)
 	@cargo build --release --workspace --quiet
-	@target/release/songflight-loadtest
+	@mkdir -p target/load
+	@target/release/songflight-loadtest run $(SCENARIO) --json target/load/$(notdir $(SCENARIO)).json \
+		--html target/load/$(notdir $(SCENARIO)).html
 
 autobahn: ## The WebSocket against Autobahn's fuzzing client (needs Python 2.7; about 2 min)
 	@tests/autobahn/run

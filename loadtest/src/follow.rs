@@ -3,7 +3,7 @@
 //!
 //! Stricter than a client needs to be: what a client would forgive is a fault here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
@@ -16,8 +16,8 @@ pub struct Follower {
     /// Broken rules, in words. Must stay empty.
     pub faults: Vec<String>,
     pub figures: Figures,
-    /// The songs named by a snapshot that is coming in.
-    snapshot: Option<BTreeSet<String>>,
+    /// What a resume that is coming in announced, and how much of that came.
+    resuming: Option<(i64, i64)>,
 }
 
 #[derive(Debug, Default)]
@@ -27,6 +27,9 @@ pub struct Song {
     pub fields: Map<String, Value>,
     /// The kinds of its events in their order; what came within a snapshot is not among them.
     pub kinds: Vec<String>,
+    /// How many of its events are accounted for: told one by one, declared as merged, or within a snapshot. Equal
+    /// to `seq` where nothing was left out.
+    pub told: i64,
     /// Its newest event on this connection.
     here: Option<i64>,
 }
@@ -54,6 +57,8 @@ pub enum Came {
     Ping,
     /// Caught up.
     Live,
+    /// Songs as a whole, by id: a page of a snapshot.
+    Songs(Vec<String>),
     /// The server closes, or refuses something.
     Refusal(String),
     Nothing,
@@ -62,7 +67,7 @@ pub enum Came {
 impl Follower {
     /// A new connection begins; songs and cursor stay.
     pub fn connected(&mut self) {
-        self.snapshot = None;
+        self.resuming = None;
         for song in self.songs.values_mut() {
             song.here = None;
         }
@@ -72,16 +77,24 @@ impl Follower {
         let came = match frame["t"].as_str().unwrap_or_default() {
             "subd" if frame["mode"] == "snapshot" => {
                 self.figures.snapshots += 1;
-                self.snapshot = Some(BTreeSet::new());
                 Came::Nothing
             }
             "subd" => {
                 self.figures.resumes += 1;
+                self.resuming = frame["n"].as_i64().map(|announced| (announced, 0));
                 Came::Nothing
             }
             "snap" => self.page(frame),
             "ev" => self.event(frame),
-            "live" => Came::Live,
+            "live" => {
+                match self.resuming.take() {
+                    Some((announced, came)) if announced != came => {
+                        self.faults.push(format!("a resume of {announced} events brought {came}"));
+                    }
+                    _ => {}
+                }
+                Came::Live
+            }
             "ping" => Came::Ping,
             "bye" | "err" => Came::Refusal(frame.to_string()),
             _ => Came::Nothing,
@@ -112,24 +125,21 @@ impl Follower {
     }
 
     fn page(&mut self, frame: &Value) -> Came {
+        let mut named = Vec::new();
         for fields in frame["songs"].as_array().into_iter().flatten().filter_map(Value::as_object) {
             let id = text(&fields["id"]);
             let seq = fields.get("seq").and_then(Value::as_i64).unwrap_or_default();
-            if let Some(named) = &mut self.snapshot {
-                named.insert(id.clone());
-            }
+            named.push(id.clone());
             let song = self.songs.entry(id.clone()).or_default();
             if seq < song.seq {
                 self.faults.push(format!("song {id}: a snapshot goes back from {} to {seq}", song.seq));
             }
+            song.told += seq - song.seq;
             song.seq = seq;
             song.fields = fields.clone();
             song.here = Some(seq);
         }
-        if frame["more"] != true {
-            self.snapshot = None;
-        }
-        Came::Nothing
+        Came::Songs(named)
     }
 
     fn event(&mut self, frame: &Value) -> Came {
@@ -138,6 +148,9 @@ impl Follower {
         let (seq, prev, skipped) = (number("seq"), number("prev"), number("skipped"));
         self.figures.events += 1;
         self.figures.skipped += u64::try_from(skipped).unwrap_or_default();
+        if let Some((_, came)) = &mut self.resuming {
+            *came += 1 + skipped;
+        }
         let song = self.songs.entry(id.clone()).or_default();
         let fault = match song.here {
             _ if seq != prev + 1 + skipped => Some("its numbers contradict each other"),
@@ -155,6 +168,8 @@ impl Follower {
             self.figures.repeated += 1;
             return Came::Nothing;
         }
+        // An event that closes a hole leaves it open here: that is the fault to be found.
+        song.told += (1 + skipped).min(seq - song.seq);
         song.seq = seq;
         song.fields
             .extend(frame["set"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
@@ -221,6 +236,16 @@ mod tests {
         ] {
             assert_eq!(after(frames).faults.len(), 1, "{frames:?}");
         }
+    }
+
+    #[test]
+    fn a_resume_brings_as_many_events_as_it_announces() {
+        let resumed = |n| json!({"t": "subd", "ch": "me", "mode": "resumed", "n": n});
+        let live = json!({"t": "live", "c": "1.5"});
+        let after = |n| after(&[event(1, 0, 0), event(2, 1, 0), resumed(n), event(5, 2, 2), live.clone()]);
+        assert_eq!(after(3).faults, Vec::<String>::new());
+        assert_eq!(after(3).songs["a"].told, 5);
+        assert_eq!(after(4).faults.len(), 1);
     }
 
     #[test]

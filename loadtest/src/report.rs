@@ -1,26 +1,23 @@
-//! What is shown: progress while it runs, and a table at the end.
+//! What a run came to, as text.
 
-use std::cell::RefCell;
-use std::io::{IsTerminal, Write};
-use std::rc::Rc;
-use std::time::Duration;
+use std::io::IsTerminal;
 
-use songflight::time::Clock;
-
-use super::figures::{Seen, Times};
-use super::process::Usage;
+use super::result::{End, Outcome, Quantiles};
 use super::scenario::Scenario;
-use super::stage::Look;
+
+/// A callback that takes longer is told of by itself.
+const SLOW_MS: f64 = 1_000.0;
+const FAULTS_SHOWN: usize = 12;
 
 pub fn title(scenario: &Scenario) {
-    let [least, most] = scenario.latency();
+    let when = match scenario.load.rate {
+        Some(rate) => format!("{rate} in a second"),
+        None => "all at once".to_owned(),
+    };
+    println!("\n  {}: {}", scenario.name, scenario.about);
     println!(
-        "\n  {} songs ({}) ordered at once by {} people; the provider takes {} to {}",
-        scenario.songs,
-        scenario.mode.as_str(),
-        scenario.users(),
-        time(Some(Duration::from_millis(least))),
-        time(Some(Duration::from_millis(most))),
+        "  {} songs, {when}, by {} people; takes about {}",
+        scenario.load.songs, scenario.users.count, scenario.takes
     );
     if cfg!(debug_assertions) {
         println!("  a development build: its figures say nothing about speed");
@@ -28,108 +25,99 @@ pub fn title(scenario: &Scenario) {
     println!();
 }
 
-/// One line that is written over and over, where somebody sees it.
-pub async fn show_progress(seen: Rc<RefCell<Seen>>, songs: usize) {
-    while std::io::stderr().is_terminal() {
-        {
-            let seen = seen.borrow();
-            let passed = seen.began.map(|began| Clock.monotonic().duration_since(began)).unwrap_or_default();
-            let done = (seen.ready + seen.lost) * 30 / songs.max(1);
-            let bar: String = (0..30).map(|at| if at < done { '█' } else { '·' }).collect();
-            eprint!(
-                "\r  {bar}  created {}  with a clip {}  ready {}/{songs}  {:.1} s ",
-                seen.created,
-                seen.with_clip,
-                seen.ready,
-                passed.as_secs_f64()
-            );
-            let _ = std::io::stderr().flush();
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-pub fn print(scenario: &Scenario, seen: &Seen, before: &Look, after: &Look, faults: &[String], over: bool) {
+/// After the line that moved.
+pub fn end_of_line() {
     if std::io::stderr().is_terminal() {
         eprintln!();
     }
-    let songs = scenario.songs.max(1);
-    let took = seen.began.zip(seen.ended).map(|(began, ended)| ended.duration_since(began));
-    let rate = took.map_or(0.0, |took| seen.ready as f64 / took.as_secs_f64());
-    println!("  {} of {songs} ready after {} ({rate:.0} songs/s)\n", seen.ready, time(took));
-    println!("                              p50        p99        max");
-    row("create", &seen.creates);
-    row("callback to socket", &seen.callbacks);
-    row("order to ready", &seen.whole);
-    println!("\n                              CPU    per song     memory       peak");
-    usage("server", before.server, after.server, songs);
-    usage("Postgres", before.postgres, after.postgres, songs);
-    usage("this, with the provider", Some(before.here), Some(after.here), songs);
-    if let (Some(before), Some(after)) = (before.database, after.database) {
-        let each = |index: usize| (after[index] - before[index]) as f64 / songs as f64;
-        println!(
-            "\n  per song: {:.2} transactions, {:.0} bytes of WAL, {:.3} syncs",
-            each(0),
-            each(1),
-            each(2)
-        );
-    }
-    if let (Some(before), Some(after)) = (before.journal_commits, after.journal_commits) {
-        println!("  the journal: {:.3} commits per song", (after - before) as f64 / songs as f64);
-    }
-    if let Some([accepted, twice]) = after.orders {
-        println!("  the provider: {accepted} orders, {twice} of them twice");
-    }
-    println!(
-        "\n  create: from the request to the whole answer, {songs} at the same moment. callback to socket: from \
-         the\n  simulator's writing the callback to its event's being read from the socket, by one clock \
-         ({} of them).",
-        seen.callbacks.count()
-    );
-    verdict(seen, faults, over);
 }
 
-fn verdict(seen: &Seen, faults: &[String], over: bool) {
-    if over && faults.is_empty() {
-        println!("  Every event of every song came, once and in order; every song is as HTTP tells it.\n");
-        return;
+pub fn print(outcome: &Outcome) {
+    let created = outcome.counts.get("songs created").copied().unwrap_or_default();
+    let ready: u64 = outcome.ends.iter().filter(|end| end.is_ready()).map(|end| end.count).sum();
+    let rate = if outcome.took_s > 0.0 { ready as f64 / outcome.took_s } else { 0.0 };
+    println!("\n  {created} songs made, {ready} ready, after {:.1} s ({rate:.0} songs/s)\n", outcome.took_s);
+    ends(&outcome.ends);
+    println!("                                 count       p50       p90       p99     p99.9       max");
+    for (name, times) in &outcome.times {
+        row(name, times);
     }
-    if !over {
-        println!("\n  Gave up waiting: {} are ready, {} were lost.", seen.ready, seen.lost);
+    if outcome.slowest.first().is_some_and(|(ms, _)| *ms > SLOW_MS) {
+        println!("\n  the slowest from callback to socket:");
+        outcome.slowest.iter().for_each(|(ms, what)| println!("  {:>9}  {what}", time(*ms)));
     }
-    println!("\n  {} faults:", faults.len());
-    for fault in faults.iter().take(10) {
-        println!("    {fault}");
+    usage(outcome);
+    println!();
+    let width = outcome.counts.keys().map(String::len).max().unwrap_or_default();
+    for (name, count) in &outcome.counts {
+        println!("  {name:<width$} {count:>9}");
+    }
+    for mark in &outcome.marks {
+        println!("  at {:>6.1} s  {} ({:.1} s)", mark.from_s, mark.what, mark.to_s - mark.from_s);
+    }
+    if !outcome.cuts.is_empty() {
+        println!("\n  sockets that were lost:");
+        outcome.cuts.iter().for_each(|(how, count)| println!("  {count:>7}  {how}"));
+    }
+    verdict(outcome);
+}
+
+fn ends(ends: &[End]) {
+    println!("  wished    mode          made by   ended as             class                  songs");
+    for End { wished, mode, provider, ended_as, class, count } in ends {
+        println!("  {wished:<9} {mode:<13} {provider:<9} {ended_as:<20} {class:<20} {count:>7}");
     }
     println!();
 }
 
-fn row(name: &str, times: &Times) {
-    let [p50, p99, max] = [0.5, 0.99, 1.0].map(|share| time(times.quantile(share)));
-    println!("  {name:<20} {p50:>10} {p99:>10} {max:>10}");
+fn usage(outcome: &Outcome) {
+    println!("\n                                 CPU   at start   gathered    at end      peak");
+    for (name, used) in &outcome.usage {
+        let mib = |mib: f64| format!("{mib:.0} MiB");
+        println!(
+            "  {name:<25} {:>7.1} s {:>10} {:>10} {:>9} {:>9}",
+            used.cpu_s,
+            mib(used.memory_at_start_mib),
+            mib(used.memory_gathered_mib),
+            mib(used.memory_mib),
+            used.peak_mib.map_or_else(|| "–".to_owned(), mib)
+        );
+    }
+    if outcome.per_song.is_empty() {
+        return;
+    }
+    let each: Vec<_> = outcome.per_song.iter().map(|(name, value)| format!("{value:.3} {name}")).collect();
+    println!("\n  per song: {}", each.join(", "));
 }
 
-fn usage(name: &str, before: Option<Usage>, after: Option<Usage>, songs: usize) {
-    let (Some(before), Some(after)) = (before, after) else { return };
-    let cpu = after.cpu.saturating_sub(before.cpu);
-    let each = cpu / u32::try_from(songs).unwrap_or(u32::MAX);
-    println!(
-        "  {name:<23} {:>7} {:>11} {:>10} {:>10}",
-        time(Some(cpu)),
-        time(Some(each)),
-        memory(Some(after.memory_kib)),
-        memory(after.peak_kib)
-    );
+fn verdict(outcome: &Outcome) {
+    println!();
+    if !outcome.over {
+        println!("  ✗ gave up waiting for songs that had not ended");
+    }
+    for check in &outcome.checks {
+        println!("  {} {}\n      {}", if check.right { '✓' } else { '✗' }, check.what, check.detail);
+    }
+    for fault in outcome.faults.iter().take(FAULTS_SHOWN) {
+        println!("    {}", fault.chars().take(400).collect::<String>());
+    }
+    if outcome.faults.len() > FAULTS_SHOWN {
+        println!("    and {} more", outcome.faults.len() - FAULTS_SHOWN);
+    }
+    println!();
 }
 
-fn memory(kib: Option<u64>) -> String {
-    kib.map_or_else(|| "–".to_owned(), |kib| format!("{:.1} MiB", kib as f64 / 1024.0))
+fn row(name: &str, times: &Quantiles) {
+    let [p50, p90, p99, p999, max] =
+        [times.p50_ms, times.p90_ms, times.p99_ms, times.p999_ms, times.max_ms].map(time);
+    println!("  {name:<26} {:>9} {p50:>9} {p90:>9} {p99:>9} {p999:>9} {max:>9}", times.count);
 }
 
-fn time(time: Option<Duration>) -> String {
-    let Some(time) = time else { return "–".to_owned() };
-    match time.as_secs_f64() {
-        seconds if seconds >= 1.0 => format!("{seconds:.2} s"),
-        seconds => format!("{:.2} ms", seconds * 1000.0),
+pub fn time(ms: f64) -> String {
+    match ms {
+        ms if ms >= 100_000.0 => format!("{:.0} s", ms / 1000.0),
+        ms if ms >= 1000.0 => format!("{:.2} s", ms / 1000.0),
+        ms if ms >= 100.0 => format!("{ms:.0} ms"),
+        ms => format!("{ms:.2} ms"),
     }
 }

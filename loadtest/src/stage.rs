@@ -1,73 +1,52 @@
 //! What the load meets: the server's program with a database and a simulated provider of its own, all on
 //! this machine; or a server that runs somewhere already, of which only the outside is seen.
 
-use std::collections::HashMap;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::Args;
 use secrecy::SecretString;
 use songflight::auth::{Auth, Role};
 use songflight::config;
-use songflight::id::{CallKey, TaskId, UserId};
+use songflight::id::UserId;
+use songflight::ops::audit::{self, Broken};
 use songflight::ops::private_postgres::PrivatePostgres;
-use songflight::simulator::{self, Latency, Options, Seen, Simulator};
 use songflight::time::Clock;
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::sync::Mutex;
 
 use super::process::{self, Usage};
+use super::provider::Provider;
 use super::scenario::Scenario;
+use super::server::{self, Server};
 use super::{Failure, cannot};
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct Place {
     /// A server that runs already, with whatever providers it has; else one is started here.
     #[arg(long, requires = "jwt_secret")]
-    url: Option<String>,
+    pub url: Option<String>,
     /// The key its tokens are signed with.
     #[arg(long, env = "SONGFLIGHT_AUTH__JWT_SECRET", hide_env_values = true)]
-    jwt_secret: Option<String>,
+    pub jwt_secret: Option<String>,
     /// Do not build the server's program first; it must stand beside this one.
     #[arg(long)]
-    no_build: bool,
+    pub no_build: bool,
 }
 
 pub struct Stage {
     pub url: String,
-    pub departures: Departures,
     auth: Auth,
-    own: Option<Own>,
+    pub own: Option<Own>,
 }
 
 /// What was started here, to be stopped in this order.
-struct Own {
-    server: Child,
-    simulator: Simulator,
-    database: tokio_postgres::Client,
+pub struct Own {
+    pub server: Mutex<Server>,
+    pub provider: Provider,
+    database: Mutex<tokio_postgres::Client>,
     postgres: PrivatePostgres,
     postmaster: u32,
     home: PathBuf,
-}
-
-/// When callbacks were about to be written; each is asked for once.
-#[derive(Clone, Default)]
-pub struct Departures(Arc<Mutex<HashMap<TaskId, Instant>>>);
-
-impl Departures {
-    /// When the newest callback of a task left, if it was not asked for yet.
-    pub fn take(&self, task: TaskId) -> Option<Instant> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&task)
-    }
-
-    fn note(&self, seen: Seen) {
-        let Seen::CallbackLeaves { intent, .. } = seen else { return };
-        let Ok(key) = intent.parse::<CallKey>() else { return };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key.task, Clock.monotonic());
-    }
 }
 
 /// Counters and memory at one moment. Of a server elsewhere only this process is known.
@@ -79,10 +58,12 @@ pub struct Look {
     /// Transactions of any kind, bytes of write-ahead log, and how often it was synced.
     pub database: Option<[i64; 3]>,
     /// The journal's transactions among them.
-    pub journal_commits: Option<i64>,
-    /// What the provider was asked to make, and how much of that twice.
-    pub orders: Option<[u64; 2]>,
+    pub journal_commits: Option<f64>,
+    /// Orders that were sent again though the first may have arrived, as the server counts them.
+    pub possible_duplicates: Option<f64>,
 }
+
+const TOKENS_LAST: Duration = Duration::from_secs(6 * 3600);
 
 impl Stage {
     pub async fn set(place: &Place, scenario: &Scenario) -> Result<Self, Failure> {
@@ -94,29 +75,22 @@ impl Stage {
             &SecretString::from(secret.clone()),
             reqwest::Client::new(),
         );
-        let departures = Departures::default();
         if let Some(url) = &place.url {
             let url = url.trim_end_matches('/').to_owned();
-            return Ok(Self { url, departures, auth, own: None });
+            return Ok(Self { url, auth, own: None });
         }
-        let program = program(place.no_build).await?;
+        let program = server::program(place.no_build).await?;
         let home = std::env::temp_dir().join(format!("songflight-load-{}", std::process::id()));
         std::fs::create_dir_all(&home).map_err(cannot("a folder for the database"))?;
-        let postgres =
-            PrivatePostgres::start(&home.join("postgres"), |_| {}).await.map_err(cannot("the database"))?;
-        let simulator = simulate(scenario, departures.clone())?;
-        let (server, url) = serve(&program, &home, &postgres, &simulator, &secret).await?;
-        let (database, connection) =
-            postgres.config().connect(tokio_postgres::NoTls).await.map_err(cannot("the database"))?;
-        actix_web::rt::spawn(connection);
-        let postmaster = postmaster(&home.join("postgres"))?;
-        let own = Some(Own { server, simulator, database, postgres, postmaster, home });
-        Ok(Self { url, departures, auth, own })
+        let own = Own::start(&program, home.clone(), &secret, scenario).await;
+        let own = own.inspect_err(|_| drop(std::fs::remove_dir_all(&home)))?;
+        let url = own.server.lock().await.url.clone();
+        Ok(Self { url, auth, own: Some(own) })
     }
 
     pub fn token(&self, user: &str) -> String {
         let user = UserId::parse(user).expect("our own names are fit for users");
-        self.auth.issue(&user, None, Role::Authenticated, Duration::from_secs(3600), Clock.now())
+        self.auth.issue(&user, None, Role::Authenticated, TOKENS_LAST, Clock.now())
     }
 
     pub async fn look(&self) -> Result<Look, Failure> {
@@ -124,108 +98,77 @@ impl Stage {
         let Some(own) = &self.own else { return Ok(Look { here, ..Look::default() }) };
         let sql = "select xact_commit, pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint, w.wal_sync
                      from pg_stat_database d, pg_stat_wal w where d.datname = current_database()";
-        let row = own.database.query_one(sql, &[]).await.map_err(cannot("the database's figures"))?;
+        let row =
+            own.database.lock().await.query_one(sql, &[]).await.map_err(cannot("the database's figures"))?;
+        let metrics = server::metrics(&self.url).await;
+        let server = own.server.lock().await;
+        let whole = |name: &str| Some(server.lives_before.metric(name) + server::metric(&metrics, name));
         Ok(Look {
             here,
-            server: own.server.id().map(process::usage),
+            server: Some(server.usage()),
             postgres: Some(process::family(own.postmaster)),
             database: Some([row.get(0), row.get(1), row.get(2)]),
-            journal_commits: self.metric("songflight_journal_commit_seconds_count").await,
-            orders: orders(own.simulator.address()).await,
+            journal_commits: whole("songflight_journal_commit_seconds_count"),
+            possible_duplicates: whole("songflight_possible_duplicates_total"),
         })
     }
 
-    /// A counter of the server's; before it has counted anything it is not there.
-    async fn metric(&self, name: &str) -> Option<i64> {
-        let text = reqwest::get(format!("{}/metrics", self.url)).await.ok()?.text().await.ok()?;
-        text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok()).or(Some(0))
+    /// What the server and its database use at the moment.
+    pub fn glance(&self) -> Option<[Usage; 2]> {
+        let own = self.own.as_ref()?;
+        Some([own.server.try_lock().ok()?.usage(), process::family(own.postmaster)])
+    }
+
+    /// The rules that the database breaks; `None` of a server elsewhere.
+    pub async fn audit(&self) -> Option<Result<Vec<Broken>, Failure>> {
+        let own = self.own.as_ref()?;
+        let mut database = own.database.lock().await;
+        Some(audit::broken(&mut database, None).await.map_err(cannot("the audit")))
     }
 
     /// Stops what was started here, and takes its files away.
     pub async fn strike(self) {
-        let Some(mut own) = self.own else { return };
-        let _ = own.server.kill().await;
-        own.simulator.stop().await;
+        let Some(own) = self.own else { return };
+        own.server.into_inner().stop().await;
+        own.provider.stop().await;
         drop(own.database);
         own.postgres.stop().await;
         let _ = std::fs::remove_dir_all(&own.home);
     }
 }
 
-/// The server's program of the same build as this one, made fresh where cargo started us.
-async fn program(no_build: bool) -> Result<PathBuf, Failure> {
-    let here = std::env::current_exe().map_err(cannot("this program's place"))?;
-    if let Some(cargo) = std::env::var_os("CARGO").filter(|_| !no_build) {
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "songflight", "--bin", "songflight"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
+impl Own {
+    async fn start(
+        program: &Path,
+        home: PathBuf,
+        secret: &str,
+        scenario: &Scenario,
+    ) -> Result<Self, Failure> {
+        let data_dir = home.join("postgres");
+        let postgres = PrivatePostgres::start(&data_dir, |_| {}).await.map_err(cannot("the database"))?;
+        let provider = Provider::start(scenario).await?;
+        let mut settings = vec![
+            ("DATABASE_URL".to_owned(), postgres.url()),
+            ("SONGFLIGHT_AUTH__JWT_SECRET".to_owned(), secret.to_owned()),
+            ("SONGFLIGHT_LOG__FILTER".to_owned(), "warn".to_owned()),
+            // A load is not one person's use.
+            ("SONGFLIGHT_PLANS__FREE__PER_MINUTE".to_owned(), "60000".to_owned()),
+            ("SONGFLIGHT_PLANS__FREE__PER_DAY".to_owned(), "0".to_owned()),
+            ("SONGFLIGHT_PLANS__FREE__CONCURRENT".to_owned(), "10000".to_owned()),
+        ];
+        for name in scenario.providers() {
+            let key = format!("SONGFLIGHT_PROVIDERS__{}__BASE_URL", name.to_uppercase());
+            settings.push((key, provider.url(name)));
         }
-        let built = build.status().await.map_err(cannot("cargo"))?;
-        if !built.success() {
-            return Err(Failure("the server could not be built".to_owned()));
-        }
+        settings.extend(scenario.server.clone());
+        let server = Server::start(program, &home, settings).await?;
+        let (database, connection) =
+            postgres.config().connect(tokio_postgres::NoTls).await.map_err(cannot("the database"))?;
+        actix_web::rt::spawn(connection);
+        let postmaster = postmaster(&data_dir)?;
+        let (server, database) = (Mutex::new(server), Mutex::new(database));
+        Ok(Self { server, provider, database, postgres, postmaster, home })
     }
-    let program = here.with_file_name("songflight");
-    match program.exists() {
-        true => Ok(program),
-        false => Err(Failure(format!("{} is not there: build it first", program.display()))),
-    }
-}
-
-fn simulate(scenario: &Scenario, departures: Departures) -> Result<Simulator, Failure> {
-    let latency = Latency { lyrics_ms: scenario.latency(), music_ms: scenario.latency() };
-    let options = Options {
-        latency,
-        observer: Some(Arc::new(move |seen: Seen| departures.note(seen))),
-        ..Options::default()
-    };
-    let listener = TcpListener::bind("127.0.0.1:0").map_err(cannot("a port for the simulator"))?;
-    simulator::start(listener, options).map_err(cannot("the simulator"))
-}
-
-/// Starts the server and waits until it says where it is.
-async fn serve(
-    program: &Path,
-    home: &Path,
-    postgres: &PrivatePostgres,
-    simulator: &Simulator,
-    secret: &str,
-) -> Result<(Child, String), Failure> {
-    let mut server = Command::new(program)
-        .arg("serve")
-        .current_dir(home)
-        .env("DATABASE_URL", postgres.url())
-        .env("SONGFLIGHT_AUTH__JWT_SECRET", secret)
-        .env("SONGFLIGHT_HTTP__BIND", "127.0.0.1:0")
-        .env("SONGFLIGHT_PROVIDERS__SUNO__BASE_URL", format!("http://{}/suno", simulator.address()))
-        .env("SONGFLIGHT_CREDITS__SIGNUP_GRANT", "100000")
-        .env("SONGFLIGHT_PLANS__FREE__PER_MINUTE", "60000")
-        .env("SONGFLIGHT_PLANS__FREE__PER_DAY", "0")
-        .env("SONGFLIGHT_PLANS__FREE__CONCURRENT", "10000")
-        .env("SONGFLIGHT_LOG__FILTER", "warn")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(cannot("the server"))?;
-    let stdout = server.stdout.take().ok_or_else(|| Failure("the server has no output".to_owned()))?;
-    let mut lines = BufReader::new(stdout).lines();
-    while let Some(line) = lines.next_line().await.map_err(cannot("the server"))? {
-        if let Some((_, url)) = line.split_once(" is up at ") {
-            let url = url.trim().to_owned();
-            // What it prints later must go somewhere.
-            actix_web::rt::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            return Ok((server, url));
-        }
-    }
-    Err(Failure("the server ended at once".to_owned()))
-}
-
-async fn orders(simulator: std::net::SocketAddr) -> Option<[u64; 2]> {
-    let answer = reqwest::get(format!("http://{simulator}/control/stats")).await.ok()?;
-    let stats: serde_json::Value = answer.json().await.ok()?;
-    Some([stats["accepted"].as_u64()?, stats["duplicates_of_intent"].as_u64()?])
 }
 
 fn postmaster(data_dir: &Path) -> Result<u32, Failure> {

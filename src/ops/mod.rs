@@ -1,3 +1,4 @@
-//! What keeps the service running besides songs: the private database so far.
+//! What keeps the service running besides songs: the private database, and the rules the database is held against.
 
+pub mod audit;
 pub mod private_postgres;
