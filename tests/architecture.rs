@@ -10,7 +10,7 @@ const ROWS: &[(&str, &[&str])] = &[
     ("doors out", &["store", "provider", "cluster", "config", "auth"]),
     ("shells", &["song::actor", "song::directory", "song::recovery", "asset"]),
     ("doors in", &["api", "callback", "realtime", "ops", "simulator"]),
-    ("the whole", &["app"]),
+    ("the whole", &["app", "fuzzing"]),
     ("the command line", &["cli", "main", "lib"]),
 ];
 
