@@ -1,27 +1,18 @@
 //! What the fuzz targets in `tests/fuzz` reach inside for: there with `--cfg fuzzing` only, and no interface.
 //! Providers are fuzzed through their trait, with an answer in the place of the network.
 
-use std::cell::RefCell;
 use std::time::Duration;
 
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use reqwest::StatusCode;
 
 use crate::api::songs;
-use crate::provider::http::{Answer, retry_after};
+use crate::provider::http::{prepared, retry_after};
 use crate::time::Time;
-
-thread_local! {
-    static ANSWER: RefCell<Option<Answer>> = const { RefCell::new(None) };
-}
 
 /// What the next call to a provider that this thread makes is answered with.
 pub fn answer_with(status: StatusCode, body: &[u8]) {
-    ANSWER.set(Some(Answer { status, retry_after: None, body: body.into() }));
-}
-
-pub(crate) fn answered() -> Option<Answer> {
-    ANSWER.take()
+    prepared::prepare(status, body);
 }
 
 /// How long an answer with this header asks to wait.

@@ -13,7 +13,7 @@ const ROWS: &[(&str, &[&str])] = &[
         &["song::actor", "song::directory", "song::places", "song::queueing", "song::recovery", "asset"],
     ),
     ("doors in", &["api", "callback", "realtime", "ops", "simulator"]),
-    ("the whole", &["app"]),
+    ("the whole", &["app", "fuzzing"]),
     ("the command line", &["cli", "main", "lib"]),
 ];
 
