@@ -12,6 +12,8 @@ pub mod cluster;
 pub mod config;
 pub mod credit;
 pub mod id;
+#[doc(hidden)]
+pub mod mutant;
 pub mod ops;
 pub mod provider;
 pub mod realtime;

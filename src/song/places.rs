@@ -1,7 +1,7 @@
 //! The places at providers that a song's calls take up, from the submission to the end of each. Dropping one frees
 //! it.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::phase::{CallState, Song};
 use crate::id::{CallKey, TaskId};
@@ -11,7 +11,7 @@ use crate::provider::gate::TaskSlot;
 /// By task and call: an attempt that is made again keeps the place of the one before.
 #[derive(Default)]
 pub struct Places {
-    slots: HashMap<(TaskId, u8), TaskSlot>,
+    slots: BTreeMap<(TaskId, u8), TaskSlot>,
 }
 
 impl Places {

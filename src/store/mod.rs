@@ -2,6 +2,7 @@
 //!
 //! Not here: what a change means (`song::step`), who may ask for it (`api`).
 
+pub mod database;
 pub mod feed;
 pub mod journal;
 pub mod nodes;
