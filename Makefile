@@ -1,7 +1,7 @@
 # `make` alone lists what there is. The work is in cargo and in .ci/.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test setup fmt lint doc load autobahn clean-data
+.PHONY: help run test soak setup fmt lint doc load autobahn clean-data
 
 help: ## This list
 	@printf '\n  \033[1mSongflight\033[0m  the backend for apps that make songs with AI\n\n'
@@ -14,6 +14,9 @@ run: setup ## Build and start everything; nothing needs to be configured (Ctrl-C
 
 test: ## Format check, lints, all tests; with timings
 	@.ci/test
+
+soak: ## The simulation over ever new worlds, until one breaks a law or you stop it (Ctrl-C)
+	@SIM_SOAK=1 cargo test --quiet --test sim no_world -- --nocapture
 
 setup: ## Install what is missing: the Postgres programs, a C compiler
 	@.ci/setup --quiet

@@ -26,6 +26,10 @@ pub struct Way {
     pub life: Arc<Life>,
 }
 
+/// How often in a thousand a program dies over a question, and over a commit.
+const ASKING: u64 = 1;
+const WRITING: u64 = 12;
+
 /// What becomes of a commit.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
@@ -40,7 +44,8 @@ enum Fate {
 
 impl Way {
     fn away(&self) -> bool {
-        self.sim.lock().outage_until.is_some_and(|until| until > tokio::time::Instant::now())
+        self.life.is_cut_off()
+            || self.sim.lock().outage_until.is_some_and(|until| until > tokio::time::Instant::now())
     }
 
     fn unavailable() -> StoreError {
@@ -49,7 +54,7 @@ impl Way {
 
     /// Asks something, which happens at one moment; the answer may get lost.
     async fn ask<T>(&self, question: impl FnOnce(&mut State, Time) -> T) -> Result<T, StoreError> {
-        self.life.moment(&self.sim).await;
+        self.life.moment(&self.sim, ASKING).await;
         let (there, back, deaf) = self.sim.with(|state, _| {
             let deaf = state.faults.deaf && state.dice.percent(4);
             (state.dice.millis(0, 4), state.dice.millis(1, 4), deaf)
@@ -61,7 +66,7 @@ impl Way {
         }
         let answer = self.sim.with(question);
         sleep(back).await;
-        self.life.moment(&self.sim).await;
+        self.life.moment(&self.sim, ASKING).await;
         if deaf || self.away() { Err(Self::unavailable()) } else { Ok(answer) }
     }
 }
@@ -125,7 +130,7 @@ impl Session for Way {
     }
 
     async fn write(&self, batch: &[Waiting], node: NodeKey) -> Result<Vec<Verdict>, StoreError> {
-        self.life.moment(&self.sim).await;
+        self.life.moment(&self.sim, WRITING).await;
         if self.away() {
             return Err(Self::unavailable());
         }
@@ -135,7 +140,7 @@ impl Session for Way {
         // What has left this machine goes on without it.
         tokio::spawn(carry_out(self.sim.clone(), entries, node, takes, fate, answer));
         let written = heard.await;
-        self.life.moment(&self.sim).await;
+        self.life.moment(&self.sim, WRITING).await;
         written.unwrap_or_else(|_| Err(StoreError::Unknown("the connection broke".to_owned())))
     }
 
@@ -144,7 +149,7 @@ impl Session for Way {
         steps: &[(usize, &StepRow)],
         node: NodeKey,
     ) -> Result<Vec<(usize, Verdict)>, StoreError> {
-        self.life.moment(&self.sim).await;
+        self.life.moment(&self.sim, WRITING).await;
         sleep(Duration::from_millis(1)).await;
         self.life.or_never().await;
         if self.away() {
@@ -304,7 +309,7 @@ fn transaction(
         match entry {
             Entry::Step(row, _) => {
                 steps += 1;
-                if let Some(u) = tables.step(row, node, now, law) {
+                if let Some(u) = tables.step(row, node, law) {
                     went += 1;
                     *verdict = Verdict { committed: Committed::Moved, told: u.map(|u| (u, now)) };
                 }

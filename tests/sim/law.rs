@@ -13,6 +13,7 @@ use songflight::store::SongChanged;
 use songflight::store::journal::NodeKey;
 use songflight::store::row::{NewSong, StepRow};
 use songflight::time::Time;
+use uuid::Uuid;
 
 use super::plan::{GRACE, SKEW_MILLIS, rules};
 use super::tables::Tables;
@@ -25,6 +26,8 @@ pub struct Law {
     tasks: BTreeMap<TaskId, Books>,
     songs: BTreeMap<SongId, Shown>,
     calls: BTreeMap<CallKey, Call>,
+    /// The newest of a user's events that each run of a node told its watchers.
+    newest_told: BTreeMap<(Uuid, String), i64>,
     pub commits: u64,
 }
 
@@ -65,6 +68,7 @@ impl Law {
             tasks: BTreeMap::new(),
             songs: BTreeMap::new(),
             calls: BTreeMap::new(),
+            newest_told: BTreeMap::new(),
             commits: 0,
         }
     }
@@ -130,15 +134,7 @@ impl Law {
         self.songs.insert(song, Shown { events: vec![(view.clone(), u)], client: view });
     }
 
-    pub fn stepped(
-        &mut self,
-        before: &Song,
-        after: &Song,
-        row: &StepRow,
-        u: Option<i64>,
-        node: NodeKey,
-        now: Time,
-    ) {
+    pub fn stepped(&mut self, before: &Song, after: &Song, row: &StepRow, u: Option<i64>) {
         self.commits += 1;
         let song = after.id;
         let (from, to) = (before.status(), after.status());
@@ -149,7 +145,7 @@ impl Law {
         self.hold(dense, || format!("song {song}: event {} after {}", after.seq, before.seq));
         self.shows(after, row, u);
         self.balances(after);
-        self.intents(before, after, node, now);
+        self.intents(before, after);
     }
 
     /// Whoever overlays what is told knows what is stored.
@@ -201,7 +197,7 @@ impl Law {
         });
     }
 
-    fn intents(&mut self, before: &Song, after: &Song, _node: NodeKey, _now: Time) {
+    fn intents(&mut self, before: &Song, after: &Song) {
         for (task, run) in after.runs() {
             for (index, call) in run.calls.iter().enumerate() {
                 let key = call_key(task, index, call);
@@ -298,8 +294,11 @@ impl Law {
         self.hold(same, || format!("song {song}: an answer shows seq {seq} as it was never committed"));
     }
 
-    /// Watchers were told of this.
-    pub fn told(&mut self, change: &SongChanged) {
+    /// A node told its watchers of this: it is committed, and comes in the order of the commits.
+    pub fn told(&mut self, node: Uuid, change: &SongChanged) {
+        let user = change.user.as_str().to_owned();
+        let before = self.newest_told.insert((node, user), change.u).unwrap_or(0);
+        self.hold(change.u > before, || format!("{} is told of {} after {before}", change.user, change.u));
         let (song, seq) = (change.song, change.seq);
         let event = usize::try_from(seq - 1).ok().and_then(|place| self.songs.get(&song)?.events.get(place));
         let u = event.map(|(_, u)| *u);
@@ -311,7 +310,11 @@ impl Law {
     // --- the end ---
 
     /// Nobody makes trouble any more, and nothing is under way.
-    pub fn end(&mut self, tables: &Tables) {
+    pub fn end(&mut self, tables: &Tables, now: Time) {
+        for (id, row) in &tables.nodes {
+            let runs = row.left || row.lease_until >= now;
+            self.hold(runs, || format!("node {id} is gone, and nobody has noticed"));
+        }
         for (user, credits) in tables.balances() {
             let sum = self.sums.get(user).copied().unwrap_or_default();
             self.hold(credits == sum && credits >= 0, || {

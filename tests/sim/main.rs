@@ -41,13 +41,24 @@ fn no_world_breaks_a_law() {
         assert_eq!(end.broken, None, "world {seed}");
         return;
     }
-    let from = from_environment("SIM_FROM").unwrap_or(0);
-    let worlds = from_environment("SIM_WORLDS").unwrap_or(2_000);
+    let from = from_environment("SIM_FROM");
+    if from_environment("SIM_SOAK").is_some() {
+        // Other worlds each time.
+        let from = from.unwrap_or_else(|| Clock.now().millis().unsigned_abs());
+        (0..).for_each(|chunk| all_keep_the_laws(from + chunk * SOAK_CHUNK, SOAK_CHUNK));
+    }
+    all_keep_the_laws(from.unwrap_or(0), from_environment("SIM_WORLDS").unwrap_or(2_000));
+}
+
+/// Worlds between two signs of life.
+const SOAK_CHUNK: u64 = 5_000;
+
+fn all_keep_the_laws(from: u64, worlds: u64) {
     let begun = Clock.monotonic();
     let (broken, figures) = search(from, worlds, None);
     let took = Clock.monotonic().duration_since(begun).as_secs_f64();
     println!(
-        "{worlds} worlds in {took:.1} s ({:.0}/s, {:.0} times real time): {} songs, {} commits, {} calls, {} orders",
+        "{worlds} worlds from {from} on in {took:.1} s ({:.0}/s, {:.0} times real time): {} songs, {} commits, {} calls, {} orders",
         worlds as f64 / took,
         figures.lasted.as_secs_f64() / took,
         figures.songs,

@@ -46,6 +46,8 @@ pub struct Ports {
     pub directories: Directories,
     pub sim: Sim,
     pub life: Arc<Life>,
+    node: Node,
+    database: Arc<dyn Database>,
 }
 
 /// The machine is down, its program died over the request, or it took too long.
@@ -170,14 +172,14 @@ async fn program(sim: Sim, run: Rc<Run>) {
     actix::spawn(node.clone().keep_alive(database.clone()));
     let watching = sim.clone();
     let (journal, writers) = Journal::over(Arc::new(way), node.key, &Settings::default(), move |change| {
-        watching.lock().law.told(&change);
+        watching.lock().law.told(node.key.id, &change);
     });
     writers.into_iter().for_each(|writer| drop(actix::spawn(writer)));
     let world = Arc::new(World {
         rules: rules(),
         clock: life.clock,
         journal,
-        database,
+        database: database.clone(),
         // The doors' way to Postgres: nobody in here asks it.
         pool: pool(&tokio_postgres::Config::new(), 1).expect("a pool"),
         providers: provider::providers(&sim, &life),
@@ -188,14 +190,37 @@ async fn program(sim: Sim, run: Rc<Run>) {
     });
     let directories = Directories::here(&world);
     actix::spawn(recovery::keep_taking_over(world.clone(), directories.clone()));
-    *run.ports.borrow_mut() = Some(Ports { world, directories, sim: sim.clone(), life: life.clone() });
+    *run.ports.borrow_mut() = Some(Ports {
+        world,
+        directories,
+        sim: sim.clone(),
+        life: life.clone(),
+        node: node.clone(),
+        database,
+    });
     // As the service does: without its songs it ends, and is started anew.
     node.lease.lost().await;
+    if life.leaving.load(Ordering::Acquire) {
+        return;
+    }
     sim.note(|| format!("node {} lost its songs", life.number));
     life.die();
 }
 
 impl Ports {
+    /// Ends as the service does when it is asked to: no new calls, those under way end, the lease is given back.
+    pub async fn leave(self) {
+        self.life.leaving.store(true, Ordering::Release);
+        self.node.lease.drain();
+        let patience = tokio::time::Instant::now() + CALL_TIMEOUT + Duration::from_secs(1);
+        while self.world.calls.load(Ordering::Acquire) > 0 && tokio::time::Instant::now() < patience {
+            sleep(Duration::from_millis(50)).await;
+        }
+        self.node.leave(&*self.database).await;
+        self.sim.note(|| format!("node {} has left", self.life.number));
+        self.life.die();
+    }
+
     /// What must be free once nothing is under way.
     pub fn is_idle(&self) -> Result<(), String> {
         let calls = self.world.calls.load(Ordering::Acquire);

@@ -26,6 +26,8 @@ pub struct Plan {
 pub struct Faults {
     pub kill: bool,
     pub pause: bool,
+    pub leave: bool,
+    pub cut: bool,
     pub skew: bool,
     /// The database: away for a while, commits of unknown outcome, slow ones, answers to questions that get lost.
     pub outage: bool,
@@ -51,6 +53,8 @@ impl Faults {
     pub const NONE: Faults = Faults {
         kill: false,
         pause: false,
+        leave: false,
+        cut: false,
         skew: false,
         outage: false,
         unknown: false,
@@ -73,6 +77,8 @@ impl Faults {
         Self {
             kill: on(),
             pause: on(),
+            leave: on(),
+            cut: on(),
             skew: on(),
             outage: on(),
             unknown: on(),

@@ -66,6 +66,9 @@ pub fn all() -> [&'static Capabilities; 3] {
     [suno::capabilities(), mureka::capabilities(), minimax::capabilities()]
 }
 
+/// How often in a thousand a program dies over a call.
+const CALLING: u64 = 12;
+
 /// What becomes of a submission.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
@@ -121,7 +124,7 @@ impl Provider for Desk {
         tokio::spawn(serve(self.sim.clone(), self.able, order.clone(), fate, answer));
         let patience = self.able.submit_timeout.unwrap_or_default().max(CALL_TIMEOUT);
         let answer = tokio::time::timeout(patience, heard).await;
-        self.life.moment(&self.sim).await;
+        self.life.moment(&self.sim, CALLING).await;
         let reset = |words| Failure::new(Class::Network, words).maybe_arrived();
         match answer {
             Ok(Ok(answer)) => answer,
@@ -131,13 +134,13 @@ impl Provider for Desk {
     }
 
     async fn poll(&self, order: &Order, task: &str) -> Result<News, Failure> {
-        self.life.moment(&self.sim).await;
+        self.life.moment(&self.sim, CALLING).await;
         let (takes, broken) = self.sim.with(|state, _| {
             let broken = state.faults.refuse && state.dice.percent(10);
             (state.dice.millis(50, 1_000), broken)
         });
         sleep(takes).await;
-        self.life.moment(&self.sim).await;
+        self.life.moment(&self.sim, CALLING).await;
         if broken {
             return Err(Failure::new(Class::Network, "reset"));
         }

@@ -125,20 +125,24 @@ pub struct Life {
     pub number: usize,
     pub clock: Clock,
     alive: AtomicBool,
+    /// It was asked to end, and does so in its own way.
+    pub leaving: AtomicBool,
     inner: Mutex<Inner>,
 }
 
 struct Inner {
     key: NodeKey,
     stopped_until: Option<Instant>,
+    /// It does not reach the database until then, though others may.
+    cut_until: Option<Instant>,
     waker: Option<Waker>,
 }
 
 impl Life {
     pub fn new(number: usize, clock: Clock) -> Arc<Self> {
         let key = NodeKey { id: Uuid::nil(), epoch: 0 };
-        let inner = Mutex::new(Inner { key, stopped_until: None, waker: None });
-        Arc::new(Self { number, clock, alive: AtomicBool::new(true), inner })
+        let inner = Mutex::new(Inner { key, stopped_until: None, cut_until: None, waker: None });
+        Arc::new(Self { number, clock, alive: AtomicBool::new(true), leaving: AtomicBool::new(false), inner })
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
@@ -167,8 +171,16 @@ impl Life {
         self.wake();
     }
 
+    pub fn cut_off_for(&self, time: Duration) {
+        self.inner().cut_until = Some(Instant::now() + time);
+    }
+
+    pub fn is_cut_off(&self) -> bool {
+        self.inner().cut_until.is_some_and(|until| until > Instant::now())
+    }
+
     pub fn go_on(&self) {
-        self.inner().stopped_until = None;
+        (self.inner().stopped_until, self.inner().cut_until) = (None, None);
         self.wake();
     }
 
@@ -187,15 +199,17 @@ impl Life {
         }
     }
 
-    /// A moment at which a program may die or be stopped, between any two things that it does.
-    pub async fn moment(&self, sim: &Sim) {
+    /// A moment at which a program may die or be stopped, between any two things that it does: so often in a thousand.
+    pub async fn moment(&self, sim: &Sim, mille: u64) {
         let blow = sim.with(|state, _| {
             let (faults, dice) = (state.faults, &mut state.dice);
             let blow = dice.below(1000);
-            match blow {
-                0..6 if faults.kill => Some(None),
-                990.. if faults.pause => Some(Some(dice.millis(0, 60_000))),
-                _ => None,
+            if blow < mille && faults.kill {
+                Some(None)
+            } else if blow >= 1000 - mille && faults.pause {
+                Some(Some(dice.millis(0, 60_000)))
+            } else {
+                None
             }
         });
         match blow {

@@ -302,7 +302,7 @@ impl Tables {
     }
 
     /// One row of the journal's statement: the number of its event, if it moved.
-    pub fn step(&mut self, row: &StepRow, node: NodeKey, now: Time, law: &mut Law) -> Option<Option<i64>> {
+    pub fn step(&mut self, row: &StepRow, node: NodeKey, law: &mut Law) -> Option<Option<i64>> {
         let paid = row.reserve.as_ref().is_none_or(|reserve| law.is_reserved(reserve.task));
         if !self.owns(node) || !paid || !self.may_move(row, node) {
             return None;
@@ -328,7 +328,7 @@ impl Tables {
         }
         song.song = song.read();
         let after = &song.song;
-        law.stepped(&before, after, row, u, node, now);
+        law.stepped(&before, after, row, u);
         for named in row.refs.iter().flat_map(json::<Vec<Ref>>) {
             let key = CallKey { task: named.task, call: named.call, attempt: named.attempt };
             self.refs.entry((named.provider, named.provider_task)).or_insert(key);

@@ -10,7 +10,7 @@ use tokio::task::spawn_local;
 use tokio::time::{Instant, sleep};
 
 use super::dice::Dice;
-use super::node::Machine;
+use super::node::{Machine, Ports};
 use super::people::{self, Town};
 use super::plan::{Faults, PEACE_MAX};
 use super::sim::Sim;
@@ -100,7 +100,7 @@ async fn live(seed: u64, mistake: Option<Mistake>, noted: bool) -> End {
     if let Err(words) = come_to_rest(&town).await {
         sim.lock().law.hold(false, || words);
     } else {
-        sim.with(|state, _| state.law.end(&state.tables));
+        sim.with(|state, now| state.law.end(&state.tables, now));
     }
     tasks.iter().for_each(tokio::task::JoinHandle::abort);
     machines.iter().for_each(|machine| machine.end());
@@ -122,7 +122,7 @@ fn is_broken(sim: &Sim) -> bool {
     sim.lock().law.broken().is_some() || PANIC.with_borrow(Option::is_some)
 }
 
-/// Kills and stops nodes, and takes the database away.
+/// Kills nodes, stops them, cuts them off, and takes the database away.
 async fn make_trouble(town: &Town, time: Duration) {
     let sim = &town.sim;
     let until = Instant::now() + time;
@@ -144,9 +144,19 @@ async fn make_trouble(town: &Town, time: Duration) {
                 sim.note(|| format!("node {of} is killed"));
                 life.die();
             }
-            (30..60, Some(life)) if faults.pause && life.is_alive() => {
+            (30..45, Some(life)) if faults.pause && life.is_alive() => {
                 sim.note(|| format!("node {of} is stopped for {lasts:?}"));
                 life.stop_for(lasts);
+            }
+            (45..60, Some(life)) if faults.cut => {
+                sim.note(|| format!("node {of} is cut off for {lasts:?}"));
+                life.cut_off_for(lasts);
+            }
+            (75..85, Some(_)) if faults.leave => {
+                sim.note(|| format!("node {of} leaves"));
+                let machine = town.machines[of].clone();
+                // It ends before it could answer.
+                spawn_local(async move { drop(machine.request(lasts, Ports::leave).await) });
             }
             (60..75, _) if faults.outage => {
                 sim.note(|| format!("the database is away for {lasts:?}"));
