@@ -244,17 +244,9 @@ fn name(entry: &Entry) -> String {
         Entry::Step(row, inbox) => {
             let kind = row.event.as_ref().map_or("silent", |(kind, _)| kind.as_str());
             let by = if inbox.is_some() { " by a callback" } else { "" };
-            format!(
-                "song {} version {} {kind}{by} run {}",
-                short(row.song.0),
-                row.version,
-                row.run.as_ref().map_or_else(String::new, |run| run["calls"]
-                    .as_array()
-                    .into_iter()
-                    .flatten()
-                    .map(|call| format!("{}#{}", call["state"], call["attempt"]))
-                    .collect())
-            )
+            let calls = row.run.iter().flat_map(|run| run["calls"].as_array()).flatten();
+            let calls: String = calls.map(|call| format!(" {}#{}", call["state"], call["attempt"])).collect();
+            format!("song {} version {} {kind}{by}{calls}", short(row.song.0), row.version)
         }
         Entry::Callback(inbox) => format!("a callback, {}", inbox.outcome),
     }

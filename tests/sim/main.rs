@@ -15,6 +15,7 @@ mod node;
 mod people;
 mod plan;
 mod provider;
+mod rows;
 mod sim;
 mod tables;
 mod world;
@@ -44,8 +45,11 @@ fn no_world_breaks_a_law() {
     let from = from_environment("SIM_FROM");
     if from_environment("SIM_SOAK").is_some() {
         // Other worlds each time.
-        let from = from.unwrap_or_else(|| Clock.now().millis().unsigned_abs());
-        (0..).for_each(|chunk| all_keep_the_laws(from + chunk * SOAK_CHUNK, SOAK_CHUNK));
+        let mut from = from.unwrap_or_else(|| Clock.now().millis().unsigned_abs());
+        loop {
+            all_keep_the_laws(from, SOAK_CHUNK);
+            from += SOAK_CHUNK;
+        }
     }
     all_keep_the_laws(from.unwrap_or(0), from_environment("SIM_WORLDS").unwrap_or(2_000));
 }

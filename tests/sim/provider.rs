@@ -245,8 +245,10 @@ fn take(sim: &Sim, able: &'static Capabilities, order: &Order) -> Accepted {
         (accepted, letters)
     });
     for letter in letters {
-        let courier = sim.lock().orders.courier.clone();
-        courier.map(|courier| courier.send(letter));
+        if let Some(courier) = &sim.lock().orders.courier {
+            // Without anybody to carry it, it stays where it is.
+            drop(courier.send(letter));
+        }
     }
     accepted
 }
