@@ -2,7 +2,7 @@
 
 .DEFAULT_GOAL := help
 SCENARIO ?= burst
-.PHONY: help run test setup fmt lint doc load autobahn fuzz clean-data
+.PHONY: help run test soak setup fmt lint doc load autobahn fuzz clean-data
 
 help: ## This list
 	@printf '\n  \033[1mSongflight\033[0m  the backend for apps that make songs with AI\n\n'
@@ -15,6 +15,9 @@ run: setup ## Build and start everything; nothing needs to be configured (Ctrl-C
 
 test: ## Format check, lints, all tests; with timings
 	@.ci/test
+
+soak: ## The simulation over ever new worlds, until one breaks a law or you stop it (Ctrl-C)
+	@SIM_SOAK=1 cargo test --quiet --test sim no_world -- --nocapture
 
 setup: ## Install what is missing: the Postgres programs, a C compiler
 	@.ci/setup --quiet

@@ -149,7 +149,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let node = enter(config, &pool, private.is_some(), clock).await.map_err(cannot("the database"))?;
     // A connection of its own: readers that take all others must not cost the lease.
     let lifeline = store::pool(&postgres, 1).map_err(cannot("the pool"))?;
-    actix::spawn(node.clone().keep_alive(lifeline));
+    actix::spawn(node.clone().keep_alive(Arc::new(lifeline)));
     let keep_days = i32::try_from(config.realtime.events_keep_days).unwrap_or(i32::MAX - 1);
     actix::spawn(turn_days(pool.clone(), keep_days));
 
@@ -188,6 +188,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         rules: rules(config),
         clock,
         journal,
+        database: Arc::new(pool.clone()),
         pool: pool.clone(),
         providers,
         lease: node.lease.clone(),

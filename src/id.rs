@@ -93,7 +93,7 @@ impl fmt::Debug for UserId {
 /// One call to a provider: the `call`th of a task (two lyrics texts may need two), in its
 /// `attempt`th try, both from 0. Written `<task>.<call>.<attempt>`: as the `Idempotency-Key` of the
 /// submission and as what the token of a callback url vouches for (CB-1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct CallKey {
     pub task: TaskId,
     pub call: u8,

@@ -15,6 +15,8 @@ pub mod credit;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod id;
+#[doc(hidden)]
+pub mod mutant;
 pub mod ops;
 pub mod provider;
 pub mod realtime;

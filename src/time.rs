@@ -1,7 +1,7 @@
 //! Points in time and the clock that tells them.
 //!
 //! The core takes `now: Time` as an argument; only the shells hold a [`Clock`]. `Instant::now` and
-//! `SystemTime::now` stand nowhere else (`clippy.toml`), so a simulation can own time altogether.
+//! `SystemTime::now` stand nowhere else (`clippy.toml`), so a simulation owns time altogether (`tests/sim`).
 
 use std::ops::{Add, Sub};
 use std::time::{Duration, Instant, SystemTime};
@@ -52,20 +52,54 @@ impl Sub<Duration> for Time {
 
 /// Tells the time. Cheap to copy.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Clock;
+pub struct Clock {
+    simulated: Option<Simulated>,
+}
+
+/// The clock of this machine.
+#[allow(non_upper_case_globals, reason = "it is written like the unit value that it is")]
+pub const Clock: Clock = Clock { simulated: None };
+
+/// A wall clock that goes with Tokio's time, which a simulation holds still and moves on.
+#[derive(Clone, Copy, Debug)]
+struct Simulated {
+    /// It showed `wall` at `from`.
+    from: Instant,
+    wall: Time,
+    /// It is set by so many milliseconds when so much time has passed.
+    step: (Duration, i64),
+}
 
 impl Clock {
+    /// A clock that shows `wall` now, and is set once, after `step_after`, forward or back: as no clock of a machine
+    /// should be, and some are.
+    pub fn simulated(wall: Time, step_after: Duration, step_millis: i64) -> Self {
+        let step = (step_after, step_millis);
+        Self { simulated: Some(Simulated { from: Clock.monotonic(), wall, step }) }
+    }
+
     /// The wall clock: for what is stored and shown.
     #[allow(clippy::disallowed_methods)]
     pub fn now(self) -> Time {
+        if let Some(simulated) = &self.simulated {
+            return simulated.now(self.monotonic());
+        }
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Time(i64::try_from(since_1970.unwrap_or_default().as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The monotonic clock: for leases and time-outs, which a stepped wall clock must not stretch.
-    #[allow(clippy::disallowed_methods)]
+    /// The monotonic clock: for leases and time-outs, which a stepped wall clock must not stretch. It is Tokio's, which
+    /// is the machine's wherever nobody holds it still.
     pub fn monotonic(self) -> Instant {
-        Instant::now()
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+impl Simulated {
+    fn now(&self, at: Instant) -> Time {
+        let passed = at.saturating_duration_since(self.from);
+        let step = if passed >= self.step.0 { self.step.1 } else { 0 };
+        Time((self.wall + passed).0 + step)
     }
 }
 
@@ -94,6 +128,16 @@ pub mod rfc3339 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_simulated_clock_goes_with_tokios_time_and_is_set_once() {
+        let clock = Clock::simulated(Time(1_000), Duration::from_secs(10), -5_000);
+        assert_eq!(clock.now(), Time(1_000));
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(clock.now(), Time(10_000));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(clock.now(), Time(6_000));
+    }
 
     #[test]
     fn from_the_first_time_to_the_last_it_is_as_long_as_can_be_told() {

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use deadpool_postgres::Pool;
 use tokio::sync::Notify;
 
 use crate::id;
 use crate::store::StoreError;
+use crate::store::database::Database;
 use crate::store::journal::NodeKey;
-use crate::store::nodes;
 use crate::time::Clock;
 
 /// How long this node may still act on its songs, on the monotonic clock. Shared by all its threads.
@@ -106,24 +105,28 @@ impl Node {
     /// # Errors
     /// [`StoreError::Unavailable`] while Postgres is away.
     pub async fn enter(
-        pool: &Pool,
+        database: &dyn Database,
         name: &str,
         settings: Settings,
         clock: Clock,
     ) -> Result<Self, StoreError> {
         let lease = Lease::new(clock);
         let asked_at = clock.monotonic();
-        let key = nodes::enter(&pool.get().await?, id::fresh(), name, settings.lease).await?;
+        let key = database.enter(id::fresh(), name, settings.lease).await?;
         lease.prolong(asked_at, settings.lease);
         Ok(Self { key, lease, settings, clock })
     }
 
     /// Prolongs the lease until it is lost. While Postgres is away it runs out, and no call is made; when
     /// Postgres is back and nobody took over, all goes on.
-    pub async fn keep_alive(self, pool: Pool) {
+    pub async fn keep_alive(self, database: Arc<dyn Database>) {
         while !self.lease.is_lost() {
             let asked_at = self.clock.monotonic();
-            let beat = tokio::time::timeout(self.settings.lease / 3, self.beat(&pool)).await;
+            let beat = tokio::time::timeout(
+                self.settings.lease / 3,
+                database.heartbeat(self.key, self.settings.lease),
+            )
+            .await;
             match beat {
                 Ok(Ok(true)) => self.lease.prolong(asked_at, self.settings.lease),
                 Ok(Ok(false)) => self.lease.lose(),
@@ -134,14 +137,10 @@ impl Node {
         }
     }
 
-    async fn beat(&self, pool: &Pool) -> Result<bool, StoreError> {
-        nodes::heartbeat(&pool.get().await?, self.key, self.settings.lease).await
-    }
-
     /// Leaves under the fence: songs that are still running may be taken at once.
-    pub async fn leave(&self, pool: &Pool) {
+    pub async fn leave(&self, database: &dyn Database) {
         self.lease.lose();
-        let left = async { nodes::leave(&pool.get().await?, self.key).await };
+        let left = database.leave(self.key);
         if let Ok(Err(error)) = tokio::time::timeout(self.settings.lease, left).await {
             tracing::warn!(%error, "the lease could not be given back; it runs out by itself");
         }

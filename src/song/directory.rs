@@ -18,9 +18,9 @@ use super::event::Event;
 use super::phase::Song;
 use super::places::Places;
 use crate::id::{SongId, UserId};
+use crate::store::StoreError;
 use crate::store::row::InboxRow;
 use crate::store::songs::Stored;
-use crate::store::{self, StoreError, nodes, songs};
 use crate::time::Time;
 
 pub struct Directory {
@@ -45,6 +45,9 @@ struct Sleep {
 /// Songs that are woken in one go when their time has come; the rest follow at once after.
 const WAKE_AT_ONCE: usize = 256;
 
+/// Questions that may wait for one directory.
+const MAILBOX: usize = 4096;
+
 /// The directories of all arbiters.
 #[derive(Clone)]
 pub struct Directories {
@@ -58,12 +61,21 @@ impl Directories {
             .map(|arbiter| {
                 let world = world.clone();
                 Directory::start_in_arbiter(arbiter, move |ctx| {
-                    ctx.set_mailbox_capacity(4096);
+                    ctx.set_mailbox_capacity(MAILBOX);
                     Directory::new(world)
                 })
             })
             .collect();
         Self { each }
+    }
+
+    /// A single one, on the thread that asks for it.
+    pub fn here(world: &Arc<World>) -> Self {
+        let directory = Directory::create(|ctx| {
+            ctx.set_mailbox_capacity(MAILBOX);
+            Directory::new(world.clone())
+        });
+        Self { each: Arc::new([directory]) }
     }
 
     /// The one that keeps this song.
@@ -254,26 +266,23 @@ impl Directory {
 
 /// Loads songs for their actors; takes those that no living node owns.
 async fn load(world: &World, ids: &[SongId]) -> Result<Vec<Stored>, StoreError> {
-    let node = world.journal.node();
-    store::ask(&world.pool, async |client| {
-        let mut stored = songs::load_many(client, ids).await?;
-        for one in &mut stored {
-            if one.owner != Some((node.id, node.epoch)) && nodes::claim(client, node, one.song.id).await? {
-                // Between reading and claiming the former owner may have written: read again.
-                if let Some(fresh) = songs::load(client, one.song.id).await? {
-                    *one = fresh;
-                }
+    let (node, database) = (world.journal.node(), &world.database);
+    let mut stored = database.load(ids).await?;
+    for one in &mut stored {
+        if one.owner != Some((node.id, node.epoch)) && database.claim(node, one.song.id).await? {
+            // Between reading and claiming the former owner may have written: read again.
+            if let Some(fresh) = database.load(&[one.song.id]).await?.pop() {
+                *one = fresh;
             }
         }
-        Ok(stored)
-    })
-    .await
+    }
+    Ok(stored)
 }
 
 async fn allowed(world: &World, song: SongId, by: &UserId) -> Result<(), TellError> {
-    match store::ask(&world.pool, async |client| songs::load_own(client, song, by).await).await {
-        Ok(Some(_)) => Ok(()),
-        Ok(None) => Err(TellError::NotFound),
+    match world.database.is_own(song, by).await {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(TellError::NotFound),
         Err(error) => {
             tracing::warn!(song.id = %song, %error, "a song could not be looked up");
             Err(TellError::Unavailable)

@@ -1,7 +1,7 @@
 //! What a song at work takes up: a place at the provider for each of its calls, from the submission to its end, and
 //! one of its owner's seats (CRED-3). Dropping them frees them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use super::phase::{CallState, Song};
 use crate::credit::seats::{Seat, Seats};
@@ -12,7 +12,7 @@ use crate::provider::gate::TaskSlot;
 /// By task and call: an attempt that is made again keeps the place of the one before.
 #[derive(Default)]
 pub struct Places {
-    slots: HashMap<(TaskId, u8), TaskSlot>,
+    slots: BTreeMap<(TaskId, u8), TaskSlot>,
     /// For the phase; what is made beside a finished song needs none.
     seat: Option<Seat>,
 }

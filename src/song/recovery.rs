@@ -10,7 +10,7 @@ use super::due::{Due, due};
 use super::places::Places;
 use crate::chance;
 use crate::id::SongId;
-use crate::store::{StoreError, nodes, songs};
+use crate::store::StoreError;
 use crate::time::Time;
 
 /// Songs taken in one statement.
@@ -52,16 +52,15 @@ pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
 }
 
 async fn take_over(world: &World, directories: &Directories, thorough: bool) -> Result<usize, StoreError> {
-    let client = world.pool.get().await?;
-    let node = world.journal.node();
+    let (node, database) = (world.journal.node(), &world.database);
     let mut total = 0;
-    if nodes::fence_the_dead(&client, node).await? == 0 && !thorough {
+    if database.fence_the_dead(node).await? == 0 && !thorough {
         return Ok(0);
     }
     loop {
-        let ids = nodes::take_over(&client, node, PAGE).await?;
+        let ids = database.take_over(node, PAGE).await?;
         let now = world.clock.now();
-        for stored in songs::load_many(&client, &ids).await? {
+        for stored in database.load(&ids).await? {
             let id = stored.song.id;
             let at = due(&stored.song, Time::from_millis(0), &world.rules)
                 .map(|next| spread(id, next, now, ids.len()));
@@ -79,7 +78,7 @@ async fn take_over(world: &World, directories: &Directories, thorough: bool) -> 
 /// Songs that run here by the database, and of which no directory knows: their creation was committed and
 /// its answer lost, or a take-over broke off halfway.
 async fn pick_up(world: &World, directories: &Directories) -> Result<usize, StoreError> {
-    let running = nodes::running(&world.pool.get().await?, world.journal.node()).await?;
+    let running = world.database.running(world.journal.node()).await?;
     let now = world.clock.now();
     let mut found = 0;
     for song in directories.unknown(running).await {

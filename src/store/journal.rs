@@ -3,6 +3,8 @@
 //!
 //! After a commit it tells the watchers, in the order of the commits. It keeps nothing: whoever waits
 //! for an answer that never comes (the database is away too long) looks again and decides again.
+//! `Journal` and `Writer` are the protocol: queue, batches, unknown outcomes. A [`Session`] carries a batch to the
+//! database, which is Postgres, or what a simulation has in its place (`tests/sim`).
 //! Not here: what a step is (`song::step`), which columns it touches (`store::row`), the SQL's text
 //! (`journal.sql`, beside this file).
 
@@ -11,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use metrics::{counter, gauge, histogram};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
@@ -129,9 +132,48 @@ pub type Lane = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 type Waiter = oneshot::Sender<Result<Committed, CommitError>>;
 
-struct Waiting {
-    entry: Entry,
+/// An entry, and whoever waits for what becomes of it.
+pub struct Waiting {
+    pub entry: Entry,
     answer: Waiter,
+}
+
+/// Opens connections for the writers.
+#[async_trait]
+pub trait Sessions: Send + Sync {
+    /// # Errors
+    /// [`StoreError::Unavailable`] when none can be had.
+    async fn open(&self) -> Result<Box<dyn Session>, StoreError>;
+}
+
+/// One writer's connection.
+#[async_trait]
+pub trait Session: Send + Sync {
+    /// Whether it broke: another is to be opened.
+    fn is_closed(&self) -> bool;
+
+    /// Writes a batch in one transaction, and says of each entry what became of it.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] when nothing was written ([`FENCED`]: as nothing may be any more), else nobody knows.
+    async fn write(&self, batch: &[Waiting], node: NodeKey) -> Result<Vec<Verdict>, StoreError>;
+
+    /// After an attempt of unknown outcome: which of these steps, with their places in the batch, stand there one
+    /// version further, under our epoch and with the very same content. They were our own earlier attempt.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] without an answer.
+    async fn read_back(
+        &self,
+        steps: &[(usize, &StepRow)],
+        node: NodeKey,
+    ) -> Result<Vec<(usize, Verdict)>, StoreError>;
+
+    /// Keeps an entry that does not go in, for an operator to look at (OPS-1).
+    ///
+    /// # Errors
+    /// [`StoreError`] as for any statement.
+    async fn put_aside(&self, entry: &Entry, error: &str) -> Result<(), StoreError>;
 }
 
 /// Where steps are handed in. Cheap to clone; from any thread.
@@ -155,11 +197,21 @@ impl Journal {
         settings: &Settings,
         changed: impl Fn(SongChanged) + Clone + Send + 'static,
     ) -> (Self, Vec<Lane>) {
+        Self::over(Arc::new(postgres.clone()), node, settings, changed)
+    }
+
+    /// The same over sessions of any kind.
+    pub fn over(
+        sessions: Arc<dyn Sessions>,
+        node: NodeKey,
+        settings: &Settings,
+        changed: impl Fn(SongChanged) + Clone + Send + 'static,
+    ) -> (Self, Vec<Lane>) {
         let in_doubt = Arc::new(AtomicBool::new(false));
         let lanes = (0..settings.lanes.max(1)).map(|_| {
             let (queue, waiting) = mpsc::channel(settings.queue_max);
             let writer = Writer {
-                postgres: postgres.clone(),
+                sessions: sessions.clone(),
                 node,
                 settings: settings.clone(),
                 changed: Box::new(changed.clone()),
@@ -217,11 +269,11 @@ impl Journal {
 }
 
 struct Writer {
-    postgres: tokio_postgres::Config,
+    sessions: Arc<dyn Sessions>,
     node: NodeKey,
     settings: Settings,
     changed: Box<dyn Fn(SongChanged) + Send>,
-    session: Option<Session>,
+    session: Option<Box<dyn Session>>,
     /// The last batch was given up: try the next ones once, not with all the patience.
     away: bool,
     in_doubt: Arc<AtomicBool>,
@@ -229,7 +281,7 @@ struct Writer {
 }
 
 /// A connection with its statements prepared.
-struct Session {
+struct PostgresSession {
     client: Client,
     create: tokio_postgres::Statement,
     reserve: tokio_postgres::Statement,
@@ -241,9 +293,10 @@ struct Session {
 const RETRIES: [Duration; 3] = [Duration::from_secs(1), Duration::from_secs(2), Duration::from_secs(4)];
 
 /// What the database said of one entry, before it is known to whom.
-struct Verdict {
-    committed: Committed,
-    told: Option<(i64, Time)>,
+pub struct Verdict {
+    pub committed: Committed,
+    /// The number of the user's event and when it was committed, if watchers are to be told.
+    pub told: Option<(i64, Time)>,
 }
 
 impl Writer {
@@ -316,21 +369,7 @@ impl Writer {
     }
 
     async fn put_aside(&mut self, entry: &Entry, error: &str) -> Result<(), StoreError> {
-        let (kind, song) = match entry {
-            Entry::Create(new) => ("create", Some(new.song.id.0)),
-            Entry::Step(row, _) => ("step", Some(row.song.0)),
-            Entry::Callback(_) => ("callback", None),
-        };
-        let context = serde_json::json!({ "entry": format!("{entry:?}") });
-        let session = self.session().await?;
-        session
-            .client
-            .execute(
-                "insert into failed_jobs (kind, song_id, context, error) values ($1, $2, $3, $4)",
-                &[&kind, &song, &context, &error],
-            )
-            .await?;
-        Ok(())
+        self.session().await?.put_aside(entry, error).await
     }
 
     fn answer(&self, batch: Vec<Waiting>, verdicts: Vec<Verdict>) {
@@ -356,16 +395,16 @@ impl Writer {
         }
     }
 
-    async fn session(&mut self) -> Result<&Session, StoreError> {
-        if self.session.as_ref().is_some_and(|session| session.client.is_closed()) {
+    async fn session(&mut self) -> Result<&dyn Session, StoreError> {
+        if self.session.as_ref().is_some_and(|session| session.is_closed()) {
             self.session = None;
         }
         if self.session.is_none() {
-            let open = tokio::time::timeout(self.settings.patience, Session::open(&self.postgres));
+            let open = tokio::time::timeout(self.settings.patience, self.sessions.open());
             let session = open.await.map_err(|_| StoreError::Unavailable("no connection in time".into()))?;
             self.session = Some(session?);
         }
-        self.session.as_ref().ok_or_else(|| StoreError::Unavailable("no connection".into()))
+        self.session.as_deref().ok_or_else(|| StoreError::Unavailable("no connection".into()))
     }
 
     /// Writes the batch in one transaction. `again` after an attempt of unknown outcome: then what is found
@@ -376,8 +415,11 @@ impl Writer {
         let session = self.session().await?;
         let write = async {
             let mut verdicts = session.write(batch, node).await?;
-            if again {
-                session.read_back(batch, &mut verdicts, node).await?;
+            let stale = stale_steps(batch, &verdicts);
+            if again && !stale.is_empty() {
+                for (at, verdict) in session.read_back(&stale, node).await? {
+                    verdicts[at] = verdict;
+                }
             }
             Ok(verdicts)
         };
@@ -387,9 +429,27 @@ impl Writer {
     }
 }
 
-const FENCED: &str = "fenced";
+/// The steps that found another version than theirs, with their places in the batch.
+fn stale_steps<'a>(batch: &'a [Waiting], verdicts: &[Verdict]) -> Vec<(usize, &'a StepRow)> {
+    let step = |(at, waiting): (usize, &'a Waiting)| match &waiting.entry {
+        Entry::Step(row, _) if verdicts[at].committed == Committed::Stale => Some((at, &**row)),
+        // `create_song` knows its own song again.
+        Entry::Create(_) | Entry::Step(..) | Entry::Callback(_) => None,
+    };
+    batch.iter().enumerate().filter_map(step).collect()
+}
 
-impl Session {
+/// What a [`Session`] refuses a node with whose songs another one has taken.
+pub const FENCED: &str = "fenced";
+
+#[async_trait]
+impl Sessions for tokio_postgres::Config {
+    async fn open(&self) -> Result<Box<dyn Session>, StoreError> {
+        Ok(Box::new(PostgresSession::open(self).await?))
+    }
+}
+
+impl PostgresSession {
     async fn open(postgres: &tokio_postgres::Config) -> Result<Self, StoreError> {
         let client = super::connect(postgres, "songflight journal").await?;
         // A plan made while the tables were small would be kept for ever (durability.md section 2).
@@ -401,69 +461,6 @@ impl Session {
             client.prepare(INBOX)
         )?;
         Ok(Self { client, create, reserve, step, inbox })
-    }
-
-    /// All statements are sent without waiting for one another's answers: one round trip.
-    async fn write(&self, batch: &[Waiting], node: NodeKey) -> Result<Vec<Verdict>, StoreError> {
-        let creates: Vec<(usize, &NewSong)> = batch
-            .iter()
-            .enumerate()
-            .filter_map(|(at, waiting)| match &waiting.entry {
-                Entry::Create(new) => Some((at, &**new)),
-                Entry::Step(..) | Entry::Callback(_) => None,
-            })
-            .collect();
-        let steps: Vec<(usize, &StepRow)> = batch
-            .iter()
-            .enumerate()
-            .filter_map(|(at, waiting)| match &waiting.entry {
-                Entry::Step(row, _) => Some((at, &**row)),
-                Entry::Create(_) | Entry::Callback(_) => None,
-            })
-            .collect();
-        let reserving: Vec<(usize, &StepRow)> =
-            steps.iter().filter(|(_, row)| row.reserve.is_some()).copied().collect();
-        let inbox: Vec<&InboxRow> = batch
-            .iter()
-            .filter_map(|waiting| match &waiting.entry {
-                Entry::Step(_, row) => row.as_ref(),
-                Entry::Callback(row) => Some(row),
-                Entry::Create(_) => None,
-            })
-            .collect();
-        let statements = [!creates.is_empty(), !reserving.is_empty(), !steps.is_empty(), !inbox.is_empty()];
-        let one = statements.iter().filter(|needed| **needed).count() == 1;
-
-        let begin = async { if one { Ok(()) } else { self.client.batch_execute("begin").await } };
-        let commit = async { if one { Ok(()) } else { self.client.batch_execute("commit").await } };
-        // `join` polls in this order, and the client writes requests in the order they are polled.
-        let (began, created, reserved, moved, kept, committed) = tokio::join!(
-            biased;
-            begin,
-            births::create(&self.client, &self.create, &creates, node),
-            self.reserve(&reserving, node),
-            self.step(&steps, node),
-            self.keep(&inbox),
-            commit
-        );
-        let all = async { began.map_err(StoreError::from).and(Ok((created?, reserved?, moved?, kept?))) };
-        let (created, reserved, moved, ()) = match all.await {
-            Ok(all) => all,
-            Err(error) => {
-                // The transaction is aborted; its `commit` was a rollback. Leave the session clean.
-                if !one && !self.client.is_closed() {
-                    self.client.batch_execute("rollback").await?;
-                }
-                return Err(error);
-            }
-        };
-        committed.map_err(|error| StoreError::Unknown(error.to_string()))?;
-        let fenced = (!creates.is_empty() && created.is_empty())
-            || (!steps.is_empty() && moved.is_empty() && !self.owns(node).await?);
-        if fenced {
-            return Err(StoreError::Refused(FENCED.to_owned()));
-        }
-        Ok(verdicts(batch, &creates, &steps, &created, &reserved, &moved))
     }
 
     async fn reserve(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
@@ -577,38 +574,108 @@ impl Session {
         let sql = "select 1 from nodes where id = $1 and epoch = $2";
         Ok(self.client.query_opt(sql, &[&node.id, &node.epoch]).await?.is_some())
     }
+}
 
-    /// After a commit of unknown outcome: what is already there one version further, under our epoch, was
-    /// our own earlier attempt.
-    async fn read_back(
-        &self,
-        batch: &[Waiting],
-        verdicts: &mut [Verdict],
-        node: NodeKey,
-    ) -> Result<(), StoreError> {
-        let stale: Vec<(usize, &StepRow)> = batch
+#[async_trait]
+impl Session for PostgresSession {
+    fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// All statements are sent without waiting for one another's answers: one round trip.
+    async fn write(&self, batch: &[Waiting], node: NodeKey) -> Result<Vec<Verdict>, StoreError> {
+        let creates: Vec<(usize, &NewSong)> = batch
             .iter()
             .enumerate()
             .filter_map(|(at, waiting)| match &waiting.entry {
-                Entry::Step(row, _) if verdicts[at].committed == Committed::Stale => Some((at, &**row)),
-                // `create_song` knows its own song again.
-                Entry::Create(_) | Entry::Step(..) | Entry::Callback(_) => None,
+                Entry::Create(new) => Some((at, &**new)),
+                Entry::Step(..) | Entry::Callback(_) => None,
             })
             .collect();
-        let heads: Vec<Uuid> = stale.iter().map(|(_, row)| row.head.0).collect();
-        let versions: Vec<i64> = stale.iter().map(|(_, row)| row.version).collect();
-        let seqs: Vec<i64> = stale.iter().map(|(_, row)| row.seq).collect();
-        let runs: Vec<_> = stale.iter().map(|(_, row)| row.run.as_ref()).collect();
-        let progress: Vec<_> = stale.iter().map(|(_, row)| &row.progress).collect();
+        let steps: Vec<(usize, &StepRow)> = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(at, waiting)| match &waiting.entry {
+                Entry::Step(row, _) => Some((at, &**row)),
+                Entry::Create(_) | Entry::Callback(_) => None,
+            })
+            .collect();
+        let reserving: Vec<(usize, &StepRow)> =
+            steps.iter().filter(|(_, row)| row.reserve.is_some()).copied().collect();
+        let inbox: Vec<&InboxRow> = batch
+            .iter()
+            .filter_map(|waiting| match &waiting.entry {
+                Entry::Step(_, row) => row.as_ref(),
+                Entry::Callback(row) => Some(row),
+                Entry::Create(_) => None,
+            })
+            .collect();
+        let statements = [!creates.is_empty(), !reserving.is_empty(), !steps.is_empty(), !inbox.is_empty()];
+        let one = statements.iter().filter(|needed| **needed).count() == 1;
+
+        let begin = async { if one { Ok(()) } else { self.client.batch_execute("begin").await } };
+        let commit = async { if one { Ok(()) } else { self.client.batch_execute("commit").await } };
+        // `join` polls in this order, and the client writes requests in the order they are polled.
+        let (began, created, reserved, moved, kept, committed) = tokio::join!(
+            biased;
+            begin,
+            births::create(&self.client, &self.create, &creates, node),
+            self.reserve(&reserving, node),
+            self.step(&steps, node),
+            self.keep(&inbox),
+            commit
+        );
+        let all = async { began.map_err(StoreError::from).and(Ok((created?, reserved?, moved?, kept?))) };
+        let (created, reserved, moved, ()) = match all.await {
+            Ok(all) => all,
+            Err(error) => {
+                // The transaction is aborted; its `commit` was a rollback. Leave the session clean.
+                if !one && !self.client.is_closed() {
+                    self.client.batch_execute("rollback").await?;
+                }
+                return Err(error);
+            }
+        };
+        committed.map_err(|error| StoreError::Unknown(error.to_string()))?;
+        let fenced = (!creates.is_empty() && created.is_empty())
+            || (!steps.is_empty() && moved.is_empty() && !self.owns(node).await?);
+        if fenced {
+            return Err(StoreError::Refused(FENCED.to_owned()));
+        }
+        Ok(verdicts(batch, &creates, &steps, &created, &reserved, &moved))
+    }
+
+    async fn read_back(
+        &self,
+        steps: &[(usize, &StepRow)],
+        node: NodeKey,
+    ) -> Result<Vec<(usize, Verdict)>, StoreError> {
+        let heads: Vec<Uuid> = steps.iter().map(|(_, row)| row.head.0).collect();
+        let versions: Vec<i64> = steps.iter().map(|(_, row)| row.version).collect();
+        let seqs: Vec<i64> = steps.iter().map(|(_, row)| row.seq).collect();
+        let runs: Vec<_> = steps.iter().map(|(_, row)| row.run.as_ref()).collect();
+        let progress: Vec<_> = steps.iter().map(|(_, row)| &row.progress).collect();
         let found = self
             .client
             .query(READ_BACK, &[&heads, &versions, &seqs, &node.id, &node.epoch, &runs, &progress])
             .await?;
-        for found in &found {
-            let Some((at, row)) = stale.get(place(found, 1)) else { continue };
+        let verdict = |found: &Row| {
+            let (at, row) = steps.get(place(found, 1))?;
             let told = told(found).filter(|_| row.event.is_some());
-            verdicts[*at] = Verdict { committed: Committed::Moved, told };
-        }
+            Some((*at, Verdict { committed: Committed::Moved, told }))
+        };
+        Ok(found.iter().filter_map(verdict).collect())
+    }
+
+    async fn put_aside(&self, entry: &Entry, error: &str) -> Result<(), StoreError> {
+        let (kind, song) = match entry {
+            Entry::Create(new) => ("create", Some(new.song.id.0)),
+            Entry::Step(row, _) => ("step", Some(row.song.0)),
+            Entry::Callback(_) => ("callback", None),
+        };
+        let context = serde_json::json!({ "entry": format!("{entry:?}") });
+        let sql = "insert into failed_jobs (kind, song_id, context, error) values ($1, $2, $3, $4)";
+        self.client.execute(sql, &[&kind, &song, &context, &error]).await?;
         Ok(())
     }
 }

@@ -16,6 +16,7 @@ use super::wish::Mode;
 use super::{clips, refusal};
 use crate::credit::Credits;
 use crate::id::{CallKey, TaskId};
+use crate::mutant::{Mutant, planted};
 use crate::time::Time;
 use end::{cancel, delete};
 use run::{limited, not_sent, reported, submit_failed, submitted, submitting, wake};
@@ -89,6 +90,9 @@ pub fn step(song: &Song, event: &Event, now: Time, rules: &Rules) -> Step {
         (Some(_), Phase::Deleted) => heard_late(&mut next, event),
         (Some(call), _) => match song.run_of(call.task) {
             Some(run) => at_work(&mut next, run.clone(), event),
+            None if planted(Mutant::NoTerminalCheck) => {
+                at_work(&mut next, never_ended(song, call, now), event)
+            }
             None => heard_late(&mut next, event),
         },
         (None, Phase::Lyrics(_) | Phase::Music(_)) => running(&mut next, event),
@@ -264,6 +268,16 @@ fn at_work(next: &mut Draft, run: Run, event: &Event) {
         | Event::Selected { .. }
         | Event::Deleted => {}
     }
+}
+
+/// For a planted mistake: the run of a task that has ended, as if it still were under way.
+fn never_ended(song: &Song, call: CallKey, now: Time) -> Run {
+    let mut run = Run::new(song.wish.calls(song.head.kind), now);
+    if let Some(known) = run.calls.get_mut(usize::from(call.call)) {
+        known.attempt = call.attempt;
+        known.state = CallState::Submitted { provider_task: String::new(), since: now };
+    }
+    run
 }
 
 /// Of a task that has ended only what it is called is kept: it must be known when it reports (PROV-5).

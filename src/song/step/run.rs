@@ -104,7 +104,8 @@ pub(super) fn submitting(
 pub(super) fn not_sent(next: &mut Draft, mut run: Run, key: CallKey) {
     let Some(index) = present(next.task(), &run, key) else { return };
     if matches!(run.calls[index].state, CallState::Intent { .. }) {
-        run.calls[index].state = CallState::Accepted { from: next.now + NOT_SENT_PAUSE };
+        // Under a new number: told a second time, this must not take back the next intent, which was sent.
+        try_again(next, &mut run, index, next.now + NOT_SENT_PAUSE);
         next.keep(run);
     }
 }

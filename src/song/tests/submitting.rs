@@ -143,7 +143,16 @@ fn a_song_whose_call_was_not_made_goes_on_after_a_moment() {
     let song = a_song().submitting(0, 0);
     let call = song.key(0, 0);
     let song = song.then(Event::NotSent { call });
-    assert_eq!(song.due(), Some((NOON + seconds(1), Due::Submit(call))));
+    assert_eq!(song.due(), Some((NOON + seconds(1), Due::Submit(song.key(0, 1)))));
+}
+
+#[test]
+fn that_a_call_was_not_made_takes_back_no_later_one_when_it_is_told_again() {
+    let song = a_song().submitting(0, 0);
+    let call = song.key(0, 0);
+    let song = song.then(Event::NotSent { call }).until_due().submitting(0, 1);
+    let before = song.song.clone();
+    assert_eq!(song.then(Event::NotSent { call }).song, before, "the second call is under way");
 }
 
 #[test]

@@ -1,0 +1,285 @@
+//! The tables of a simulated database, and what the journal's statements do to them (`journal.sql`, `create_song`,
+//! `reserve_credits`, `store::nodes`), each at one moment. When that is, and who hears of it, is for `database`.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use songflight::credit::Credits;
+use songflight::id::{CallKey, SongId, TaskId, UserId};
+use songflight::store::journal::NodeKey;
+use songflight::store::row::{NewSong, StepRow};
+use songflight::store::songs::Stored;
+use songflight::time::Time;
+use uuid::Uuid;
+
+use super::law::Law;
+use super::rows::{SongRow, json};
+
+#[derive(Default)]
+pub struct Tables {
+    pub nodes: BTreeMap<Uuid, NodeRow>,
+    pub people: BTreeMap<String, Person>,
+    pub songs: BTreeMap<SongId, SongRow>,
+    pub song_of_task: BTreeMap<TaskId, SongId>,
+    pub refs: BTreeMap<(String, String), CallKey>,
+    pub inbox: u64,
+    pub put_aside: u64,
+    /// A planted mistake: whoever asks may write.
+    pub no_fence: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct NodeRow {
+    pub epoch: i64,
+    pub lease_until: Time,
+    pub left: bool,
+}
+
+#[derive(Default)]
+pub struct Person {
+    pub credits: i64,
+    pub u: i64,
+}
+
+/// What `create_song` answers.
+pub enum Creation {
+    Fenced,
+    Created(i64),
+    Replay(SongId),
+    Mismatch,
+    Gone,
+    Short(Credits),
+}
+
+pub enum Reservation {
+    Reserved,
+    Short(Credits),
+    Stale,
+}
+
+#[derive(Deserialize)]
+struct Settle {
+    task: TaskId,
+    reason: String,
+    amount: i64,
+}
+
+#[derive(Deserialize)]
+struct Ref {
+    provider: String,
+    provider_task: String,
+    task: TaskId,
+    call: u8,
+    attempt: u16,
+}
+
+impl Tables {
+    // --- nodes ---
+
+    pub fn owns(&self, node: NodeKey) -> bool {
+        self.no_fence || self.nodes.get(&node.id).is_some_and(|row| row.epoch == node.epoch)
+    }
+
+    pub fn enter(&mut self, id: Uuid, lease_until: Time) -> NodeKey {
+        self.nodes.insert(id, NodeRow { epoch: 1, lease_until, left: false });
+        NodeKey { id, epoch: 1 }
+    }
+
+    pub fn heartbeat(&mut self, node: NodeKey, lease_until: Time) -> bool {
+        let row = self.nodes.get_mut(&node.id).filter(|row| row.epoch == node.epoch);
+        row.map(|row| row.lease_until = lease_until).is_some()
+    }
+
+    pub fn leave(&mut self, node: NodeKey, now: Time) {
+        if let Some(row) = self.nodes.get_mut(&node.id).filter(|row| row.epoch == node.epoch) {
+            *row = NodeRow { epoch: row.epoch + 1, lease_until: now, left: true };
+        }
+    }
+
+    pub fn fence_the_dead(&mut self, node: NodeKey, now: Time) -> u64 {
+        let dead = |(id, row): &(&Uuid, &mut NodeRow)| row.lease_until < now && !row.left && **id != node.id;
+        self.nodes
+            .iter_mut()
+            .filter(dead)
+            .map(|(_, row)| (row.epoch, row.left) = (row.epoch + 1, true))
+            .count() as u64
+    }
+
+    fn is_current(&self, owner: NodeKey) -> bool {
+        self.nodes.get(&owner.id).is_some_and(|row| row.epoch == owner.epoch && !row.left)
+    }
+
+    pub fn take_over(&mut self, node: NodeKey, limit: i64) -> Vec<SongId> {
+        let mut taken = Vec::new();
+        if !self.owns(node) {
+            return taken;
+        }
+        for id in self.songs.keys().copied().collect::<Vec<_>>() {
+            let orphans: Vec<usize> = self.songs[&id]
+                .tasks
+                .iter()
+                .enumerate()
+                .filter(|(_, task)| task.run.is_some() && !self.is_current(task.owner))
+                .map(|(at, _)| at)
+                .collect();
+            if orphans.is_empty() || i64::try_from(taken.len()).expect("few") >= limit {
+                continue;
+            }
+            let song = self.songs.get_mut(&id).expect("its key was found");
+            orphans.into_iter().for_each(|at| song.tasks[at].owner = node);
+            taken.push(id);
+        }
+        taken
+    }
+
+    pub fn running(&self, node: NodeKey) -> Vec<SongId> {
+        let mine = |row: &SongRow| row.tasks.iter().any(|task| task.run.is_some() && task.owner == node);
+        self.songs.iter().filter(|(_, row)| mine(row)).map(|(id, _)| *id).collect()
+    }
+
+    pub fn claim(&mut self, node: NodeKey, song: SongId, now: Time) -> bool {
+        let alive = |owner: NodeKey, nodes: &BTreeMap<Uuid, NodeRow>| {
+            owner.id != node.id
+                && nodes
+                    .get(&owner.id)
+                    .is_some_and(|row| row.epoch == owner.epoch && !row.left && row.lease_until >= now)
+        };
+        let Some(row) = self.songs.get_mut(&song) else { return false };
+        let head = row.head().id;
+        let mut claimed = false;
+        for task in row.tasks.iter_mut().filter(|task| task.run.is_some() || task.id == head) {
+            if !alive(task.owner, &self.nodes) {
+                task.owner = node;
+                claimed = true;
+            }
+        }
+        claimed
+    }
+
+    pub fn load(&self, song: SongId) -> Option<Stored> {
+        let row = self.songs.get(&song)?;
+        let head = row.head();
+        let owner = Some((head.owner.id, head.owner.epoch));
+        Some(Stored { song: row.song.clone(), version: head.version, owner })
+    }
+
+    pub fn is_own(&self, song: SongId, user: &UserId) -> bool {
+        self.songs.get(&song).is_some_and(|row| row.user == *user && row.library.deleted.is_none())
+    }
+
+    // --- the journal's statements ---
+
+    pub fn create(&mut self, new: &NewSong, node: NodeKey, law: &mut Law) -> Creation {
+        if !self.owns(node) {
+            return Creation::Fenced;
+        }
+        let user = new.song.user.as_str().to_owned();
+        let person = self.people.entry(user.clone()).or_insert_with(|| {
+            law.granted(&user, new.grant);
+            Person { credits: new.grant.thousandths(), u: 0 }
+        });
+        if self.songs.contains_key(&new.song.id) {
+            return Creation::Created(law.number_of(new.song.id, 1));
+        }
+        let earlier = |(_, row): &(&SongId, &SongRow)| {
+            row.user == new.song.user && row.key.is_some() && row.key == new.idempotency_key
+        };
+        if let Some((id, row)) = self.songs.iter().find(earlier) {
+            return match (row.hash == new.content_hash, row.library.deleted) {
+                (false, _) => Creation::Mismatch,
+                (true, Some(_)) => Creation::Gone,
+                (true, None) => Creation::Replay(*id),
+            };
+        }
+        let price = new.song.head.price;
+        if person.credits < price.thousandths() {
+            return Creation::Short(Credits::from_thousandths(person.credits));
+        }
+        person.credits -= price.thousandths();
+        person.u += 1;
+        let u = person.u;
+        let row = SongRow::new(new, node);
+        law.created(new, &row.song, u);
+        self.song_of_task.insert(new.song.head.task, new.song.id);
+        self.songs.insert(new.song.id, row);
+        Creation::Created(u)
+    }
+
+    pub fn reserve(&mut self, row: &StepRow, node: NodeKey, law: &mut Law) -> Reservation {
+        let Some(reserve) = row.reserve.as_ref().filter(|_| self.owns(node)) else {
+            return Reservation::Stale;
+        };
+        if !self.may_move(row, node) {
+            return Reservation::Stale;
+        }
+        let person = self.people.get_mut(row.user.as_str()).expect("who has a song has an account");
+        if person.credits < reserve.amount.thousandths() {
+            return Reservation::Short(Credits::from_thousandths(person.credits));
+        }
+        person.credits -= reserve.amount.thousandths();
+        law.reserved(row.song, row.user.as_str(), reserve.task, reserve.amount);
+        Reservation::Reserved
+    }
+
+    fn may_move(&self, row: &StepRow, node: NodeKey) -> bool {
+        let Some(song) = self.songs.get(&row.song) else { return false };
+        let task = song.tasks.iter().find(|task| task.id == row.head);
+        task.is_some_and(|task| task.version == row.version && (self.no_fence || task.owner == node))
+    }
+
+    /// One row of the journal's statement: the number of its event, if it moved.
+    pub fn step(&mut self, row: &StepRow, node: NodeKey, law: &mut Law) -> Option<Option<i64>> {
+        let paid = row.reserve.as_ref().is_none_or(|reserve| law.is_reserved(reserve.task));
+        if !self.owns(node) || !paid || !self.may_move(row, node) {
+            return None;
+        }
+        let owned = self.songs.get(&row.song).is_some_and(|song| song.head().owner == node);
+        law.written_by_owner(row.song, owned && self.is_current(node));
+        let song = self.songs.get_mut(&row.song).expect("it may move");
+        let before = song.song.clone();
+        song.write(row, node);
+        self.song_of_task.extend(song.tasks.iter().map(|task| (task.id, row.song)));
+        let person = self.people.get_mut(row.user.as_str()).expect("who has a song has an account");
+        for settle in row.settle.iter().flat_map(json::<Vec<Settle>>) {
+            person.credits += settle.amount;
+            law.settled(row.song, row.user.as_str(), settle.task, &settle.reason, settle.amount);
+        }
+        let u = row.event.as_ref().map(|_| {
+            person.u += 1;
+            person.u
+        });
+        if let Some(push) = row.notify {
+            law.pushed(row.song, push, song.pushes.iter().any(|known| known == push));
+            song.pushes.push(push.to_owned());
+        }
+        song.song = song.read();
+        let after = &song.song;
+        law.stepped(&before, after, row, u);
+        for named in row.refs.iter().flat_map(json::<Vec<Ref>>) {
+            let key = CallKey { task: named.task, call: named.call, attempt: named.attempt };
+            self.refs.entry((named.provider, named.provider_task)).or_insert(key);
+        }
+        Some(u)
+    }
+
+    /// Whether this very step stands there, one version further (`READ_BACK`).
+    pub fn stands(&self, row: &StepRow, node: NodeKey) -> bool {
+        let Some(song) = self.songs.get(&row.song) else { return false };
+        song.tasks.iter().any(|task| {
+            task.id == row.head
+                && task.version == row.version + 1
+                && task.owner == node
+                && task.seq == row.seq
+                && task.run == row.run
+                && task.progress == row.progress
+        })
+    }
+
+    pub fn balances(&self) -> impl Iterator<Item = (&str, i64)> {
+        self.people.iter().map(|(user, person)| (user.as_str(), person.credits))
+    }
+
+    pub fn is_named(&self, key: CallKey) -> bool {
+        self.refs.values().any(|named| *named == key)
+    }
+}
