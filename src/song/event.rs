@@ -69,6 +69,11 @@ pub enum Event {
     Asked {
         addition: Box<NewAddition>,
     },
+    /// The owner wants the variations that did not come of a song of several (CRED-8). `task` is the id for the task
+    /// that makes them.
+    Resumed {
+        task: TaskId,
+    },
     Cancelled,
     Viewed,
     /// The owner's favourite variant.
@@ -93,6 +98,7 @@ impl Event {
             | Event::Chosen { .. }
             | Event::Retried { .. }
             | Event::Asked { .. }
+            | Event::Resumed { .. }
             | Event::Cancelled
             | Event::Viewed
             | Event::Selected { .. }

@@ -9,6 +9,7 @@ mod owner;
 mod properties;
 mod providers;
 mod submitting;
+mod variations;
 mod world;
 
 use std::sync::Arc;
@@ -65,6 +66,7 @@ pub(super) fn a_wish(mode: Mode) -> Wish {
         work: Work::Generate,
         parent_ids: Vec::new(),
         variants: 2,
+        variations: Vec::new(),
         calls: Calls { lyrics: 1, music: 1 },
         preview: false,
         alternatives: Vec::new(),

@@ -204,7 +204,11 @@ impl<'a> Draft<'a> {
     }
 
     fn begin(&mut self, task: TaskId, kind: TaskKind) {
-        let price = self.song.wish.price(kind);
+        let run = Run::new(self.song.wish.calls(kind), self.now);
+        self.begin_with(task, kind, self.song.wish.price(kind), run);
+    }
+
+    fn begin_with(&mut self, task: TaskId, kind: TaskKind, price: Credits, run: Run) {
         self.song.head = Head {
             task,
             number: self.song.next_number(),
@@ -214,7 +218,7 @@ impl<'a> Draft<'a> {
         };
         self.charge(task, kind, price);
         self.progress().task = Some(task);
-        self.keep(Run::new(self.song.wish.calls(kind), self.now));
+        self.keep(run);
     }
 }
 
@@ -259,6 +263,7 @@ fn at_work(next: &mut Draft, run: Run, event: &Event) {
         | Event::Chosen { .. }
         | Event::Retried { .. }
         | Event::Asked { .. }
+        | Event::Resumed { .. }
         | Event::Cancelled
         | Event::Viewed
         | Event::Selected { .. }
@@ -291,6 +296,7 @@ fn running(next: &mut Draft, event: &Event) {
         | Event::News { .. }
         | Event::Chosen { .. }
         | Event::Asked { .. }
+        | Event::Resumed { .. }
         | Event::Retried { .. } => {}
     }
 }
@@ -322,6 +328,7 @@ fn lyrics_ready(next: &mut Draft, event: &Event) {
         | Event::News { .. }
         | Event::Wake
         | Event::Retried { .. }
+        | Event::Resumed { .. }
         | Event::Asked { .. }
         | Event::Viewed
         | Event::Selected { .. }
@@ -406,6 +413,7 @@ fn ended(next: &mut Draft, event: &Event) {
         Event::Deleted => delete(next),
         Event::Wake => wake_all(next),
         Event::Asked { addition } => addition::ask(next, addition),
+        Event::Resumed { task } => resume(next, event, *task),
         Event::Limited { .. }
         | Event::Submitting { .. }
         | Event::NotSent { .. }
@@ -416,6 +424,23 @@ fn ended(next: &mut Draft, event: &Event) {
         | Event::Retried { .. }
         | Event::Cancelled => {}
     }
+}
+
+/// Makes what is missing of a song of several variations (CRED-8). What is there stays, and all of it is paid for.
+fn resume(next: &mut Draft, event: &Event, task: TaskId) {
+    if refusal::check(&next.song, event, next.now, next.rules).is_err()
+        || !clips::some_are_missing(&next.song)
+    {
+        return;
+    }
+    let kind = next.song.head.kind;
+    let mut run = Run::new(next.song.wish.calls(kind), next.now);
+    clips::resume(&mut next.song, &mut run);
+    next.song.retries.push(next.now);
+    let retry_count = next.progress().retry_count.saturating_add(1);
+    *next.progress() = Progress { retry_count, ..Progress::default() };
+    next.begin_with(task, kind, Credits::ZERO, run);
+    next.kind = Some(EventKind::RetryScheduled);
 }
 
 /// At most one favourite (SONG-9).

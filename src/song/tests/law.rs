@@ -272,6 +272,7 @@ const fn refusable(event: &Event) -> Option<()> {
         Event::Chosen { .. }
         | Event::Retried { .. }
         | Event::Asked { .. }
+        | Event::Resumed { .. }
         | Event::Cancelled
         | Event::Viewed
         | Event::Selected { .. } => Some(()),
@@ -287,8 +288,10 @@ fn legal(from: Status, to: Status) -> bool {
             GeneratingLyrics => matches!(to, LyricsReady | Failed | Cancelled),
             LyricsReady => matches!(to, GeneratingMusic | Cancelled),
             GeneratingMusic => matches!(to, Ready | Failed | Cancelled | Complete),
-            Ready => to == Complete,
+            // What is missing of its variations is made.
+            Ready => matches!(to, Complete | GeneratingMusic),
             Failed => matches!(to, GeneratingLyrics | GeneratingMusic | Cancelled | Complete),
-            Complete | Cancelled => matches!(to, Complete | Cancelled),
+            Complete => matches!(to, Cancelled | GeneratingMusic),
+            Cancelled => to == Complete,
         }
 }
