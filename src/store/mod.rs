@@ -8,6 +8,7 @@ pub mod feed;
 pub mod journal;
 pub mod ledger;
 pub mod nodes;
+pub mod orders;
 pub mod row;
 pub mod songs;
 

@@ -14,6 +14,7 @@ mod harness;
 mod library;
 mod life;
 mod limits;
+mod orders;
 mod other_providers;
 mod outage;
 mod owner;
