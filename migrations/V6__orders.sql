@@ -1,4 +1,7 @@
--- Orders of several songs in several variations (CRED-8).
+-- Guests' songs move to an account (CRED-7), and orders of several songs in several variations (CRED-8).
+
+-- The account that a guest's things belong to since somebody signed in: the first one, for ever.
+alter table profiles add column claimed_by text;
 
 create table orders (
     id uuid primary key,
@@ -39,6 +42,68 @@ begin
     if found and p_start > 0 then
         insert into credit_entries (user_id, amount, reason, balance) values (p_user, p_start, 'grant', p_start);
     end if;
+end $$;
+
+-- The first account that claims a guest has it for ever, and gets the guest's orders at once; the songs follow one by
+-- one, through their actors. A guest who never made anything has nothing to be claimed.
+create function begin_claim(p_guest text, p_account text, p_start bigint, out won boolean, out on_plan text)
+language plpgsql as $$
+begin
+    perform enter(p_account, p_start);
+    select plan into on_plan from profiles where user_id = p_account;
+    update profiles set claimed_by = coalesce(claimed_by, p_account) where user_id = p_guest
+        returning claimed_by = p_account into won;
+    won := coalesce(won, true);
+    if won then
+        -- A key that the account used for an order of its own stays with that.
+        update orders o set user_id = p_account, updated_at = now(), idempotency_key = case when not exists (
+                   select from orders mine where mine.user_id = p_account and mine.idempotency_key = o.idempotency_key)
+               then o.idempotency_key end
+         where o.user_id = p_guest;
+    end if;
+end $$;
+
+-- Moves one song, for the journal, fenced and at a version as every step: event n says `gone` in the guest's log,
+-- event n+1 `created` in the account's. The ledger's entries stay with who paid; what is still reserved is settled
+-- with whom the song then belongs to. A key that the account used for another song stays with that one.
+create function claim_song(
+    p_node uuid, p_epoch bigint, p_guest text, p_account text, p_song uuid, p_head uuid, p_version bigint, p_seq bigint,
+    p_plan text, p_at timestamptz, p_set jsonb,
+    out moved boolean, out u_gone bigint, out u bigint
+) language plpgsql
+    set plan_cache_mode = force_generic_plan
+    set enable_seqscan = off
+as $$
+begin
+    -- In one order for everybody.
+    perform 1 from profiles where user_id in (p_guest, p_account) order by user_id for no key update;
+    update tasks t set version = t.version + 1, seq = p_seq, updated_at = p_at
+     where t.id = p_head and t.version = p_version and t.owner = p_node and t.epoch = p_epoch;
+    moved := found;
+    if not moved then
+        -- A commit whose answer got lost is made again.
+        select g.u, c.u into u_gone, u
+          from tasks t
+          join songs s on s.id = t.song_id and s.user_id = p_account
+          join song_events g on g.song_id = s.id and g.seq = p_seq - 1 and g.user_id = p_guest and g.kind = 'gone'
+          join song_events c on c.song_id = s.id and c.seq = p_seq and c.user_id = p_account and c.kind = 'created'
+         where t.id = p_head and t.version = p_version + 1 and t.seq = p_seq and t.owner = p_node and t.epoch = p_epoch;
+        moved := found;
+        return;
+    end if;
+    update profiles p set u = p.u + 1 where p.user_id = p_guest returning p.u into u_gone;
+    update profiles p set u = p.u + 1 where p.user_id = p_account returning p.u into u;
+    update songs s
+       set user_id = p_account, seq = p_seq, updated_at = p_at,
+           wish = s.wish || jsonb_build_object('plan', p_plan),
+           idempotency_key = case when not exists (
+                   select from songs mine where mine.user_id = p_account and mine.idempotency_key = s.idempotency_key)
+               then s.idempotency_key end
+     where s.id = p_song;
+    update notifications n set user_id = p_account where n.song_id = p_song;
+    insert into song_events (at, song_id, seq, user_id, u, kind, set)
+        values (now(), p_song, p_seq - 1, p_guest, u_gone, 'gone', '{}'),
+               (now(), p_song, p_seq, p_account, u, 'created', p_set);
 end $$;
 
 -- Takes an order down, before any of its songs is made. `outcome`: placed | replay (same key, or the same a moment ago
@@ -82,7 +147,7 @@ begin
     perform show_song_rows();
     for f in select p.oid::regprocedure from pg_proc p
               where p.pronamespace = current_schema()::regnamespace and pg_has_role(p.proowner, 'usage')
-                and p.proname in ('show_song_rows', 'enter', 'place_order')
+                and p.proname in ('show_song_rows', 'enter', 'begin_claim', 'claim_song', 'place_order')
     loop
         execute format('revoke all on function %s from public', f);
         foreach who in array array['anon', 'authenticated'] loop

@@ -193,6 +193,8 @@ fn schemas() -> Value {
             "at": {"type": "string"}, "amount": {"type": "number"}, "balance": {"type": "number"},
             "reason": {"type": "string", "enum": ["grant", "reserve", "capture", "release"]},
             "task": text(), "song_id": text()}},
+        "Claimed": {"type": "object", "properties": {
+            "count": {"type": "integer"}, "songs": {"type": "array", "items": {"type": "string"}}}},
         "Guest": {"type": "object", "properties": {
             "token": {"type": "string"}, "user": {"type": "string"}, "expires_at": {"type": "string"}}},
         "Library": {"type": "object", "properties": {

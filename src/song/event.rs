@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::parts::{News, Work};
 use super::phase::Waiting;
 use crate::credit::Credits;
-use crate::id::{CallKey, TaskId};
+use crate::id::{CallKey, TaskId, UserId};
 use crate::provider::failure::Failure;
 use crate::time::Time;
 
@@ -74,6 +74,11 @@ pub enum Event {
     Resumed {
         task: TaskId,
     },
+    /// A guest's song moves to the guest's account (CRED-7), which is on this plan.
+    Claimed {
+        by: UserId,
+        plan: &'static str,
+    },
     Cancelled,
     Viewed,
     /// The owner's favourite variant.
@@ -99,6 +104,7 @@ impl Event {
             | Event::Retried { .. }
             | Event::Asked { .. }
             | Event::Resumed { .. }
+            | Event::Claimed { .. }
             | Event::Cancelled
             | Event::Viewed
             | Event::Selected { .. }

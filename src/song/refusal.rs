@@ -62,6 +62,7 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
         | Event::SubmitFailed { .. }
         | Event::News { .. }
         | Event::Wake
+        | Event::Claimed { .. }
         | Event::Viewed
         | Event::Deleted => Ok(()),
     }

@@ -4,6 +4,7 @@
 mod additions;
 mod dice;
 mod law;
+mod moving;
 mod music;
 mod owner;
 mod properties;

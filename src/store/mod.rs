@@ -4,6 +4,7 @@
 
 pub mod accounts;
 pub mod births;
+pub mod claims;
 pub mod feed;
 pub mod journal;
 pub mod ledger;

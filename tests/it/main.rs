@@ -10,6 +10,7 @@ mod commands;
 mod create;
 mod doors;
 mod further;
+mod guests;
 mod harness;
 mod library;
 mod life;

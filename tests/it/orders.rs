@@ -3,6 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::guests::{claim, guest};
 use crate::harness::person::{Answer, answer, id, in_seconds, token};
 use crate::harness::provider::Order;
 use crate::harness::{Person, Provider, Server, Setup, audit, eventually, shared};
@@ -210,4 +211,25 @@ async fn an_order_is_checked_whole_before_anything_is_made() {
     let rest =
         mira.get(&format!("/v1/orders?cursor={}", page["next_cursor"].as_str().unwrap())).await.expect(200);
     assert_eq!((rest["orders"].as_array().unwrap().len(), &rest["next_cursor"]), (1, &Value::Null));
+}
+
+#[tokio::test]
+async fn a_guests_order_moves_to_the_account_with_its_songs() {
+    let mut provider = Provider::start().await;
+    let setup = Setup::new(&provider.url).await.set("credits.guest_grant", "2");
+    let server = setup.start().await;
+    let (guest, mira) = (guest(&server).await, server.person("mira"));
+    let placed = guest.post("/v1/orders", order(&[song("One")])).await.expect(202);
+    let path = format!("/v1/orders/{}", id(&placed));
+    let calls = three(&mut provider).await;
+    claim(&mira, &guest).await.expect(200);
+    assert_eq!(guest.get(&path).await.problem(404), "not-found");
+    assert_eq!(mira.get(&path).await.expect(200)["songs"][0]["song_id"], placed["songs"][0]["song_id"]);
+    for call in calls {
+        call.call_back(&call.complete()).await.expect(200);
+    }
+    until(&mira, &id(&placed), "complete").await;
+    mira.patch(&path, json!({"complete": true})).await.expect(200);
+    assert_eq!(provider.more_orders(), 0);
+    audit(server.look().await, None).await;
 }

@@ -12,10 +12,10 @@ mod run;
 use super::event::{Choice, Event, EventKind};
 use super::parts::{Makes, TaskKind};
 use super::phase::{AdditionState, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song};
-use super::wish::Mode;
+use super::wish::{Mode, Wish};
 use super::{clips, refusal};
 use crate::credit::Credits;
-use crate::id::{CallKey, TaskId};
+use crate::id::{CallKey, TaskId, UserId};
 use crate::time::Time;
 use end::{cancel, delete};
 use run::{limited, not_sent, reported, submit_failed, submitted, submitting, wake};
@@ -130,7 +130,9 @@ impl<'a> Draft<'a> {
     fn finish(mut self, before: &Song) -> Step {
         let kind = shows_a_difference(before, &self.song).then(|| self.kind.unwrap_or(EventKind::Updated));
         if kind.is_some() {
-            self.song.seq = before.seq + 1;
+            // The old owner's last event, and the new one's first.
+            let events = if before.user == self.song.user { 1 } else { 2 };
+            self.song.seq = before.seq + events;
             self.song.updated_at = self.now;
         }
         Step { song: self.song, kind, writes: self.writes, acts: self.acts }
@@ -226,7 +228,8 @@ impl<'a> Draft<'a> {
 fn shows_a_difference(before: &Song, after: &Song) -> bool {
     let waiting =
         |song: &Song| song.phase.run().map(|run| (run.waiting, run.queue_position, run.expected_at));
-    before.status() != after.status()
+    before.user != after.user
+        || before.status() != after.status()
         || waiting(before) != waiting(after)
         || matches!(after.phase, Phase::Deleted) != matches!(before.phase, Phase::Deleted)
         || before.head != after.head
@@ -264,6 +267,7 @@ fn at_work(next: &mut Draft, run: Run, event: &Event) {
         | Event::Retried { .. }
         | Event::Asked { .. }
         | Event::Resumed { .. }
+        | Event::Claimed { .. }
         | Event::Cancelled
         | Event::Viewed
         | Event::Selected { .. }
@@ -284,6 +288,7 @@ fn running(next: &mut Draft, event: &Event) {
         Event::Cancelled => cancel(next),
         Event::Viewed => next.song.last_viewed_at = Some(next.now),
         Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
+        Event::Claimed { by, plan } => claim(next, by, plan),
         Event::Deleted => {
             cancel(next);
             delete(next);
@@ -329,6 +334,7 @@ fn lyrics_ready(next: &mut Draft, event: &Event) {
         | Event::Wake
         | Event::Retried { .. }
         | Event::Resumed { .. }
+        | Event::Claimed { .. }
         | Event::Asked { .. }
         | Event::Viewed
         | Event::Selected { .. }
@@ -414,6 +420,7 @@ fn ended(next: &mut Draft, event: &Event) {
         Event::Wake => wake_all(next),
         Event::Asked { addition } => addition::ask(next, addition),
         Event::Resumed { task } => resume(next, event, *task),
+        Event::Claimed { by, plan } => claim(next, by, plan),
         Event::Limited { .. }
         | Event::Submitting { .. }
         | Event::NotSent { .. }
@@ -441,6 +448,17 @@ fn resume(next: &mut Draft, event: &Event, task: TaskId) {
     *next.progress() = Progress { retry_count, ..Progress::default() };
     next.begin_with(task, kind, Credits::ZERO, run);
     next.kind = Some(EventKind::RetryScheduled);
+}
+
+/// The song is another's from here on, as if it had been created by them (CRED-7).
+fn claim(next: &mut Draft, by: &UserId, plan: &str) {
+    if next.song.user == *by {
+        return;
+    }
+    next.song.user = by.clone();
+    let wish = Wish { plan: Some(plan.to_owned()), ..(*next.song.wish).clone() };
+    next.song.wish = std::sync::Arc::new(wish);
+    next.kind = Some(EventKind::Created);
 }
 
 /// At most one favourite (SONG-9).

@@ -73,7 +73,7 @@ impl Law {
         hold!(step == super::step(song, event, now, &self.rules), "not a function");
         hold!(legal(song.status(), step.song.status()), "{:?} -> {:?}", song.status(), step.song.status());
         hold!(
-            step.song.seq == song.seq + i64::from(step.kind.is_some()),
+            step.song.seq == song.seq + numbers(song, &step),
             "seq {} after {} with {:?}",
             step.song.seq,
             song.seq,
@@ -129,6 +129,7 @@ impl Law {
         let seen = set.keys().any(|field| field != "updated_at");
         match step.kind {
             None => hold!(set.is_empty(), "nobody was told of {set:?}"),
+            Some(EventKind::Created) => hold!(before.user != step.song.user, "created twice"),
             Some(EventKind::Gone) => hold!(step.song.phase == Phase::Deleted, "gone and there"),
             Some(kind) => hold!(seen, "{kind:?} without a difference, {before:?}"),
         }
@@ -264,6 +265,11 @@ impl Law {
         hold!(only_names && again.acts.is_empty(), "told twice, done twice: {:?}", again.writes);
         Ok(())
     }
+}
+
+/// A song that moves to another owner is gone for one and created for the other.
+fn numbers(before: &Song, step: &Step) -> i64 {
+    if before.user == step.song.user { i64::from(step.kind.is_some()) } else { 2 }
 }
 
 /// What an owner may be refused.

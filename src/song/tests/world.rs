@@ -418,7 +418,8 @@ pub(super) fn in_variations(wish: &mut Wish) {
 pub(super) fn any_command(dice: &mut Dice, next_task: u8) -> Event {
     match dice.below(16) {
         12 | 13 => Event::Resumed { task: task(next_task) },
-        14 | 15 => Event::Viewed,
+        14 => Event::Claimed { by: UserId::trusted(dice.pick(&["alice", "bob"])), plan: "pro" },
+        15 => Event::Viewed,
         10 | 11 => {
             let kind = dice.pick(&[TaskKind::Stems, TaskKind::Persona, TaskKind::Video]);
             asked(next_task, kind, 1 + i16::from(dice.percent(50)))

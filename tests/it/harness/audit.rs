@@ -49,9 +49,9 @@ const RULES: [(&str, &str); 11] = [
     (
         "a song's events are numbered 1 to n",
         "select format('song %s: %s events up to %s, the song is at %s', e.song_id, count(*), max(e.seq), h.seq)
-           from song_events e
+           from song_events e join songs s on s.id = e.song_id
            join lateral (select seq from tasks where song_id = e.song_id and not beside order by number desc limit 1) h on true
-          where e.user_id = coalesce($1, e.user_id) group by e.song_id, h.seq
+          where s.user_id = coalesce($1, s.user_id) group by e.song_id, h.seq
          having count(*) <> max(e.seq) or count(distinct e.seq) <> max(e.seq) or max(e.seq) <> h.seq",
     ),
     (
