@@ -14,6 +14,7 @@ pub mod health;
 pub mod history;
 pub mod me;
 pub mod openapi;
+pub mod orders;
 pub mod problem;
 pub mod shape;
 pub mod songs;
@@ -72,6 +73,7 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .configure(songs::routes)
         .configure(history::routes)
         .configure(guests::routes)
+        .configure(orders::routes)
         .configure(admin::routes)
         .configure(me::routes)
         .configure(health::routes)

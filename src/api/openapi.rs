@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
-use super::{Api, Keyed, Operation, admin, batch, further, guests, health, history, me, songs};
+use super::{Api, Keyed, Operation, admin, batch, further, guests, health, history, me, orders, songs};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -52,6 +52,7 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
         history::OPERATIONS,
         me::OPERATIONS,
         guests::OPERATIONS,
+        orders::OPERATIONS,
         REALTIME,
         admin::OPERATIONS,
         health::OPERATIONS,
@@ -192,6 +193,8 @@ fn schemas() -> Value {
             "at": {"type": "string"}, "amount": {"type": "number"}, "balance": {"type": "number"},
             "reason": {"type": "string", "enum": ["grant", "reserve", "capture", "release"]},
             "task": text(), "song_id": text()}},
+        "Claimed": {"type": "object", "properties": {
+            "count": {"type": "integer"}, "songs": {"type": "array", "items": {"type": "string"}}}},
         "Guest": {"type": "object", "properties": {
             "token": {"type": "string"}, "user": {"type": "string"}, "expires_at": {"type": "string"}}},
         "Library": {"type": "object", "properties": {
@@ -204,6 +207,16 @@ fn schemas() -> Value {
                 "per_minute": number(), "per_day": number(), "concurrent": number()}},
             "previews_left": {"type": "integer"},
             "daily_reset_at": {"type": "string"}}},
+        "Order": {"type": "object", "properties": {
+            "id": {"type": "string"}, "status": {"type": "string", "enum": ["making", "incomplete", "complete"]},
+            "package": {"type": "string"}, "occasion_date": text(), "payment_reference": text(),
+            "created_at": {"type": "string"},
+            "songs": {"type": "array", "items": {"type": "object", "properties": {
+                "song_id": text(), "title": text(), "status": text(), "done": {"type": "integer"},
+                "total": {"type": "integer"}, "selected": number(),
+                "problem": {"$ref": "#/components/schemas/Problem"}}}}}},
+        "Orders": {"type": "object", "properties": {
+            "orders": {"type": "array", "items": {"$ref": "#/components/schemas/Order"}}, "next_cursor": text()}},
         "Problem": {"type": "object", "description": "RFC 9457", "properties": {
             "type": {"type": "string", "enum": kinds}, "title": {"type": "string"},
             "status": {"type": "integer"}, "detail": {"type": "string"},

@@ -113,18 +113,24 @@ pub(super) fn settle(api: &Api, asked: Option<&str>, wish: &mut Wish) -> Result<
     }
     let variants = wish.variants;
     let calls =
-        |able: &Capabilities| Calls { lyrics: able.lyrics_calls(), music: able.music_calls(variants) };
-    wish.provider = first.name.to_owned();
-    wish.calls = calls(first);
+        |able: &Capabilities| Calls { lyrics: able.lyrics_calls(), music: music_calls(able, wish, variants) };
     let other =
         |able: &&'static Capabilities| Alternative { provider: able.name.to_owned(), calls: calls(able) };
-    wish.alternatives = others.iter().map(other).collect();
+    let (mine, alternatives) = (calls(first), others.iter().map(other).collect());
+    wish.provider = first.name.to_owned();
+    wish.calls = mine;
+    wish.alternatives = alternatives;
     if !wish.preview {
         let times = i64::from(variants.div_ceil(VARIANTS_PER_PRICE).max(1));
         let music = Credits::from_thousandths(api.price(wish.work.kind()).thousandths() * times);
         wish.prices = Prices { lyrics: api.price(TaskKind::Lyrics), music };
     }
     Ok(())
+}
+
+/// A variation has a call of its own, with a style of its own (CRED-8).
+fn music_calls(able: &Capabilities, wish: &Wish, variants: u8) -> u8 {
+    if wish.variations.is_empty() { able.music_calls(variants) } else { variants }
 }
 
 /// What the shape alone cannot say.
@@ -176,6 +182,7 @@ pub(super) fn bare_wish() -> Wish {
         work: Work::Generate,
         parent_ids: Vec::new(),
         variants: 0,
+        variations: Vec::new(),
         calls: Calls { lyrics: 1, music: 1 },
         preview: false,
         prices: Prices { lyrics: Credits::ZERO, music: Credits::ZERO },
@@ -211,7 +218,7 @@ pub(super) fn choose_provider(
     wish: &Wish,
 ) -> Result<Vec<&'static Capabilities>, Problem> {
     let cost = |able: &Capabilities| {
-        let calls = u32::from(able.music_calls(wish.variants.max(1)));
+        let calls = u32::from(music_calls(able, wish, wish.variants.max(1)));
         lacking(able, wish).is_empty().then(|| able.cost_usd_milli.saturating_mul(calls))
     };
     let wanted = |name: &str| asked == "auto" || name == asked;
@@ -237,17 +244,22 @@ pub(super) fn choose_provider(
 
 /// What this provider lacks for the whole way of the song.
 pub fn lacking(able: &Capabilities, wish: &Wish) -> Vec<Unsupported> {
-    let key = crate::id::CallKey { task: TaskId(uuid::Uuid::nil()), call: 0, attempt: 0 };
-    let order =
-        |work: &Work, lyrics: Option<&str>| -> Order { wish.order(key, work, wish.title.as_deref(), lyrics) };
+    let calls = 0..wish.variations.len().max(1);
+    let order = |call: usize, work: &Work, lyrics: Option<&str>| -> Order {
+        let call = u8::try_from(call).unwrap_or(u8::MAX);
+        let key = crate::id::CallKey { task: TaskId(uuid::Uuid::nil()), call, attempt: 0 };
+        wish.order(key, work, wish.title.as_deref(), lyrics)
+    };
     let mut lacking = match wish.mode {
         // The words are not known yet; whatever is chosen will be sung as it is.
         Mode::LyricsFirst => {
-            let mut lacking = unsupported(able, &order(&Work::Lyrics, None));
-            lacking.extend(unsupported(able, &order(&wish.work, Some("…"))));
+            let mut lacking = unsupported(able, &order(0, &Work::Lyrics, None));
+            lacking.extend(unsupported(able, &order(0, &wish.work, Some("…"))));
             lacking
         }
-        Mode::Music => unsupported(able, &order(&wish.work, wish.lyrics.as_deref())),
+        Mode::Music => calls
+            .flat_map(|call| unsupported(able, &order(call, &wish.work, wish.lyrics.as_deref())))
+            .collect(),
     };
     lacking.dedup();
     lacking

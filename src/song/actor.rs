@@ -35,6 +35,7 @@ use crate::mutant::{Mutant, planted};
 use crate::provider::failure::{Class, Failure};
 use crate::provider::gate::{Ask, Call, Outcome, Rank, TaskSlot};
 use crate::provider::{Member, Providers, Submitted};
+use crate::store::claims::Claim;
 use crate::store::database::Database;
 use crate::store::journal::{CommitError, Committed, Entry, Journal};
 use crate::store::row::{InboxRow, StepRow};
@@ -339,11 +340,15 @@ impl SongActor {
             metrics::counter!("songflight_possible_duplicates_total").increment(1);
         }
         self.tell_health(&step.song);
+        let changed_hands = self.song.user != step.song.user;
         self.song = step.song;
         self.version += 1;
         self.view = view;
         self.leave_queues(ctx);
         self.free_places();
+        if changed_hands {
+            self.change_owner(ctx);
+        }
         for act in &step.acts {
             match act {
                 Act::Submit(key) => {
@@ -358,6 +363,15 @@ impl SongActor {
             }
         }
         self.arm(ctx);
+    }
+
+    /// It takes one of its new owner's seats, and stands in queues under their plan (CRED-7).
+    fn change_owner(&mut self, ctx: &mut Context<Self>) {
+        self.places.change_owner(&self.song, &self.world.seats);
+        for (call, waiting) in std::mem::take(&mut self.waits) {
+            ctx.cancel_future(waiting);
+            self.busy.retain(|due| *due != Due::Submit(call));
+        }
     }
 
     /// What ended with this step is remembered as the provider's history (PROV-12): its own successes and failures.
@@ -456,6 +470,9 @@ impl Handler<Happened> for SongActor {
                 )));
             }
             (true, Some(inbox)) => Entry::Callback(InboxRow { outcome: "nothing new", ..inbox }),
+            (false, _) if next.song.user != self.song.user => {
+                Entry::Claim(Box::new(Claim::new(&self.song, self.version, &next.song, &view)))
+            }
             (false, inbox) => {
                 let set = view::changes(&self.view, &view);
                 let row = StepRow::new(&self.song, self.version, &next, set, now);

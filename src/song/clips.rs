@@ -39,6 +39,23 @@ pub(super) fn forget_all(song: &mut Song) {
     forget_words(song);
 }
 
+/// Takes up a song again of which some variations are missing: calls whose variation is there have ended already.
+pub(super) fn resume(song: &mut Song, run: &mut Run) {
+    for (variant, call) in song.variants.iter_mut().zip(&mut run.calls) {
+        if variant.playable() {
+            call.state = CallState::Done;
+            call.places = vec![variant.variant_number];
+        } else {
+            clear(variant);
+        }
+    }
+}
+
+/// Whether some of its variations did not come.
+pub(super) fn some_are_missing(song: &Song) -> bool {
+    !song.wish.variations.is_empty() && song.variants.iter().any(|variant| !variant.playable())
+}
+
 fn clear(variant: &mut Variant) {
     *variant = Variant { selected: variant.selected, ..place(variant.variant_number, variant.share_token) };
 }
@@ -127,7 +144,9 @@ pub(super) fn all_finished(song: &Song, run: &mut Run, index: usize, told: &[Cli
     let wanted = song.wish.variants_of_call(u8::try_from(index).unwrap_or(u8::MAX));
     let call = &mut run.calls[index];
     for id in told.iter().filter(|clip| clip.finished).filter_map(|clip| clip.clip_id.as_ref()) {
-        if !call.finished.contains(id) {
+        // One more than is kept says nothing of those that are.
+        let mut kept = song.variants.iter().filter(|v| call.places.contains(&v.variant_number));
+        if !call.finished.contains(id) && kept.any(|variant| variant.clip_id.as_ref() == Some(id)) {
             call.finished.push(id.clone());
         }
     }
@@ -174,6 +193,9 @@ fn place_for(
     clip: &Clip,
     taken: &[i16],
 ) -> Option<usize> {
+    if !song.wish.variations.is_empty() {
+        return place_of_variation(song, index, clip, taken);
+    }
     let find = |wanted: &dyn Fn(&Variant) -> bool| song.variants.iter().position(wanted);
     let mine = &run.calls[index].places;
     let others =
@@ -193,6 +215,14 @@ fn place_for(
         .or_else(|| find(&by_position))
         .or_else(|| find(&free))
         .or_else(|| add_place(song).then(|| song.variants.len() - 1))
+}
+
+/// A variation has the place of its call and keeps the first clip, however many a provider makes at once (CRED-8).
+fn place_of_variation(song: &Song, index: usize, clip: &Clip, taken: &[i16]) -> Option<usize> {
+    let variant = song.variants.get(index)?;
+    let same = clip.clip_id.is_some() && variant.clip_id == clip.clip_id;
+    let open = variant.clip_id.is_none() && !taken.contains(&variant.variant_number);
+    (same || open).then_some(index)
 }
 
 fn add_place(song: &mut Song) -> bool {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::parts::{News, Work};
 use super::phase::Waiting;
 use crate::credit::Credits;
-use crate::id::{CallKey, TaskId};
+use crate::id::{CallKey, TaskId, UserId};
 use crate::provider::failure::Failure;
 use crate::time::Time;
 
@@ -69,6 +69,16 @@ pub enum Event {
     Asked {
         addition: Box<NewAddition>,
     },
+    /// The owner wants the variations that did not come of a song of several (CRED-8). `task` is the id for the task
+    /// that makes them.
+    Resumed {
+        task: TaskId,
+    },
+    /// A guest's song moves to the guest's account (CRED-7), which is on this plan.
+    Claimed {
+        by: UserId,
+        plan: &'static str,
+    },
     Cancelled,
     Viewed,
     /// The owner's favourite variant.
@@ -93,6 +103,8 @@ impl Event {
             | Event::Chosen { .. }
             | Event::Retried { .. }
             | Event::Asked { .. }
+            | Event::Resumed { .. }
+            | Event::Claimed { .. }
             | Event::Cancelled
             | Event::Viewed
             | Event::Selected { .. }

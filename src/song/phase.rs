@@ -142,7 +142,11 @@ impl Song {
             Phase::Failed(_) => Status::Failed,
             Phase::Cancelled => Status::Cancelled,
             // Nobody sees it; its row keeps the nearest thing.
-            Phase::Deleted if started(&self.music_progress) => Status::Complete,
+            Phase::Deleted
+                if started(&self.music_progress) || self.variants.iter().any(Variant::playable) =>
+            {
+                Status::Complete
+            }
             Phase::Deleted => Status::Cancelled,
         }
     }

@@ -34,6 +34,13 @@ impl Places {
         self.seat = Some(seat);
     }
 
+    /// The song is another user's: it takes one of theirs, if it has one.
+    pub fn change_owner(&mut self, song: &Song, seats: &Seats) {
+        if self.seat.is_some() {
+            self.seat = Some(seats.adopt(&song.user, song.id));
+        }
+    }
+
     pub fn has(&self, call: CallKey) -> bool {
         self.slots.contains_key(&(call.task, call.call))
     }

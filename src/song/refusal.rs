@@ -54,6 +54,7 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
             if there { Ok(()) } else { Err(Refusal::NoSuchVariant) }
         }
         Event::Asked { .. } => can_add(song),
+        Event::Resumed { .. } => can_resume(song, now, rules),
         Event::Limited { .. }
         | Event::Submitting { .. }
         | Event::NotSent { .. }
@@ -61,6 +62,7 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
         | Event::SubmitFailed { .. }
         | Event::News { .. }
         | Event::Wake
+        | Event::Claimed { .. }
         | Event::Viewed
         | Event::Deleted => Ok(()),
     }
@@ -105,6 +107,25 @@ fn can_retry(
     if matches!(failure.class, Class::Moderation | Class::InvalidInput) && !changed {
         return Err(Refusal::NeedsOtherWords);
     }
+    within_limits(song, now, rules)
+}
+
+/// What runs beside the song ends first: it has one task under way, or several beside it.
+fn can_resume(song: &Song, now: Time, rules: &Rules) -> Result<(), Refusal> {
+    match song.phase {
+        Phase::Ready | Phase::Complete if song.runs().next().is_none() => within_limits(song, now, rules),
+        Phase::Ready
+        | Phase::Complete
+        | Phase::Lyrics(_)
+        | Phase::LyricsReady
+        | Phase::Music(_)
+        | Phase::Failed(_)
+        | Phase::Cancelled
+        | Phase::Deleted => Err(Refusal::WrongState(song.status())),
+    }
+}
+
+fn within_limits(song: &Song, now: Time, rules: &Rules) -> Result<(), Refusal> {
     match next_retry(song, now, rules) {
         NextRetry::Now => Ok(()),
         NextRetry::At(at) => Err(Refusal::RetryLater(at.since(now))),

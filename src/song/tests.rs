@@ -4,11 +4,13 @@
 mod additions;
 mod dice;
 mod law;
+mod moving;
 mod music;
 mod owner;
 mod properties;
 mod providers;
 mod submitting;
+mod variations;
 mod world;
 
 use std::sync::Arc;
@@ -65,6 +67,7 @@ pub(super) fn a_wish(mode: Mode) -> Wish {
         work: Work::Generate,
         parent_ids: Vec::new(),
         variants: 2,
+        variations: Vec::new(),
         calls: Calls { lyrics: 1, music: 1 },
         preview: false,
         alternatives: Vec::new(),

@@ -44,6 +44,9 @@ pub struct Wish {
     pub parent_ids: Vec<SongId>,
     /// Clips to expect: that many placeholders are shown from the submission on (SONG-9).
     pub variants: u8,
+    /// How each variant differs from the others, where that was asked for: then each is made by a call of its own (CRED-8).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variations: Vec<Variation>,
     /// How many calls a phase takes at this provider: two where it writes one lyrics text per call (SONG-5).
     pub calls: Calls,
     #[serde(default)]
@@ -57,6 +60,12 @@ pub struct Wish {
     /// Who else can make it, best first, where the choice was ours (`auto`, PROV-12).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<Alternative>,
+}
+
+/// What one variant is to have beside what all of them have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variation {
+    pub style_tags: Vec<String>,
 }
 
 /// Another provider that can serve the wish, and in how many calls.
@@ -115,9 +124,19 @@ impl Wish {
             title: title.map(str::to_owned),
             prompt: self.prompt.clone(),
             lyrics: lyrics.map(str::to_owned),
-            options: self.options.clone(),
+            options: self.options_of_call(key.call, work),
             variants: self.variants_of_call(key.call),
         }
+    }
+
+    fn options_of_call(&self, call: u8, work: &Work) -> MusicOptions {
+        let mut options = self.options.clone();
+        let makes_music = work.kind().makes() == Makes::Music;
+        if let Some(own) = self.variations.get(usize::from(call)).filter(|_| makes_music) {
+            let new = own.style_tags.iter().filter(|tag| !self.options.style_tags.contains(tag));
+            options.style_tags.extend(new.cloned());
+        }
+        options
     }
 
     /// How many of the song's clips this call of the music brings: as even as can be, the first calls more.

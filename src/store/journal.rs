@@ -22,6 +22,7 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::births::{self, Birth};
+use super::claims::{self, Claim};
 use super::row::{InboxRow, NewSong, StepRow};
 use super::{SongChanged, StoreError, timestamp};
 use crate::credit::Credits;
@@ -63,6 +64,8 @@ pub enum Entry {
     Step(Box<StepRow>, Option<InboxRow>),
     /// A callback that changed nothing: kept all the same (CB-2).
     Callback(InboxRow),
+    /// A step that moves a guest's song to an account (CRED-7).
+    Claim(Box<Claim>),
 }
 
 /// What became of an [`Entry`]; durable when this is seen.
@@ -261,6 +264,7 @@ impl Journal {
         let user = match entry {
             Entry::Create(new) => new.song.user.as_str(),
             Entry::Step(row, _) => row.user.as_str(),
+            Entry::Claim(claim) => claim.account.as_str(),
             Entry::Callback(_) => "",
         };
         let hash = user.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
@@ -285,6 +289,7 @@ struct PostgresSession {
     client: Client,
     create: tokio_postgres::Statement,
     reserve: tokio_postgres::Statement,
+    claim: tokio_postgres::Statement,
     step: tokio_postgres::Statement,
     inbox: tokio_postgres::Statement,
 }
@@ -297,6 +302,14 @@ pub struct Verdict {
     pub committed: Committed,
     /// The number of the user's event and when it was committed, if watchers are to be told.
     pub told: Option<(i64, Time)>,
+    /// The guest's event before, where the song changed hands.
+    pub gone: Option<i64>,
+}
+
+impl Verdict {
+    pub const fn new(committed: Committed, told: Option<(i64, Time)>) -> Self {
+        Self { committed, told, gone: None }
+    }
 }
 
 impl Writer {
@@ -377,6 +390,7 @@ impl Writer {
         let mut answers = Vec::with_capacity(batch.len());
         for (Waiting { entry, answer }, verdict) in batch.into_iter().zip(verdicts) {
             if let Some((u, at)) = verdict.told {
+                told.extend(verdict.gone.and_then(|u| gone(&entry, u, at)));
                 told.extend(change(entry, u, at));
             }
             answers.push((answer, verdict.committed));
@@ -433,8 +447,8 @@ impl Writer {
 fn stale_steps<'a>(batch: &'a [Waiting], verdicts: &[Verdict]) -> Vec<(usize, &'a StepRow)> {
     let step = |(at, waiting): (usize, &'a Waiting)| match &waiting.entry {
         Entry::Step(row, _) if verdicts[at].committed == Committed::Stale => Some((at, &**row)),
-        // `create_song` knows its own song again.
-        Entry::Create(_) | Entry::Step(..) | Entry::Callback(_) => None,
+        // `create_song` and `claim_song` know their own again.
+        Entry::Create(_) | Entry::Claim(_) | Entry::Step(..) | Entry::Callback(_) => None,
     };
     batch.iter().enumerate().filter_map(step).collect()
 }
@@ -454,13 +468,14 @@ impl PostgresSession {
         let client = super::connect(postgres, "songflight journal").await?;
         // A plan made while the tables were small would be kept for ever (durability.md section 2).
         client.batch_execute("set plan_cache_mode = force_custom_plan; set jit = off").await?;
-        let (create, reserve, step, inbox) = tokio::try_join!(
+        let (create, reserve, claim, step, inbox) = tokio::try_join!(
             client.prepare(births::CREATE),
             client.prepare(RESERVE),
+            client.prepare(claims::CLAIM),
             client.prepare(MOVE),
             client.prepare(INBOX)
         )?;
-        Ok(Self { client, create, reserve, step, inbox })
+        Ok(Self { client, create, reserve, claim, step, inbox })
     }
 
     async fn reserve(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
@@ -589,7 +604,15 @@ impl Session for PostgresSession {
             .enumerate()
             .filter_map(|(at, waiting)| match &waiting.entry {
                 Entry::Create(new) => Some((at, &**new)),
-                Entry::Step(..) | Entry::Callback(_) => None,
+                Entry::Step(..) | Entry::Claim(_) | Entry::Callback(_) => None,
+            })
+            .collect();
+        let claims: Vec<(usize, &Claim)> = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(at, waiting)| match &waiting.entry {
+                Entry::Claim(claim) => Some((at, &**claim)),
+                Entry::Create(_) | Entry::Step(..) | Entry::Callback(_) => None,
             })
             .collect();
         let steps: Vec<(usize, &StepRow)> = batch
@@ -597,7 +620,7 @@ impl Session for PostgresSession {
             .enumerate()
             .filter_map(|(at, waiting)| match &waiting.entry {
                 Entry::Step(row, _) => Some((at, &**row)),
-                Entry::Create(_) | Entry::Callback(_) => None,
+                Entry::Create(_) | Entry::Claim(_) | Entry::Callback(_) => None,
             })
             .collect();
         let reserving: Vec<(usize, &StepRow)> =
@@ -607,26 +630,34 @@ impl Session for PostgresSession {
             .filter_map(|waiting| match &waiting.entry {
                 Entry::Step(_, row) => row.as_ref(),
                 Entry::Callback(row) => Some(row),
-                Entry::Create(_) => None,
+                Entry::Create(_) | Entry::Claim(_) => None,
             })
             .collect();
-        let statements = [!creates.is_empty(), !reserving.is_empty(), !steps.is_empty(), !inbox.is_empty()];
+        let statements = [
+            !creates.is_empty(),
+            !reserving.is_empty(),
+            !claims.is_empty(),
+            !steps.is_empty(),
+            !inbox.is_empty(),
+        ];
         let one = statements.iter().filter(|needed| **needed).count() == 1;
 
         let begin = async { if one { Ok(()) } else { self.client.batch_execute("begin").await } };
         let commit = async { if one { Ok(()) } else { self.client.batch_execute("commit").await } };
         // `join` polls in this order, and the client writes requests in the order they are polled.
-        let (began, created, reserved, moved, kept, committed) = tokio::join!(
+        let (began, created, reserved, claimed, moved, kept, committed) = tokio::join!(
             biased;
             begin,
             births::create(&self.client, &self.create, &creates, node),
             self.reserve(&reserving, node),
+            claims::claim(&self.client, &self.claim, &claims, node),
             self.step(&steps, node),
             self.keep(&inbox),
             commit
         );
-        let all = async { began.map_err(StoreError::from).and(Ok((created?, reserved?, moved?, kept?))) };
-        let (created, reserved, moved, ()) = match all.await {
+        let all =
+            async { began.map_err(StoreError::from).and(Ok((created?, reserved?, claimed?, moved?, kept?))) };
+        let (created, reserved, claimed, moved, ()) = match all.await {
             Ok(all) => all,
             Err(error) => {
                 // The transaction is aborted; its `commit` was a rollback. Leave the session clean.
@@ -638,11 +669,17 @@ impl Session for PostgresSession {
         };
         committed.map_err(|error| StoreError::Unknown(error.to_string()))?;
         let fenced = (!creates.is_empty() && created.is_empty())
+            || (!claims.is_empty() && claimed.is_empty())
             || (!steps.is_empty() && moved.is_empty() && !self.owns(node).await?);
         if fenced {
             return Err(StoreError::Refused(FENCED.to_owned()));
         }
-        Ok(verdicts(batch, &creates, &steps, &created, &reserved, &moved))
+        let mut verdicts = verdicts(batch, &creates, &steps, &created, &reserved, &moved);
+        for row in claimed.iter().filter(|row| row.get("moved")) {
+            let Some((at, _)) = claims.get(place(row, 1)) else { continue };
+            verdicts[*at] = Verdict { committed: Committed::Moved, told: told(row), gone: row.get("u_gone") };
+        }
+        Ok(verdicts)
     }
 
     async fn read_back(
@@ -662,7 +699,7 @@ impl Session for PostgresSession {
         let verdict = |found: &Row| {
             let (at, row) = steps.get(place(found, 1))?;
             let told = told(found).filter(|_| row.event.is_some());
-            Some((*at, Verdict { committed: Committed::Moved, told }))
+            Some((*at, Verdict::new(Committed::Moved, told)))
         };
         Ok(found.iter().filter_map(verdict).collect())
     }
@@ -671,6 +708,7 @@ impl Session for PostgresSession {
         let (kind, song) = match entry {
             Entry::Create(new) => ("create", Some(new.song.id.0)),
             Entry::Step(row, _) => ("step", Some(row.song.0)),
+            Entry::Claim(claim) => ("claim", Some(claim.song.0)),
             Entry::Callback(_) => ("callback", None),
         };
         let context = serde_json::json!({ "entry": format!("{entry:?}") });
@@ -698,8 +736,8 @@ fn verdicts(
     let mut verdicts: Vec<Verdict> = batch
         .iter()
         .map(|waiting| match &waiting.entry {
-            Entry::Callback(_) => Verdict { committed: Committed::Kept, told: None },
-            Entry::Create(_) | Entry::Step(..) => Verdict { committed: Committed::Stale, told: None },
+            Entry::Callback(_) => Verdict::new(Committed::Kept, None),
+            Entry::Create(_) | Entry::Claim(_) | Entry::Step(..) => Verdict::new(Committed::Stale, None),
         })
         .collect();
     for row in created {
@@ -708,7 +746,7 @@ fn verdicts(
     }
     for row in moved {
         let Some((at, _)) = steps.get(place(row, 1)) else { continue };
-        verdicts[*at] = Verdict { committed: Committed::Moved, told: told(row) };
+        verdicts[*at] = Verdict::new(Committed::Moved, told(row));
     }
     for row in reserved {
         let Some(verdict) = verdicts.get_mut(place(row, 0)) else { continue };
@@ -727,7 +765,7 @@ fn verdicts(
 fn creation(row: &Row, new: &NewSong) -> Verdict {
     let (birth, standing) = births::read(row, new);
     let told = matches!(birth, Birth::Created { .. }).then(|| told(row)).flatten();
-    Verdict { committed: Committed::Birth { birth, standing }, told }
+    Verdict::new(Committed::Birth { birth, standing }, told)
 }
 
 fn place(row: &Row, from: i64) -> usize {
@@ -741,10 +779,19 @@ fn change(entry: Entry, u: i64, at: Time) -> Option<SongChanged> {
             let (kind, set) = row.event?;
             (row.user, row.song, row.seq, kind, set)
         }
+        Entry::Claim(claim) => (claim.account, claim.song, claim.seq, EventKind::Created, claim.set),
         Entry::Callback(_) => return None,
     };
     let set: Arc<RawValue> = serde_json::value::to_raw_value(&set).ok()?.into();
     Some(SongChanged { user, song, seq, u, at, kind, set })
+}
+
+/// What a guest is told whose song is an account's from here on.
+fn gone(entry: &Entry, u: i64, at: Time) -> Option<SongChanged> {
+    let Entry::Claim(claim) = entry else { return None };
+    let set: Arc<RawValue> = RawValue::from_string("{}".to_owned()).ok()?.into();
+    let (user, seq) = (claim.guest.clone(), claim.seq - 1);
+    Some(SongChanged { user, song: claim.song, seq, u, at, kind: EventKind::Gone, set })
 }
 
 fn refuse(batch: Vec<Waiting>, error: &CommitError) {

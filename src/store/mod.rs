@@ -4,11 +4,13 @@
 
 pub mod accounts;
 pub mod births;
+pub mod claims;
 pub mod database;
 pub mod feed;
 pub mod journal;
 pub mod ledger;
 pub mod nodes;
+pub mod orders;
 pub mod row;
 pub mod songs;
 

@@ -14,6 +14,7 @@ use songflight::song::phase::{Head, ManualRetries, Phase, PollRules, Progress, R
 use songflight::song::step::step;
 use songflight::song::view::{changes, view};
 use songflight::store::births::Terms;
+use songflight::store::claims::Claim;
 use songflight::store::row::{NewSong, StepRow};
 use songflight::time::Clock;
 
@@ -88,6 +89,16 @@ impl Life {
         let mut content = [7; 32];
         content[..16].copy_from_slice(self.song.id.0.as_bytes());
         content
+    }
+
+    /// Moves to another owner.
+    pub fn claimed(&mut self, by: &str) -> Claim {
+        let event = Event::Claimed { by: UserId::trusted(by), plan: "free" };
+        let next = step(&self.song, &event, Clock.now(), &rules());
+        let claim = Claim::new(&self.song, self.version, &next.song, &view(&next.song, &rules()));
+        self.song = next.song;
+        self.version += 1;
+        claim
     }
 
     /// Lives through its next step: submitted, taken, a first clip, all clips.

@@ -15,8 +15,11 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
+use songflight::credit::Credits;
+use songflight::credit::plan::Plan;
+use songflight::id::UserId;
 use songflight::store::journal::{CommitError, Committed, Entry};
-use songflight::store::nodes;
+use songflight::store::{claims, nodes};
 use songflight::time::Clock;
 
 use life::Life;
@@ -165,6 +168,73 @@ async fn every_step_is_written_once_however_often_the_answer_is_lost() {
     assert_eq!(told.len() as i64, world.count("song_events").await);
     world.audit().await;
     println!("{SONGS} songs, {} steps; {cuts:?}", SONGS * Life::ACTS);
+}
+
+/// A guest's songs at work: what is left of them is written, charged and told as the account's (CRED-7).
+#[actix_web::test]
+async fn a_song_moves_to_its_new_owner_once_however_often_the_answer_is_lost() {
+    let (mut world, wire) = World::behind_a_wire("claims").await;
+    let mut songs: Vec<Life> = (0..40).map(|number| Life::new(&format!("guest:{}", number % 5))).collect();
+    world.begin();
+    world.create_all(&songs).await;
+    let account = UserId::trusted("account");
+    let client = world.pool.get().await.unwrap();
+    for guest in (0..5).map(|number| UserId::trusted(&format!("guest:{number}"))) {
+        let begun = claims::begin(&client, &guest, &account, Credits::ZERO).await;
+        assert_eq!(begun.unwrap(), Some(Plan::Free));
+        let other = claims::begin(&client, &guest, &UserId::trusted("other"), Credits::ZERO).await;
+        assert_eq!(other.unwrap(), None, "the first one has it");
+    }
+    for act in 0..4 {
+        wire.cut_next_batch();
+        let entries: Vec<Entry> = songs
+            .iter_mut()
+            .map(|song| match act {
+                2 => Entry::Claim(Box::new(song.claimed("account"))),
+                3 => Entry::Step(Box::new(song.next(3)), None),
+                act => Entry::Step(Box::new(song.next(act)), None),
+            })
+            .collect();
+        let answers = join_all(entries.into_iter().map(|entry| world.journal.commit(entry))).await;
+        assert!(answers.iter().all(|answer| *answer == Ok(Committed::Moved)), "{act}: {answers:?}");
+    }
+    let cuts = wire.cuts();
+    assert_eq!(cuts.answers + cuts.requests, 4, "each of the four batches was cut once");
+    for song in &songs {
+        assert_eq!(world.version(song).await, song.version);
+    }
+    let told = world.told();
+    for user in (0..5).map(|number| format!("guest:{number}")).chain(["account".to_owned()]) {
+        let numbers: Vec<i64> = told.iter().filter(|(who, _)| *who == user).map(|(_, u)| *u).collect();
+        assert!(numbers.iter().copied().eq(1..=numbers.len() as i64), "{user}: {numbers:?}");
+        assert_eq!(numbers.len(), if user == "account" { 80 } else { 24 }, "{user}");
+    }
+    assert_eq!(told.len() as i64, world.count("song_events").await);
+    let left = "select count(*) from songs where user_id <> 'account'";
+    assert_eq!(world.look.query_one(left, &[]).await.unwrap().get::<_, i64>(0), 0);
+    world.audit().await;
+}
+
+#[actix_web::test]
+async fn of_a_claim_and_a_step_for_one_version_only_one_is_written() {
+    let mut world = World::new("claim_twins").await;
+    let mut song = Life::new("guest:a");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    let client = world.pool.get().await.unwrap();
+    let (guest, account) = (UserId::trusted("guest:a"), UserId::trusted("account"));
+    claims::begin(&client, &guest, &account, Credits::ZERO).await.unwrap();
+
+    let (mut world, journal) = world.pause().await;
+    let twin = song.clone().next(0);
+    let entries = [Entry::Step(Box::new(twin), None), Entry::Claim(Box::new(song.claimed("account")))];
+    let commits = join_all(entries.into_iter().map(|entry| journal.commit(entry)));
+    let begin = async { world.begin() };
+    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let moved = answers.iter().filter(|answer| **answer == Ok(Committed::Moved)).count();
+    assert_eq!(moved, 1, "{answers:?}");
+    assert_eq!(world.version(&song).await, 2);
+    world.audit().await;
 }
 
 /// A plan that was made while the tables were empty once made every commit read all of them.

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use songflight::credit::plan::{Plan, Standing};
 use songflight::id::{SongId, UserId};
 use songflight::store::StoreError;
+use songflight::store::births::Birth;
 use songflight::store::database::Database;
 use songflight::store::journal::{Committed, Entry, FENCED, NodeKey, Session, Sessions, Verdict, Waiting};
 use songflight::store::row::StepRow;
@@ -160,7 +162,7 @@ impl Session for Way {
             let law = &state.law;
             let verdict = |(at, row): &(usize, &StepRow)| {
                 let told = row.event.as_ref().map(|_| (law.number_of(row.song, row.seq), now));
-                (*at, Verdict { committed: Committed::Moved, told })
+                (*at, Verdict::new(Committed::Moved, told))
             };
             found.map(verdict).collect()
         }))
@@ -177,6 +179,7 @@ fn copy(entry: &Entry) -> Entry {
         Entry::Create(new) => Entry::Create(new.clone()),
         Entry::Step(row, inbox) => Entry::Step(row.clone(), inbox.clone()),
         Entry::Callback(inbox) => Entry::Callback(inbox.clone()),
+        Entry::Claim(claim) => Entry::Claim(claim.clone()),
     }
 }
 
@@ -249,6 +252,7 @@ fn name(entry: &Entry) -> String {
             format!("song {} version {} {kind}{by}{calls}", short(row.song.0), row.version)
         }
         Entry::Callback(inbox) => format!("a callback, {}", inbox.outcome),
+        Entry::Claim(claim) => format!("song {} claimed", short(claim.song.0)),
     }
 }
 
@@ -259,6 +263,13 @@ fn outcome(written: &Result<Vec<Verdict>, StoreError>) -> String {
     }
 }
 
+/// Limits are not what is tried here: everybody may always create.
+fn born(birth: Birth, now: Time) -> Committed {
+    let standing =
+        Standing { plan: Plan::Free, left: 1, next_at: now, full_at: now, used_today: 0, previews_today: 0 };
+    Committed::Birth { birth, standing }
+}
+
 /// All of a batch at one moment, in the order of the journal's statements.
 fn transaction(
     state: &mut State,
@@ -267,8 +278,7 @@ fn transaction(
     now: Time,
 ) -> Result<Vec<Verdict>, StoreError> {
     let State { tables, law, .. } = state;
-    let mut verdicts: Vec<Verdict> =
-        entries.iter().map(|_| Verdict { committed: Committed::Stale, told: None }).collect();
+    let mut verdicts: Vec<Verdict> = entries.iter().map(|_| Verdict::new(Committed::Stale, None)).collect();
     let (mut creates, mut steps, mut went) = (0_u32, 0_u32, 0_u32);
     for (entry, verdict) in entries.iter().zip(&mut verdicts) {
         if let Entry::Create(new) = entry {
@@ -278,13 +288,14 @@ fn transaction(
             *verdict = match creation {
                 Creation::Fenced => return Err(StoreError::Refused(FENCED.to_owned())),
                 Creation::Created(u) => {
-                    Verdict { committed: Committed::Created { song: new.song.id }, told: Some((u, now)) }
+                    Verdict::new(born(Birth::Created { song: new.song.id }, now), Some((u, now)))
                 }
-                Creation::Replay(song) => silent(Committed::Replay { song }),
-                Creation::Mismatch => silent(Committed::KeyMismatch),
-                Creation::Gone => silent(Committed::KeyGone),
+                Creation::Replay(song) => silent(born(Birth::Replay { song }, now)),
+                Creation::Mismatch => silent(born(Birth::KeyMismatch, now)),
+                Creation::Gone => silent(born(Birth::KeyGone, now)),
                 Creation::Short(available) => {
-                    silent(Committed::Short { required: new.song.head.price, available })
+                    let required = new.song.head.price;
+                    silent(born(Birth::Short { required, available }, now))
                 }
             };
         }
@@ -303,7 +314,7 @@ fn transaction(
                 steps += 1;
                 if let Some(u) = tables.step(row, node, law) {
                     went += 1;
-                    *verdict = Verdict { committed: Committed::Moved, told: u.map(|u| (u, now)) };
+                    *verdict = Verdict::new(Committed::Moved, u.map(|u| (u, now)));
                 }
             }
             Entry::Callback(_) => *verdict = silent(Committed::Kept),
@@ -319,5 +330,5 @@ fn transaction(
 }
 
 fn silent(committed: Committed) -> Verdict {
-    Verdict { committed, told: None }
+    Verdict::new(committed, None)
 }

@@ -10,6 +10,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use songflight::cluster::{self, Node};
+use songflight::credit::seats::Seats;
 use songflight::song::actor::World;
 use songflight::song::directory::Directories;
 use songflight::song::recovery;
@@ -21,7 +22,7 @@ use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
 
 use super::database::Way;
-use super::plan::{CALL_TIMEOUT, HEARTBEAT, LEASE, rules};
+use super::plan::{CALL_TIMEOUT, HEARTBEAT, LEASE, plans, rules};
 use super::provider;
 use super::sim::{Life, Sim};
 
@@ -184,6 +185,8 @@ async fn program(sim: Sim, run: Rc<Run>) {
         pool: pool(&tokio_postgres::Config::new(), 1).expect("a pool"),
         providers: provider::providers(&sim, &life),
         lease: node.lease.clone(),
+        seats: Seats::default(),
+        plans: plans(),
         reply_to: Box::new(|_, key| key.to_string()),
         call_timeout: CALL_TIMEOUT,
         calls: AtomicUsize::new(0),

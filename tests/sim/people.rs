@@ -15,6 +15,7 @@ use songflight::song::parts::{MusicOptions, SourceClip, TaskKind, Work};
 use songflight::song::phase::{Head, Phase, Progress, Run, Song};
 use songflight::song::view;
 use songflight::song::wish::{Alternative, Calls, Mode, Prices, Wish};
+use songflight::store::births::{Birth, Terms};
 use songflight::store::journal::{CommitError, Committed, Entry};
 use songflight::store::row::{InboxRow, NewSong};
 use songflight::time::Time;
@@ -23,7 +24,7 @@ use tokio::time::sleep;
 
 use super::dice::Dice;
 use super::node::{Machine, NoAnswer, Ports};
-use super::plan::rules;
+use super::plan::{plans, rules};
 use super::provider::{Letter, all, is_final};
 use super::sim::Sim;
 
@@ -84,12 +85,12 @@ async fn create_until_answered(town: Town, user: UserId, key: String, wish: Wish
         let new = |ports: &Ports| new_song(ports, &user, &key, &wish);
         let answer = machine.request(PATIENCE, |ports| create(new(&ports), ports)).await;
         match answer {
-            Ok(Ok(Committed::Created { song } | Committed::Replay { song })) => {
+            Ok(Ok(Birth::Created { song } | Birth::Replay { song })) => {
                 let there = town.sim.lock().tables.songs.contains_key(&song);
                 town.sim.lock().law.hold(there, || format!("song {song} was promised and is not there"));
                 return Some(song);
             }
-            Ok(Ok(Committed::Short { .. } | Committed::KeyGone)) => return None,
+            Ok(Ok(Birth::Short { .. } | Birth::KeyGone)) => return None,
             Ok(Ok(other)) => {
                 town.sim.lock().law.hold(false, || format!("{key} is answered with {other:?}"));
                 return None;
@@ -103,15 +104,16 @@ async fn create_until_answered(town: Town, user: UserId, key: String, wish: Wish
     None
 }
 
-/// As `api::songs` does it.
-async fn create(new: NewSong, ports: Ports) -> Result<Committed, CommitError> {
+/// As `api::creation` does it.
+async fn create(new: NewSong, ports: Ports) -> Result<Birth, CommitError> {
     let living = actix::spawn(async move {
         let song = new.song.clone();
         let committed = ports.world.journal.commit(Entry::Create(Box::new(new))).await?;
-        if matches!(committed, Committed::Created { .. }) {
+        let Committed::Birth { birth, .. } = committed else { return Err(CommitError::Away) };
+        if matches!(birth, Birth::Created { .. }) {
             ports.directories.of(song.id).do_send(Born { song: Box::new(song) });
         }
-        Ok(committed)
+        Ok(birth)
     });
     living.await.unwrap_or(Err(CommitError::Away))
 }
@@ -127,7 +129,12 @@ fn new_song(ports: &Ports, user: &UserId, key: &str, wish: &Wish) -> NewSong {
         song,
         idempotency_key: Some(key.to_owned()),
         content_hash: [7; 32],
-        grant: Credits::from_thousandths(grant),
+        terms: Terms {
+            plans: Arc::new(plans()),
+            plan: None,
+            grant: Credits::from_thousandths(grant),
+            refuse_when_busy: false,
+        },
     }
 }
 
@@ -190,6 +197,7 @@ fn a_wish(dice: &mut Dice) -> Wish {
         prices: Prices { lyrics: price(100), music: price(1000) },
         share_tokens: (0..5).map(|_| ShareToken(dice.uuid())).collect(),
         plan: None,
+        variations: Vec::new(),
         alternatives,
     }
 }

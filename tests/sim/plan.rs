@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use songflight::credit::plan::{Limits, Plans};
 use songflight::provider::failure::RetryRules;
 use songflight::song::phase::{ManualRetries, PollRules, Rules};
 
@@ -137,3 +138,9 @@ pub const LEASE: Duration = Duration::from_secs(6);
 pub const SKEW_MILLIS: u64 = 3_000;
 /// By then every world must have come to rest.
 pub const PEACE_MAX: Duration = Duration::from_secs(3 * 3600);
+
+/// Enough for everybody at all times, but for songs at once.
+pub fn plans() -> Plans {
+    let limits = Limits { per_minute: 60_000, per_day: None, concurrent: 2 };
+    Plans { guest: limits, free: limits, pro: limits, premium: limits, previews_per_day: 1000 }
+}

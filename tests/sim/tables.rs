@@ -175,8 +175,8 @@ impl Tables {
         }
         let user = new.song.user.as_str().to_owned();
         let person = self.people.entry(user.clone()).or_insert_with(|| {
-            law.granted(&user, new.grant);
-            Person { credits: new.grant.thousandths(), u: 0 }
+            law.granted(&user, new.terms.grant);
+            Person { credits: new.terms.grant.thousandths(), u: 0 }
         });
         if self.songs.contains_key(&new.song.id) {
             return Creation::Created(law.number_of(new.song.id, 1));

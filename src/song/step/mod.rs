@@ -12,10 +12,10 @@ mod run;
 use super::event::{Choice, Event, EventKind};
 use super::parts::{Makes, TaskKind};
 use super::phase::{AdditionState, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song};
-use super::wish::Mode;
+use super::wish::{Mode, Wish};
 use super::{clips, refusal};
 use crate::credit::Credits;
-use crate::id::{CallKey, TaskId};
+use crate::id::{CallKey, TaskId, UserId};
 use crate::mutant::{Mutant, planted};
 use crate::time::Time;
 use end::{cancel, delete};
@@ -134,7 +134,9 @@ impl<'a> Draft<'a> {
     fn finish(mut self, before: &Song) -> Step {
         let kind = shows_a_difference(before, &self.song).then(|| self.kind.unwrap_or(EventKind::Updated));
         if kind.is_some() {
-            self.song.seq = before.seq + 1;
+            // The old owner's last event, and the new one's first.
+            let events = if before.user == self.song.user { 1 } else { 2 };
+            self.song.seq = before.seq + events;
             self.song.updated_at = self.now;
         }
         Step { song: self.song, kind, writes: self.writes, acts: self.acts }
@@ -208,7 +210,11 @@ impl<'a> Draft<'a> {
     }
 
     fn begin(&mut self, task: TaskId, kind: TaskKind) {
-        let price = self.song.wish.price(kind);
+        let run = Run::new(self.song.wish.calls(kind), self.now);
+        self.begin_with(task, kind, self.song.wish.price(kind), run);
+    }
+
+    fn begin_with(&mut self, task: TaskId, kind: TaskKind, price: Credits, run: Run) {
         self.song.head = Head {
             task,
             number: self.song.next_number(),
@@ -218,7 +224,7 @@ impl<'a> Draft<'a> {
         };
         self.charge(task, kind, price);
         self.progress().task = Some(task);
-        self.keep(Run::new(self.song.wish.calls(kind), self.now));
+        self.keep(run);
     }
 }
 
@@ -226,7 +232,8 @@ impl<'a> Draft<'a> {
 fn shows_a_difference(before: &Song, after: &Song) -> bool {
     let waiting =
         |song: &Song| song.phase.run().map(|run| (run.waiting, run.queue_position, run.expected_at));
-    before.status() != after.status()
+    before.user != after.user
+        || before.status() != after.status()
         || waiting(before) != waiting(after)
         || matches!(after.phase, Phase::Deleted) != matches!(before.phase, Phase::Deleted)
         || before.head != after.head
@@ -263,6 +270,8 @@ fn at_work(next: &mut Draft, run: Run, event: &Event) {
         | Event::Chosen { .. }
         | Event::Retried { .. }
         | Event::Asked { .. }
+        | Event::Resumed { .. }
+        | Event::Claimed { .. }
         | Event::Cancelled
         | Event::Viewed
         | Event::Selected { .. }
@@ -293,6 +302,7 @@ fn running(next: &mut Draft, event: &Event) {
         Event::Cancelled => cancel(next),
         Event::Viewed => next.song.last_viewed_at = Some(next.now),
         Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
+        Event::Claimed { by, plan } => claim(next, by, plan),
         Event::Deleted => {
             cancel(next);
             delete(next);
@@ -305,6 +315,7 @@ fn running(next: &mut Draft, event: &Event) {
         | Event::News { .. }
         | Event::Chosen { .. }
         | Event::Asked { .. }
+        | Event::Resumed { .. }
         | Event::Retried { .. } => {}
     }
 }
@@ -336,6 +347,8 @@ fn lyrics_ready(next: &mut Draft, event: &Event) {
         | Event::News { .. }
         | Event::Wake
         | Event::Retried { .. }
+        | Event::Resumed { .. }
+        | Event::Claimed { .. }
         | Event::Asked { .. }
         | Event::Viewed
         | Event::Selected { .. }
@@ -420,6 +433,8 @@ fn ended(next: &mut Draft, event: &Event) {
         Event::Deleted => delete(next),
         Event::Wake => wake_all(next),
         Event::Asked { addition } => addition::ask(next, addition),
+        Event::Resumed { task } => resume(next, event, *task),
+        Event::Claimed { by, plan } => claim(next, by, plan),
         Event::Limited { .. }
         | Event::Submitting { .. }
         | Event::NotSent { .. }
@@ -430,6 +445,34 @@ fn ended(next: &mut Draft, event: &Event) {
         | Event::Retried { .. }
         | Event::Cancelled => {}
     }
+}
+
+/// Makes what is missing of a song of several variations (CRED-8). What is there stays, and all of it is paid for.
+fn resume(next: &mut Draft, event: &Event, task: TaskId) {
+    if refusal::check(&next.song, event, next.now, next.rules).is_err()
+        || !clips::some_are_missing(&next.song)
+    {
+        return;
+    }
+    let kind = next.song.head.kind;
+    let mut run = Run::new(next.song.wish.calls(kind), next.now);
+    clips::resume(&mut next.song, &mut run);
+    next.song.retries.push(next.now);
+    let retry_count = next.progress().retry_count.saturating_add(1);
+    *next.progress() = Progress { retry_count, ..Progress::default() };
+    next.begin_with(task, kind, Credits::ZERO, run);
+    next.kind = Some(EventKind::RetryScheduled);
+}
+
+/// The song is another's from here on, as if it had been created by them (CRED-7).
+fn claim(next: &mut Draft, by: &UserId, plan: &str) {
+    if next.song.user == *by {
+        return;
+    }
+    next.song.user = by.clone();
+    let wish = Wish { plan: Some(plan.to_owned()), ..(*next.song.wish).clone() };
+    next.song.wish = std::sync::Arc::new(wish);
+    next.kind = Some(EventKind::Created);
 }
 
 /// At most one favourite (SONG-9).

@@ -73,7 +73,7 @@ impl Law {
         hold!(step == super::step(song, event, now, &self.rules), "not a function");
         hold!(legal(song.status(), step.song.status()), "{:?} -> {:?}", song.status(), step.song.status());
         hold!(
-            step.song.seq == song.seq + i64::from(step.kind.is_some()),
+            step.song.seq == song.seq + numbers(song, &step),
             "seq {} after {} with {:?}",
             step.song.seq,
             song.seq,
@@ -129,6 +129,7 @@ impl Law {
         let seen = set.keys().any(|field| field != "updated_at");
         match step.kind {
             None => hold!(set.is_empty(), "nobody was told of {set:?}"),
+            Some(EventKind::Created) => hold!(before.user != step.song.user, "created twice"),
             Some(EventKind::Gone) => hold!(step.song.phase == Phase::Deleted, "gone and there"),
             Some(kind) => hold!(seen, "{kind:?} without a difference, {before:?}"),
         }
@@ -266,12 +267,18 @@ impl Law {
     }
 }
 
+/// A song that moves to another owner is gone for one and created for the other.
+fn numbers(before: &Song, step: &Step) -> i64 {
+    if before.user == step.song.user { i64::from(step.kind.is_some()) } else { 2 }
+}
+
 /// What an owner may be refused.
 const fn refusable(event: &Event) -> Option<()> {
     match event {
         Event::Chosen { .. }
         | Event::Retried { .. }
         | Event::Asked { .. }
+        | Event::Resumed { .. }
         | Event::Cancelled
         | Event::Viewed
         | Event::Selected { .. } => Some(()),
@@ -287,8 +294,10 @@ fn legal(from: Status, to: Status) -> bool {
             GeneratingLyrics => matches!(to, LyricsReady | Failed | Cancelled),
             LyricsReady => matches!(to, GeneratingMusic | Cancelled),
             GeneratingMusic => matches!(to, Ready | Failed | Cancelled | Complete),
-            Ready => to == Complete,
+            // What is missing of its variations is made.
+            Ready => matches!(to, Complete | GeneratingMusic),
             Failed => matches!(to, GeneratingLyrics | GeneratingMusic | Cancelled | Complete),
-            Complete | Cancelled => matches!(to, Complete | Cancelled),
+            Complete => matches!(to, Cancelled | GeneratingMusic),
+            Cancelled => to == Complete,
         }
 }

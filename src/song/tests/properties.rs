@@ -2,7 +2,7 @@
 
 use super::dice::{Dice, histories};
 use super::law::{Law, hold};
-use super::world::{World, any_event, others};
+use super::world::{World, any_event, in_variations, others};
 use super::*;
 
 #[test]
@@ -25,6 +25,9 @@ fn anything(dice: &mut Dice) -> Result<(), String> {
     let mut wish = a_wish(dice.pick(&[Mode::Music, Mode::LyricsFirst]));
     wish.calls = Calls { lyrics: 1 + dice.below(2) as u8, music: 1 + dice.below(2) as u8 };
     wish.alternatives = others(dice);
+    if dice.percent(30) {
+        in_variations(&mut wish);
+    }
     let (mut song, mut now, rules) = (created(wish), NOON, rules());
     let mut law = Law::of(&song, &rules);
     let mut next_task = 2;

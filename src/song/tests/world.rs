@@ -5,7 +5,7 @@ use super::dice::Dice;
 use super::law::{Law, hold};
 use super::*;
 use crate::song::step::Act;
-use crate::song::wish::Alternative;
+use crate::song::wish::{Alternative, Variation};
 
 /// Steps with everything that can go wrong, then as many as it takes without.
 const TROUBLED: u32 = 24;
@@ -71,6 +71,9 @@ impl<'a> World<'a> {
         wish.calls = Calls { lyrics: 1 + dice.below(2) as u8, music: 1 + dice.below(2) as u8 };
         wish.variants = dice.pick(&[2, 1, 3]);
         wish.alternatives = others(dice);
+        if dice.percent(30) {
+            in_variations(&mut wish);
+        }
         if dice.percent(15) {
             wish.prices = Prices { lyrics: Credits::ZERO, music: Credits::ZERO };
         }
@@ -359,7 +362,8 @@ impl<'a> World<'a> {
 
     fn clip_ids(&self, key: CallKey) -> Vec<String> {
         let calls = self.song.wish.calls(self.song.kind_of(key.task));
-        (0..3_u8.saturating_sub(calls)).map(|n| format!("{}{}{n}", key.call, key.attempt)).collect()
+        let clips = if self.song.wish.variations.is_empty() { 3_u8.saturating_sub(calls) } else { 2 };
+        (0..clips).map(|n| format!("{}{}{n}", key.call, key.attempt)).collect()
     }
 
     // --- people and noise ---------------------------------------------------------------------
@@ -402,8 +406,20 @@ pub(super) fn others(dice: &mut Dice) -> Vec<Alternative> {
     names[..count].iter().map(|name| Alternative { provider: (*name).into(), calls: calls(dice) }).collect()
 }
 
+/// Each variant by a call of its own, whoever makes it.
+pub(super) fn in_variations(wish: &mut Wish) {
+    wish.variations = vec![Variation::default(); usize::from(wish.variants)];
+    wish.calls.music = wish.variants;
+    for other in &mut wish.alternatives {
+        other.calls.music = wish.variants;
+    }
+}
+
 pub(super) fn any_command(dice: &mut Dice, next_task: u8) -> Event {
-    match dice.below(12) {
+    match dice.below(16) {
+        12 | 13 => Event::Resumed { task: task(next_task) },
+        14 => Event::Claimed { by: UserId::trusted(dice.pick(&["alice", "bob"])), plan: "pro" },
+        15 => Event::Viewed,
         10 | 11 => {
             let kind = dice.pick(&[TaskKind::Stems, TaskKind::Persona, TaskKind::Video]);
             asked(next_task, kind, 1 + i16::from(dice.percent(50)))

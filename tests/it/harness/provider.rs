@@ -47,6 +47,8 @@ pub struct Order {
     pub callback: String,
     /// What the order is called here.
     pub task: String,
+    /// What was sent.
+    pub body: Value,
 }
 
 impl Provider {
@@ -173,6 +175,7 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         key: header("idempotency-key"),
         callback: body["callBackUrl"].as_str().unwrap_or_default().to_owned(),
         task: task.clone(),
+        body,
     };
     let manner = *held(&shared.manner);
     drop(shared.tell.send(order));
