@@ -38,7 +38,11 @@ m as materialized (
     select b.* from b join moved using (ord)
 ),
 settled as materialized (
-    select m.user_id, m.song_id, m.ord, s.*
+    -- To whoever reserved it: what a guest paid does not become an account's with the song (CRED-7).
+    select coalesce((select c.user_id from credit_entries c
+                      where c.task_id = s.task
+                        and (case when c.reason = 'reserve' then 'reserve' else 'settle' end) = 'reserve'), m.user_id)
+               as user_id, m.song_id, m.ord, s.*
       from m cross join lateral jsonb_to_recordset(m.settle) as s(task uuid, kind text, reason text, amount bigint)
      where m.settle is not null
 ),

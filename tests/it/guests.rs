@@ -73,13 +73,13 @@ async fn what_a_guest_made_moves_to_the_account_whatever_state_it_is_in() {
     assert_eq!(mira.get(&format!("/v1/songs/{deleted}")).await.problem(404), "not-found");
     assert_eq!(guest.get("/v1/songs").await.expect(200)["songs"], json!([]));
 
-    // What was under way goes on, and what comes back of it goes to the account.
+    // What was under way goes on; what comes back of it goes to who paid.
     order.call_back(&order.complete()).await.expect(200);
     mira.until(&at_work, "ready").await;
     bad.call_back(&bad.failed(400, "contained artist name")).await.expect(200);
     mira.until(&doomed, "failed").await;
-    assert_eq!(mira.credits().await, 11.0);
-    assert_eq!(guest.credits().await, 20.0 - 3.0, "what was left stays, and what was paid is paid");
+    assert_eq!(mira.credits().await, 10.0, "a guest's credits do not become an account's");
+    assert_eq!(guest.credits().await, 20.0 - 2.0, "what was left stays, and what comes back goes to who paid");
     audit(server.look().await, None).await;
 }
 
