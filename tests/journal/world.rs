@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use songflight::id::fresh;
 use songflight::ops::private_postgres::for_tests;
-use songflight::store::journal::{CommitError, Committed, Entry, Journal, Lane, Settings};
+use songflight::store::journal::{CommitError, Committed, Entry, Journal, Lane, Session, Sessions, Settings};
 use songflight::store::row::StepRow;
 use songflight::store::{connect, migrate, nodes, pool};
 use tokio_postgres::{Client, Config};
@@ -81,6 +81,11 @@ impl World {
 
     pub async fn step(&self, step: StepRow) -> Result<Committed, CommitError> {
         self.journal.commit(Entry::Step(Box::new(step), None)).await
+    }
+
+    /// A writer's connection, without the writer.
+    pub async fn session(&self) -> Box<dyn Session> {
+        self.database.open().await.expect("connected")
     }
 
     pub async fn version(&self, song: &Life) -> i64 {
