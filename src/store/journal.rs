@@ -48,13 +48,20 @@ select (now() at time zone 'utc')::date, b.provider, b.task, b.call, b.attempt, 
     as b (provider, task, call, attempt, body, outcome)
 on conflict do nothing";
 
+// What the step says of the head alone is not enough: of a song that rests, two steps may differ only in what watchers
+// are told, or in a task beside it.
 const READ_BACK: &str = "
 select b.ord, e.u, (extract(epoch from e.at) * 1000)::bigint as at
-  from unnest($1::uuid[], $2::bigint[], $3::bigint[], $6::jsonb[], $7::jsonb[])
-       with ordinality as b (head, version, seq, run, progress, ord)
+  from unnest($1::uuid[], $2::bigint[], $3::bigint[], $6::jsonb[], $7::jsonb[], $8::text[], $9::jsonb[], $10::jsonb[])
+       with ordinality as b (head, version, seq, run, progress, kind, set, additions, ord)
   join tasks t on t.id = b.head and t.version = b.version + 1 and t.owner = $4 and t.epoch = $5
    and t.seq = b.seq and t.run is not distinct from b.run and t.progress = b.progress
-  left join song_events e on e.song_id = t.song_id and e.seq = b.seq";
+  left join song_events e on e.song_id = t.song_id and e.seq = b.seq
+ where (b.kind is null or (e.kind = b.kind and e.set = b.set))
+   and not exists (
+        select 1 from jsonb_to_recordset(b.additions) as a(id uuid, run jsonb, addition jsonb)
+          left join tasks o on o.id = a.id
+         where o.run is distinct from a.run or o.addition is distinct from a.addition)";
 
 /// Something to be made durable.
 #[derive(Debug)]
@@ -524,7 +531,7 @@ impl PostgresSession {
         let runs: Vec<_> = rows().map(|row| row.run.as_ref()).collect();
         let progress: Vec<_> = rows().map(|row| &row.progress).collect();
         let times: Vec<_> = rows().map(|row| timestamp(row.at.millis())).collect();
-        let kinds: Vec<_> = rows().map(|row| row.event.as_ref().map(|(kind, _)| kind.as_str())).collect();
+        let kinds: Vec<_> = rows().map(StepRow::event_kind).collect();
         let sets: Vec<_> = rows().map(|row| row.event.as_ref().map(|(_, set)| Json(set))).collect();
         let library: Vec<_> = rows().map(|row| row.library.as_ref()).collect();
         let lyrics: Vec<_> = rows().map(|row| row.lyrics.as_ref()).collect();
@@ -692,9 +699,27 @@ impl Session for PostgresSession {
         let seqs: Vec<i64> = steps.iter().map(|(_, row)| row.seq).collect();
         let runs: Vec<_> = steps.iter().map(|(_, row)| row.run.as_ref()).collect();
         let progress: Vec<_> = steps.iter().map(|(_, row)| &row.progress).collect();
+        let kinds: Vec<_> = steps.iter().map(|(_, row)| row.event_kind()).collect();
+        let sets: Vec<_> =
+            steps.iter().map(|(_, row)| row.event.as_ref().map(|(_, set)| Json(set))).collect();
+        let additions: Vec<_> = steps.iter().map(|(_, row)| row.additions.as_ref()).collect();
         let found = self
             .client
-            .query(READ_BACK, &[&heads, &versions, &seqs, &node.id, &node.epoch, &runs, &progress])
+            .query(
+                READ_BACK,
+                &[
+                    &heads,
+                    &versions,
+                    &seqs,
+                    &node.id,
+                    &node.epoch,
+                    &runs,
+                    &progress,
+                    &kinds,
+                    &sets,
+                    &additions,
+                ],
+            )
             .await?;
         let verdict = |found: &Row| {
             let (at, row) = steps.get(place(found, 1))?;

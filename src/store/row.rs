@@ -83,6 +83,11 @@ impl StepRow {
         row
     }
 
+    /// The kind of the event that its watchers see, if they see any.
+    pub fn event_kind(&self) -> Option<&'static str> {
+        self.event.as_ref().map(|(kind, _)| kind.as_str())
+    }
+
     fn add(&mut self, write: &Write, song: &Song) {
         match write {
             Write::Reserve { task, kind, amount } => {

@@ -79,7 +79,11 @@ async fn what_a_guest_made_moves_to_the_account_whatever_state_it_is_in() {
     bad.call_back(&bad.failed(400, "contained artist name")).await.expect(200);
     mira.until(&doomed, "failed").await;
     assert_eq!(mira.credits().await, 10.0, "a guest's credits do not become an account's");
-    assert_eq!(guest.credits().await, 20.0 - 2.0, "what was left stays, and what comes back goes to who paid");
+    assert_eq!(
+        guest.credits().await,
+        20.0 - 2.0,
+        "what was left stays, and what comes back goes to who paid"
+    );
     audit(server.look().await, None).await;
 }
 

@@ -127,7 +127,13 @@ impl Life {
             2 => news(News::Clips(Stage::First, vec![clip(1)])),
             _ => news(News::Clips(Stage::Complete, vec![clip(1), clip(2)])),
         };
-        let next = step(&self.song, &event, now, &rules());
+        self.told(&event)
+    }
+
+    /// Is told of anything that changes it.
+    pub fn told(&mut self, event: &Event) -> StepRow {
+        let now = Clock.now();
+        let next = step(&self.song, event, now, &rules());
         assert!(!next.is_nothing(&self.song), "{event:?}");
         let set = changes(&view(&self.song, &rules()), &view(&next.song, &rules()));
         let row = StepRow::new(&self.song, self.version, &next, set, now);

@@ -17,7 +17,10 @@ use futures_util::future::join_all;
 use serde_json::json;
 use songflight::credit::Credits;
 use songflight::credit::plan::Plan;
-use songflight::id::UserId;
+use songflight::id::{CallKey, TaskId, UserId};
+use songflight::song::event::{Event, NewAddition};
+use songflight::song::parts::Work;
+use songflight::song::phase::Song;
 use songflight::store::journal::{CommitError, Committed, Entry};
 use songflight::store::{claims, nodes};
 use songflight::time::Clock;
@@ -65,6 +68,52 @@ async fn a_step_that_was_decided_on_an_older_version_changes_nothing() {
     assert_eq!(world.step(second).await, Ok(Committed::Stale));
     assert_eq!(world.version(&song).await, 2);
     world.audit().await;
+}
+
+#[actix_web::test]
+async fn after_a_lost_answer_no_other_step_is_taken_for_ones_own() {
+    let mut world = World::new("read_back").await;
+    let mut song = Life::new("alice");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    for act in 0..Life::ACTS {
+        assert_eq!(world.step(song.next(act)).await, Ok(Committed::Moved));
+    }
+    let session = world.session().await;
+    let node = world.journal.node();
+    // Neither has a run, both have the same progress and number.
+    let (viewed, selected) = (song.clone().told(&Event::Viewed), song.told(&favourite()));
+    assert_eq!((&viewed.run, &viewed.progress, viewed.seq), (&None, &selected.progress, selected.seq));
+    assert_eq!(world.step(selected.clone()).await, Ok(Committed::Moved));
+    assert!(session.read_back(&[(0, &viewed)], node).await.unwrap().is_empty());
+    let found = session.read_back(&[(7, &selected)], node).await.unwrap();
+    assert_eq!((found.len(), found[0].0, found[0].1.told.is_some()), (1, 7, true));
+
+    // Of a task beside the song only its own row tells.
+    let task = TaskId(songflight::id::fresh());
+    assert_eq!(world.step(song.told(&video(&song.song, task))).await, Ok(Committed::Moved));
+    let (sooner, later) = (song.clone().told(&submitting(task, 5)), song.told(&submitting(task, 6)));
+    assert!(sooner.event.is_none() && sooner.run.is_none());
+    assert_eq!(world.step(later.clone()).await, Ok(Committed::Moved));
+    assert!(session.read_back(&[(0, &sooner)], node).await.unwrap().is_empty());
+    assert_eq!(session.read_back(&[(0, &later)], node).await.unwrap().len(), 1);
+}
+
+fn favourite() -> Event {
+    Event::Selected { variant_number: 1, selected: true }
+}
+
+fn video(song: &Song, task: TaskId) -> Event {
+    let of = json!({ "song": song.id, "variant_number": 1, "provider": "suno" });
+    let work = Work::Video { of: serde_json::from_value(of).unwrap() };
+    let price = Credits::ZERO;
+    Event::Asked { addition: Box::new(NewAddition { task, provider: "suno".to_owned(), work, price }) }
+}
+
+fn submitting(task: TaskId, seconds: u64) -> Event {
+    let not_after = Clock.now() + Duration::from_secs(seconds);
+    let call = CallKey { task, call: 0, attempt: 0 };
+    Event::Submitting { call, not_after, settled_by: not_after, takes: None, synchronous: false }
 }
 
 #[actix_web::test]

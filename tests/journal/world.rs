@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use songflight::id::fresh;
 use songflight::ops::private_postgres::for_tests;
 use songflight::store::births::Birth;
-use songflight::store::journal::{CommitError, Committed, Entry, Journal, Lane, Settings};
+use songflight::store::journal::{CommitError, Committed, Entry, Journal, Lane, Session, Sessions, Settings};
 use songflight::store::row::StepRow;
 use songflight::store::{connect, migrate, nodes, pool};
 use tokio_postgres::{Client, Config};
@@ -83,6 +83,11 @@ impl World {
 
     pub async fn step(&self, step: StepRow) -> Result<Committed, CommitError> {
         self.journal.commit(Entry::Step(Box::new(step), None)).await
+    }
+
+    /// A writer's connection, without the writer.
+    pub async fn session(&self) -> Box<dyn Session> {
+        self.database.open().await.expect("connected")
     }
 
     pub async fn version(&self, song: &Life) -> i64 {

@@ -29,10 +29,13 @@ use songflight::time::Clock;
 use world::{End, Figures, Mistake, THREAD, run};
 
 /// Seeds of worlds that once broke a law, and what was wrong then.
-const KEPT: &[(u64, &str)] = &[(
-    236,
-    "that a call was not made was told twice, and took back the next one with the same number, which was sent twice",
-)];
+const KEPT: &[(u64, &str)] = &[
+    (
+        4_561,
+        "that a call was not made was told twice, and took back the next one of the same number, which was sent twice",
+    ),
+    (1_005_098, "after a commit of unknown outcome a step was taken for another one of the same number"),
+];
 
 #[test]
 fn no_world_breaks_a_law() {

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use songflight::credit::Credits;
 use songflight::id::{TaskId, UserId};
 use songflight::provider::failure::{Class, Failure};
+use songflight::song::event::EventKind;
 use songflight::song::parts::{Makes, TaskKind, Work};
 use songflight::song::phase::{Addition, AdditionState, Head, Phase, Progress, Push, Run, Song, Status};
 use songflight::song::wish::Wish;
@@ -28,6 +29,8 @@ pub struct SongRow {
     lyrics_variants: BTreeMap<i64, Value>,
     variants: BTreeMap<i64, Value>,
     pub pushes: Vec<String>,
+    /// By their numbers, but for the first.
+    pub events: BTreeMap<i64, (EventKind, Map<String, Value>)>,
     /// The whole, as it reads.
     pub song: Song,
 }
@@ -58,20 +61,20 @@ pub struct TaskRow {
     pub run: Option<Value>,
     pub progress: Value,
     beside: bool,
-    addition: Option<Value>,
+    pub addition: Option<Value>,
     updated_at: Time,
 }
 
 #[derive(Deserialize)]
-struct FurtherTask {
-    id: TaskId,
+pub struct FurtherTask {
+    pub id: TaskId,
     number: i16,
     kind: TaskKind,
     provider: String,
     price: Credits,
-    run: Option<Value>,
+    pub run: Option<Value>,
     progress: Value,
-    addition: Option<Value>,
+    pub addition: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -129,6 +132,7 @@ impl SongRow {
             lyrics_variants: BTreeMap::new(),
             variants: BTreeMap::new(),
             pushes: Vec::new(),
+            events: BTreeMap::new(),
             song: song.clone(),
         };
         row.song = row.read();
@@ -159,8 +163,9 @@ impl SongRow {
         if let Some(provider) = &row.provider {
             task.provider.clone_from(provider);
         }
-        if row.event.is_some() {
+        if let Some(event) = &row.event {
             task.updated_at = row.at;
+            self.events.insert(row.seq, event.clone());
         }
         if let Some(library) = &row.library {
             self.library = json(library);

@@ -13,7 +13,7 @@ use songflight::time::Time;
 use uuid::Uuid;
 
 use super::law::Law;
-use super::rows::{SongRow, json};
+use super::rows::{FurtherTask, SongRow, TaskRow, json};
 
 #[derive(Default)]
 pub struct Tables {
@@ -265,14 +265,20 @@ impl Tables {
     /// Whether this very step stands there, one version further (`READ_BACK`).
     pub fn stands(&self, row: &StepRow, node: NodeKey) -> bool {
         let Some(song) = self.songs.get(&row.song) else { return false };
-        song.tasks.iter().any(|task| {
+        let told = row.event.as_ref().is_none_or(|event| song.events.get(&row.seq) == Some(event));
+        let beside = row.additions.iter().flat_map(json::<Vec<FurtherTask>>).all(|one| {
+            let stands = |task: &TaskRow| task.run == one.run && task.addition == one.addition;
+            song.tasks.iter().any(|task| task.id == one.id && stands(task))
+        });
+        let head = song.tasks.iter().any(|task| {
             task.id == row.head
                 && task.version == row.version + 1
                 && task.owner == node
                 && task.seq == row.seq
                 && task.run == row.run
                 && task.progress == row.progress
-        })
+        });
+        told && beside && head
     }
 
     pub fn balances(&self) -> impl Iterator<Item = (&str, i64)> {
