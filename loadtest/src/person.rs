@@ -180,7 +180,8 @@ impl Person {
             (200 | 202, Some(id)) => Answer::Song(id.to_owned()),
             // The answer broke off.
             (200 | 202, None) => Answer::NotNow("half an answer".to_owned()),
-            (429 | 500.., _) => {
+            // 408: it came to read the order too late.
+            (408 | 429 | 500.., _) => {
                 if !self.world.scenario.load.refusals_allowed && self.world.scenario.load.tries == 1 {
                     self.world.fault(format!("order {number} was refused: {status} {body}"));
                 }
