@@ -71,6 +71,8 @@ pub struct Seen {
     pub whole: Times,
     /// From the wish to be connected to being caught up, from the second time on.
     pub returns: Times,
+    /// How late this program came to what it had to do: where that is long, it measures itself.
+    pub late: Times,
 }
 
 /// So many of the slowest are told.

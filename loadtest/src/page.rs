@@ -271,4 +271,26 @@ mod tests {
             ["7", "1\u{202f}000", "1\u{202f}234\u{202f}567"]
         );
     }
+
+    #[test]
+    fn the_page_needs_nothing_else_and_shows_what_was_found() {
+        let outcome: Outcome = serde_json::from_value(serde_json::json!({
+            "scenario": "<script>", "about": "a", "at": "b", "source": "c", "took_s": 1.0, "over": true,
+            "machine": {"cores": 2, "cpu": "d", "memory_mib": 1024, "build": "debug"}, "counts": {"songs created": 2000},
+            "ends": [{"wished": "auto", "mode": "music", "provider": "suno", "ended_as": "ready", "class": "–", "count": 1}],
+            "times": {}, "usage": {}, "per_song": {}, "cuts": {}, "faults": ["one & only"],
+            "checks": [{"what": "e", "right": false, "detail": "f"}],
+            "marks": [{"what": "SIGKILL", "from_s": 0.5, "to_s": 0.7}], "samples": [{
+                "at_s": 1.0, "created": 1, "refused": 0, "ready": 1, "failed": 0, "in_flight": 0, "events": 3, "live": 1,
+                "server_cpu": 0.1, "postgres_cpu": 0.1, "here_cpu": 0.1, "server_mib": 1.0, "postgres_mib": 1.0}],
+        }))
+        .expect("an outcome");
+        let page = page(&outcome);
+        for foreign in ["<script", "src=", "href=", "url(", "@import", "NaN"] {
+            assert!(!page.contains(foreign), "{foreign}");
+        }
+        for shown in ["something was wrong", "one &amp; only", "SIGKILL", "2\u{202f}000"] {
+            assert!(page.contains(shown), "{shown}");
+        }
+    }
 }

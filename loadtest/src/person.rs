@@ -180,7 +180,8 @@ impl Person {
             (200 | 202, Some(id)) => Answer::Song(id.to_owned()),
             // The answer broke off.
             (200 | 202, None) => Answer::NotNow("half an answer".to_owned()),
-            (429 | 500.., _) => {
+            // 408: it came to read the order too late.
+            (408 | 429 | 500.., _) => {
                 if !self.world.scenario.load.refusals_allowed && self.world.scenario.load.tries == 1 {
                     self.world.fault(format!("order {number} was refused: {status} {body}"));
                 }
@@ -233,10 +234,13 @@ impl Person {
             _ => return None,
         };
         let task: TaskId = fields.get("progress")?[phase]["task_id"].as_str()?.parse().ok()?;
-        let departure = self.world.record.as_ref()?.departure(task, told)?;
-        // There each clip has a callback of its own, and the last one makes the song ready.
-        let of_clips = fields.get("provider").is_some_and(|provider| provider == "musicgpt");
-        heard.checked_duration_since(if of_clips { departure.newest } else { departure.first })
+        let record = self.world.record.as_ref()?;
+        let mut left = record.departure(task, told)?;
+        // There each clip has a callback of its own, and the song is ready when all of them came.
+        if kind == "ready" && fields.get("provider").is_some_and(|provider| provider == "musicgpt") {
+            left = left.max(record.departure(task, Told::First)?);
+        }
+        heard.checked_duration_since(left)
     }
 
     fn count_if_over(&self, id: &str) {

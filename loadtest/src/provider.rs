@@ -26,18 +26,12 @@ pub struct Record(Arc<Mutex<Held>>);
 
 #[derive(Default)]
 struct Held {
-    departures: HashMap<(TaskId, Told), Departure>,
+    /// The first time; again for each double, each try, and each clip where those are told one by one.
+    departures: HashMap<(TaskId, Told), Instant>,
     /// How often each attempt of each call was taken, and paid for.
     orders: HashMap<(TaskId, u8), HashMap<u16, u32>>,
     /// Submissions without a key of ours.
     strangers: u64,
-}
-
-/// A callback is written once for each clip at some providers, and again for each double and each try.
-#[derive(Clone, Copy)]
-pub struct Departure {
-    pub first: Instant,
-    pub newest: Instant,
 }
 
 /// What was paid for.
@@ -52,8 +46,8 @@ pub struct Orders {
 }
 
 impl Record {
-    /// When the callback that told this left, if it did.
-    pub fn departure(&self, task: TaskId, told: Told) -> Option<Departure> {
+    /// When the callback that told this left first, if it did.
+    pub fn departure(&self, task: TaskId, told: Told) -> Option<Instant> {
         self.held().departures.get(&(task, told)).copied()
     }
 
@@ -72,10 +66,7 @@ impl Record {
         match seen {
             Seen::CallbackLeaves { intent, told } => {
                 let Ok(key) = intent.parse::<CallKey>() else { return };
-                let now = Clock.monotonic();
-                let mut held = self.held();
-                let first = Departure { first: now, newest: now };
-                held.departures.entry((key.task, told)).or_insert(first).newest = now;
+                self.held().departures.entry((key.task, told)).or_insert_with(|| Clock.monotonic());
             }
             Seen::Accepted { intent } => match intent.parse::<CallKey>() {
                 Ok(key) => {
@@ -164,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn a_departure_keeps_its_first_and_its_newest_moment() {
+    fn a_departure_is_the_first_of_its_kind() {
         let record = Record::default();
         let intent = "0198f000-0000-7000-8000-000000000001.0.1";
-        for _ in 0..2 {
-            record.note(Seen::CallbackLeaves { intent, told: Told::First });
-        }
         let task = intent.split('.').next().and_then(|task| task.parse().ok()).expect("a task's id");
+        record.note(Seen::CallbackLeaves { intent, told: Told::First });
+        let first = record.departure(task, Told::First);
+        record.note(Seen::CallbackLeaves { intent, told: Told::First });
+        assert!(first.is_some() && record.departure(task, Told::First) == first);
         assert!(record.departure(task, Told::Complete).is_none());
-        assert!(record.departure(task, Told::First).is_some_and(|left| left.newest > left.first));
     }
 }

@@ -159,6 +159,7 @@ fn times(seen: &Seen) -> BTreeMap<String, Quantiles> {
         ("callback to rough socket", &seen.callbacks_rough),
         ("order to ready", &seen.whole),
         ("back on the socket", &seen.returns),
+        ("this program was late", &seen.late),
     ]
     .into_iter()
     .filter(|(_, times)| times.count() > 0)

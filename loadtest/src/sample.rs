@@ -21,7 +21,11 @@ const SAID_EVERY: usize = 30;
 pub async fn watch(stage: Rc<Stage>, world: Rc<World>, samples: Samples) {
     let mut before = (Clock.monotonic(), usages(&stage).unwrap_or_default());
     for number in 0_usize.. {
-        tokio::time::sleep(Duration::from_millis(if number < 20 { 250 } else { 1_000 })).await;
+        let pause = Duration::from_millis(if number < 20 { 250 } else { 1_000 });
+        let asleep = Clock.monotonic();
+        tokio::time::sleep(pause).await;
+        let late = Clock.monotonic().duration_since(asleep).saturating_sub(pause);
+        world.seen.borrow_mut().late.add(late);
         // While the server is being started again, nothing is known of it.
         let now = (Clock.monotonic(), usages(&stage).unwrap_or(before.1));
         let passed = now.0.duration_since(before.0).as_secs_f64().max(0.001);

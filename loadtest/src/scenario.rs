@@ -68,10 +68,10 @@ pub struct Load {
     pub songs: usize,
     /// Orders in a second, whatever becomes of the earlier ones; without it all come at the same moment.
     pub rate: Option<f64>,
-    /// How often an order that got no answer, 429 or 5xx is sent, under the same key; default once.
+    /// How often an order that got no answer, 408, 429 or 5xx is sent, under the same key; default once.
     #[serde(default = "once")]
     pub tries: u32,
-    /// Refusals (429, 5xx) are counted, and are no fault.
+    /// Refusals (408, 429, 5xx) are counted, and are no fault.
     #[serde(default)]
     pub refusals_allowed: bool,
     /// Give up so long after the last order.
