@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
-use super::{Api, Keyed, Operation, admin, batch, further, guests, health, history, me, songs};
+use super::{Api, Keyed, Operation, admin, batch, dead_letters, further, guests, health, history, me, songs};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -54,6 +54,7 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
         guests::OPERATIONS,
         REALTIME,
         admin::OPERATIONS,
+        dead_letters::OPERATIONS,
         health::OPERATIONS,
     ]
     .into_iter()

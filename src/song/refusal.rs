@@ -61,6 +61,8 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
         | Event::SubmitFailed { .. }
         | Event::News { .. }
         | Event::Wake
+        | Event::PutBack { .. }
+        | Event::GivenUp
         | Event::Viewed
         | Event::Deleted => Ok(()),
     }

@@ -5,6 +5,7 @@ mod additions;
 mod dice;
 mod law;
 mod music;
+mod operators;
 mod owner;
 mod properties;
 mod providers;
