@@ -8,7 +8,10 @@ use std::path::{Path, PathBuf};
 const ROWS: &[(&str, &[&str])] = &[
     ("core", &["song", "credit", "provider::failure", "chance", "id", "time"]),
     ("doors out", &["store", "provider", "cluster", "config", "auth", "credit::seats"]),
-    ("shells", &["song::actor", "song::directory", "song::places", "song::recovery", "asset"]),
+    (
+        "shells",
+        &["song::actor", "song::directory", "song::places", "song::recovery", "song::sweeper", "asset"],
+    ),
     ("doors in", &["api", "callback", "realtime", "ops", "simulator"]),
     ("the whole", &["app"]),
     ("the command line", &["cli", "main", "lib"]),
