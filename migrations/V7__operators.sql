@@ -68,7 +68,9 @@ create trigger remember_failure after update on tasks for each row
 -- A failed song that goes on, whoever had it retried, or that was deleted, waits for no operator any more.
 create function forget_failure() returns trigger language plpgsql as $$
 begin
-    update failed_jobs set resolved_at = now(), notes = 'the song went on'
+    update failed_jobs
+       set resolved_at = now(),
+           notes = case when new.deleted_at is null then 'the song went on' else 'the song was deleted' end
      where song_id = new.id and resolved_at is null and (kind = 'song' or new.deleted_at is not null);
     return null;
 end $$;

@@ -33,7 +33,7 @@ use songflight::time::Clock;
 
 #[actix_web::test]
 async fn nothing_is_lost_doubled_or_invented_however_often_the_program_is_killed() {
-    let kills: u32 = from_environment("CRASH_KILLS").unwrap_or(50);
+    let kills: u32 = from_environment("CRASH_KILLS").unwrap_or(40);
     let seed = from_environment("CRASH_SEED").unwrap_or_else(|| Clock.now().millis().unsigned_abs());
     println!("{kills} kills, CRASH_SEED={seed}");
     let begun = Clock.monotonic();
