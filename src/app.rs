@@ -3,6 +3,7 @@
 //! The order of starting is the order of need: database, schema, lease, providers, realtime, journal,
 //! songs, doors. Stopping is the reverse: doors shut, calls under way end, the lease is given back.
 
+mod leaving;
 mod providers;
 
 use std::collections::BTreeMap;
@@ -44,15 +45,13 @@ use crate::song::actor::{ReplyTo, World};
 use crate::song::directory::Directories;
 use crate::song::parts::TaskKind;
 use crate::song::phase::{ManualRetries, PollRules, Rules};
-use crate::song::recovery;
+use crate::song::{recovery, sweeper};
 use crate::store::journal::{self, Journal};
 use crate::store::{self, StoreError, accounts, feed, nodes};
 use crate::time::{Clock, Time};
 
 /// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
-/// How long callers may be spread over when this node stops.
-const DRAIN: Duration = Duration::from_secs(5);
 /// Partitions are made and dropped this often.
 const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
 /// The files we serve, in the folder of what is kept on this machine.
@@ -79,6 +78,7 @@ pub struct Running {
     node: Node,
     realtime: Realtime,
     pool: Pool,
+    stop_within: Duration,
     simulator: Option<Simulator>,
     postgres: Option<PrivatePostgres>,
     stopped: tokio::task::JoinHandle<std::io::Result<()>>,
@@ -196,10 +196,12 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         plans: plans(config),
         reply_to,
         call_timeout: config.tasks.call_timeout,
+        activations_max: config.ops.activations_max,
         calls: std::sync::atomic::AtomicUsize::new(0),
     });
     let directories = Directories::start(&world, &arbiters);
     actix::spawn(recovery::keep_taking_over(world.clone(), directories.clone()));
+    actix::spawn(sweeper::keep_sweeping(world.clone(), directories.clone(), sweeping(config)));
 
     let trial =
         (config.env == Env::Development).then(|| trial(config, &auth, private.is_some(), clock.now()));
@@ -210,6 +212,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         prices: prices(config),
         creation: Creation::new(plans(config), config.credits.signup_grant, config.credits.guest_grant),
         guests: Guests::new(config.guests.per_address, config.guests.token_ttl, config.http.trust_forwarded),
+        stuck_after: config.ops.stuck_after,
         metrics: Some(metrics),
         hint: trial.as_ref().map(|trial| trial.first_song(address)),
     });
@@ -218,7 +221,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         world: world.clone(),
         directories,
         tasks,
-        room: tokio::sync::Semaphore::new(callback::AT_ONCE_MAX),
+        room: tokio::sync::Semaphore::new(config.http.callbacks_at_once),
     });
     let server = serve(config, listener, api, callbacks, assets, &realtime).map_err(cannot("the server"))?;
     let handle = server.handle();
@@ -231,6 +234,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         node,
         realtime,
         pool,
+        stop_within: config.ops.stop_within,
         simulator,
         postgres: private,
         stopped,
@@ -243,28 +247,6 @@ impl Running {
         tokio::select! {
             () = self.node.lease.lost() => "another node has taken over this node's songs".to_owned(),
             ended = &mut self.stopped => format!("the server ended: {ended:?}"),
-        }
-    }
-
-    /// Stops so that nothing is lost: no new calls, sockets are told to come back, answers are waited
-    /// for, the lease is given back, and what was started is stopped (OPS-9).
-    pub async fn stop(self) {
-        self.node.lease.drain();
-        self.realtime.close_all(4001, DRAIN).await;
-        let calls = || self.world.calls.load(std::sync::atomic::Ordering::Acquire);
-        let asked = self.world.clock.monotonic();
-        let patience = self.world.call_timeout + Duration::from_secs(1);
-        while calls() > 0 && self.world.clock.monotonic().duration_since(asked) < patience {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        self.server.stop(true).await;
-        self.node.leave(&self.pool).await;
-        self.pool.close();
-        if let Some(simulator) = self.simulator {
-            simulator.stop().await;
-        }
-        if let Some(postgres) = self.postgres {
-            postgres.stop().await;
         }
     }
 }
@@ -486,6 +468,15 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
+fn sweeping(config: &Config) -> sweeper::Settings {
+    let ops = &config.ops;
+    sweeper::Settings {
+        every: ops.sweep_every,
+        slack: ops.stuck_after,
+        keep_letters_days: ops.dead_letters_keep_days,
+    }
+}
+
 fn plans(config: &Config) -> Plans {
     let limits = |plan: &config::PlanLimits| Limits {
         per_minute: plan.per_minute,
@@ -571,6 +562,7 @@ fn serve(
             .app_data(callbacks.clone())
             .app_data(realtime.clone())
             .app_data(assets.clone())
+            .wrap(from_fn(leaving::only_reads))
             .wrap(cors)
             .wrap(from_fn(with_request_id))
             .wrap(TracingLogger::<Spans>::new())

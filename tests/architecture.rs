@@ -10,7 +10,15 @@ const ROWS: &[(&str, &[&str])] = &[
     ("doors out", &["store", "provider", "cluster", "config", "auth", "credit::seats"]),
     (
         "shells",
-        &["song::actor", "song::directory", "song::places", "song::queueing", "song::recovery", "asset"],
+        &[
+            "song::actor",
+            "song::directory",
+            "song::places",
+            "song::queueing",
+            "song::recovery",
+            "song::sweeper",
+            "asset",
+        ],
     ),
     ("doors in", &["api", "callback", "realtime", "ops", "simulator"]),
     ("the whole", &["app", "fuzzing"]),

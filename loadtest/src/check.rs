@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
 use serde_json::Value;
-use songflight::ops::audit::RULES_COUNT;
+use songflight::store::audit::RULES_ASKED;
 use songflight::time::Clock;
 
 use super::crowd::Crowd;
@@ -119,10 +119,10 @@ async fn audit(stage: &Stage, faults: &mut Vec<String>) -> Option<Check> {
     let what = "the ledger adds up, and the database keeps its rules".to_owned();
     let check = match stage.audit().await? {
         Ok(broken) => {
-            let detail = format!("{} of {RULES_COUNT} rules broken", broken.len());
+            let detail = format!("{} of {RULES_ASKED} rules broken", broken.len());
             let right = broken.is_empty();
             for broken in broken {
-                faults.extend(broken.rows.iter().map(|row| format!("{}: {row}", broken.rule)));
+                faults.extend(broken.examples.iter().map(|row| format!("{}: {row}", broken.rule)));
             }
             Check { what, right, detail }
         }

@@ -9,8 +9,9 @@ use secrecy::SecretString;
 use songflight::auth::{Auth, Role};
 use songflight::config;
 use songflight::id::UserId;
-use songflight::ops::audit::{self, Broken};
 use songflight::ops::private_postgres::PrivatePostgres;
+use songflight::store::audit::{self, Finding, Scope};
+use songflight::store::stuck::Patience;
 use songflight::time::Clock;
 use tokio::sync::Mutex;
 
@@ -120,10 +121,13 @@ impl Stage {
     }
 
     /// The rules that the database breaks; `None` of a server elsewhere.
-    pub async fn audit(&self) -> Option<Result<Vec<Broken>, Failure>> {
+    pub async fn audit(&self) -> Option<Result<Vec<Finding>, Failure>> {
         let own = self.own.as_ref()?;
-        let mut database = own.database.lock().await;
-        Some(audit::broken(&mut database, None).await.map_err(cannot("the audit")))
+        let database = own.database.lock().await;
+        let seconds = Duration::from_secs;
+        let patience = Patience { slack: seconds(30), deadline: seconds(600), max_wait: seconds(3600) };
+        let scope = Scope { user: None, patience, examples: 20 };
+        Some(audit::audit(&*database, &scope).await.map_err(cannot("the audit")))
     }
 
     /// Stops what was started here, and takes its files away.

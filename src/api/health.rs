@@ -20,7 +20,7 @@ async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "ok"}))
 }
 
-/// Requests can be served: the database answers and this node may write.
+/// Requests can be served: the database answers, this node may write, and is not about to leave.
 async fn ready(api: web::Data<Api>) -> HttpResponse {
     let asked = async {
         let client = api.world.pool.get().await.ok()?;
@@ -28,12 +28,17 @@ async fn ready(api: web::Data<Api>) -> HttpResponse {
     };
     let database = matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Some(_)));
     let owner = !api.world.lease.is_lost();
+    let leaving = api.world.lease.is_draining();
     let body = json!({
-        "status": if database && owner { "ready" } else { "not ready" },
+        "status": match (leaving, database && owner) {
+            (true, _) => "draining",
+            (false, true) => "ready",
+            (false, false) => "not ready",
+        },
         "database": database,
         "owner": owner,
     });
-    if database && owner {
+    if database && owner && !leaving {
         HttpResponse::Ok().json(body)
     } else {
         HttpResponse::ServiceUnavailable().insert_header((header::RETRY_AFTER, "2")).json(body)
@@ -57,7 +62,10 @@ pub const OPERATIONS: &[Operation] = &[
     Operation {
         path: "/readyz",
         summary: "Ready",
-        answers: &[(200, "The database answers and this node may write."), (503, "Not yet, or not now.")],
+        answers: &[
+            (200, "The database answers and this node may write."),
+            (503, "Not yet, not now, or not any more: `draining`."),
+        ],
         public: true,
         ..Operation::BASE
     },

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod batch;
 pub mod creation;
+pub mod dead_letters;
 pub mod flood;
 pub mod further;
 pub mod guests;
@@ -45,6 +46,8 @@ pub struct Api {
     pub prices: BTreeMap<&'static str, Credits>,
     pub creation: Creation,
     pub guests: guests::Guests,
+    /// From when on a song that should have moved is listed as stuck.
+    pub stuck_after: std::time::Duration,
     pub metrics: Option<PrometheusHandle>,
     /// What `/` says of how to try it; `None` in production.
     pub hint: Option<String>,
@@ -75,6 +78,7 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .configure(guests::routes)
         .configure(orders::routes)
         .configure(admin::routes)
+        .configure(dead_letters::routes)
         .configure(me::routes)
         .configure(health::routes)
         .configure(openapi::routes)

@@ -8,7 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
-use super::{Api, Keyed, Operation, admin, batch, further, guests, health, history, me, orders, songs};
+use super::{
+    Api, Keyed, Operation, admin, batch, dead_letters, further, guests, health, history, me, orders, songs,
+};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -55,6 +57,7 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
         orders::OPERATIONS,
         REALTIME,
         admin::OPERATIONS,
+        dead_letters::OPERATIONS,
         health::OPERATIONS,
     ]
     .into_iter()

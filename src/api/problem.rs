@@ -151,6 +151,12 @@ impl Problem {
             .after(Duration::from_secs(2))
     }
 
+    /// The same request is for the next who runs here.
+    pub fn leaving() -> Self {
+        Self::new(Kind::Unavailable, "The service is being restarted. Nothing was lost; try again shortly.")
+            .after(Duration::from_secs(2))
+    }
+
     pub fn wrong_state(status: Status, detail: impl Into<String>) -> Self {
         Self::new(Kind::WrongState, detail).with("status", json!(status.as_str()))
     }

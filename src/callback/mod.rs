@@ -26,14 +26,13 @@ pub use tasks::Tasks;
 
 /// Largest callback that is taken.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
-/// Callbacks under way at once; beyond it 429, and the provider sends it again (CB-2).
-pub const AT_ONCE_MAX: usize = 2048;
 
 pub struct Callbacks {
     pub keys: CallbackKeys,
     pub world: Arc<World>,
     pub directories: Directories,
     pub tasks: Arc<Tasks>,
+    /// For callbacks under way at once; beyond it 429, and the provider sends it again (CB-2).
     pub room: Semaphore,
 }
 

@@ -42,7 +42,7 @@ async fn set(client: &Client, config: &Config, user: &UserId, plan: Plan) -> Res
 }
 
 /// Connects to the database of the service, which may be running, and brings its schema up to date.
-fn with_database(
+pub(super) fn with_database(
     config: &Config,
     work: impl AsyncFnOnce(&Client) -> Result<(), Failure>,
 ) -> Result<(), Failure> {
@@ -63,7 +63,7 @@ fn with_database(
     })
 }
 
-fn failed(error: impl std::fmt::Display) -> Failure {
+pub(super) fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::Failed(error.to_string())
 }
 

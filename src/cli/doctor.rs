@@ -167,7 +167,7 @@ async fn books(client: &tokio_postgres::Client) -> Vec<Finding> {
         n => attention(
             "songs",
             format!("{in_flight} in flight, {n} dead letters"),
-            "look at the table failed_jobs",
+            "songflight dead-letters list",
         ),
     };
     vec![well("schema", "there"), ledger, letters]

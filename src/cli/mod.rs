@@ -2,6 +2,8 @@
 //! more stands in a module of its own.
 
 mod accounts;
+mod audit;
+mod dead_letters;
 mod doctor;
 mod serve;
 pub mod terminal;
@@ -47,7 +49,10 @@ pub enum Command {
     /// Print the effective configuration and where each value came from
     Config,
     /// Check database, providers, storage and clock, and say what to do
-    Doctor,
+    Doctor(DoctorArgs),
+    /// List what could not be done, look at it, put it back to work, close it
+    #[command(subcommand)]
+    DeadLetters(DeadLettersCommand),
     /// Look at a user's credits, give or take some, check the books
     #[command(subcommand)]
     Credits(CreditsCommand),
@@ -56,6 +61,50 @@ pub enum Command {
     Plan(PlanCommand),
     /// Follow a song, or all songs of a user, in the terminal
     Watch(WatchArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Look at every song and every credit instead: what must always hold, and what breaks it
+    #[arg(long)]
+    pub audit: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// What waits for somebody, the newest first
+    List {
+        /// Letters of this kind only: song, addition, step, create, callback, given_up
+        #[arg(long)]
+        kind: Option<String>,
+        /// Those that were resolved, too
+        #[arg(long)]
+        all: bool,
+        /// How many
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=1000))]
+        limit: i64,
+    },
+    /// One of them with its whole context and the provider's raw callbacks, as JSON
+    Show {
+        /// Its number
+        id: i64,
+    },
+    /// Put it back to work; the service must be running
+    Replay {
+        /// Its number
+        id: i64,
+        /// Where the service is [default: the configured address]
+        #[arg(long)]
+        url: Option<String>,
+    },
+    /// Close it
+    Resolve {
+        /// Its number
+        id: i64,
+        /// What was found and done
+        #[arg(long)]
+        notes: String,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -212,7 +261,9 @@ fn perform(cli: Cli) -> Result<(), Failure> {
         Command::Serve => serve::serve(&loaded),
         Command::Migrate => serve::migrate(&loaded.config),
         Command::Simulator(args) => serve::simulator(&loaded.config, args),
-        Command::Doctor => doctor::doctor(&loaded),
+        Command::Doctor(args) if args.audit => audit::audit(&loaded.config),
+        Command::Doctor(_) => doctor::doctor(&loaded),
+        Command::DeadLetters(command) => dead_letters::dead_letters(&loaded.config, command),
         Command::Credits(command) => accounts::credits(&loaded.config, command),
         Command::Plan(command) => accounts::plan(&loaded.config, command),
         Command::Watch(args) => watch::command(&loaded.config, args),

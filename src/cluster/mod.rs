@@ -72,6 +72,11 @@ impl Lease {
         self.inner.draining.store(true, Ordering::Release);
     }
 
+    /// Whether this node is about to leave: it takes nothing new (OPS-9).
+    pub fn is_draining(&self) -> bool {
+        self.inner.draining.load(Ordering::Acquire)
+    }
+
     fn prolong(&self, asked_at: Instant, by: Duration) {
         let ends = asked_at.duration_since(self.inner.zero) + by;
         let ends = u64::try_from(ends.as_millis()).unwrap_or(u64::MAX);

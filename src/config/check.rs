@@ -45,6 +45,7 @@ impl Check<'_> {
         let bound = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         self.require(bound, "http.bind", "must be an address and a port, such as 127.0.0.1:8080");
         self.url("http.public_url", http.public_url.as_deref(), &["http", "https"]);
+        self.range("http.callbacks_at_once", http.callbacks_at_once, 1..=100_000);
         if let Some(workers) = http.workers {
             self.range("http.workers", workers.get(), 1..=1024);
         }
@@ -71,6 +72,12 @@ impl Check<'_> {
         let cluster = &config.cluster;
         self.time("cluster.heartbeat", cluster.heartbeat, 10 * MILLISECOND..=MINUTE);
         self.time("cluster.lease", cluster.lease, cluster.heartbeat * 3..=10 * MINUTE);
+        let ops = &config.ops;
+        self.time("ops.sweep_every", ops.sweep_every, 100 * MILLISECOND..=60 * MINUTE);
+        self.time("ops.stuck_after", ops.stuck_after, 100 * MILLISECOND..=DAY);
+        self.range("ops.activations_max", usize::try_from(ops.activations_max).unwrap_or(0), 1..=1000);
+        self.range("ops.dead_letters_keep_days", ops.dead_letters_keep_days as usize, 1..=3650);
+        self.time("ops.stop_within", ops.stop_within, Duration::ZERO..=10 * MINUTE);
         let journal = &config.journal;
         self.range("journal.lanes", journal.lanes, 1..=16);
         self.range("journal.batch_max", journal.batch_max, 1..=16_384);

@@ -59,6 +59,7 @@ settings!(
         realtime: Realtime = Realtime::default(),
         assets: Assets = Assets::default(),
         cluster: Cluster = Cluster::default(),
+        ops: Ops = Ops::default(),
         log: Log = Log::default(),
         otel: Otel = Otel::default(),
     }
@@ -75,6 +76,8 @@ settings!(
         allowed_origins: Vec<String> = vec!["http://localhost:*".into(), "http://127.0.0.1:*".into()],
         /// Whether the last address in `X-Forwarded-For` is the client's: only behind a proxy that sets it.
         trust_forwarded: bool = false,
+        /// Callbacks under way at once, 1-100000; default 2048. Beyond it 429, and providers send theirs again.
+        callbacks_at_once: usize = 2048,
         /// Threads that serve requests, 1-1024; default: one per core.
         workers: Option<NonZeroUsize> = None,
     }
@@ -404,6 +407,25 @@ settings!(
         /// to 10m; default 6s.
         #[serde(with = "duration")]
         lease: Duration = seconds(6),
+    }
+);
+
+settings!(
+    /// What looks after songs that do not get on, and how this node leaves.
+    Ops {
+        /// How often stuck songs are looked for, 100ms-1h; default 1m.
+        #[serde(with = "duration")]
+        sweep_every: Duration = seconds(60),
+        /// How much later than its state says a song may move before it counts as stuck, 100ms-24h; default 1m.
+        #[serde(with = "duration")]
+        stuck_after: Duration = seconds(60),
+        /// How often a song is taken up without moving before it is given up and becomes a dead letter, 1-1000; default 20.
+        activations_max: i16 = 20,
+        /// How long dead letters are kept that were resolved, in days, 1-3650; default 90.
+        dead_letters_keep_days: u32 = 90,
+        /// When told to stop, how long submissions under way are waited for, 0s-10m; default 30s.
+        #[serde(with = "duration")]
+        stop_within: Duration = seconds(30),
     }
 );
 

@@ -1,4 +1,4 @@
-//! What keeps the service running besides songs: the private database, and the rules the database is held against.
+//! What keeps the service running besides songs: the private database, putting dead letters back to work.
 
-pub mod audit;
 pub mod private_postgres;
+pub mod replay;

@@ -58,6 +58,8 @@ pub struct World {
     pub reply_to: ReplyTo,
     /// The longest that one submit call lasts, where its provider names no longer time.
     pub call_timeout: Duration,
+    /// How often a song is taken up without moving before it is given up (`durability.md` section 6).
+    pub activations_max: i16,
     /// Submissions under way; a graceful stop waits for them.
     pub calls: AtomicUsize,
 }
@@ -509,6 +511,19 @@ impl Handler<Happened> for SongActor {
                 }
             },
         )))
+    }
+}
+
+/// Begin anew from what is stored: it should have moved and does not (OPS-2).
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(super) struct Afresh;
+
+impl Handler<Afresh> for SongActor {
+    type Result = ();
+
+    fn handle(&mut self, _: Afresh, ctx: &mut Context<Self>) {
+        self.lost(Duration::ZERO, ctx);
     }
 }
 

@@ -13,7 +13,7 @@ use actix::{
 };
 use tokio::sync::oneshot;
 
-use super::actor::{Happened, SongActor, TellError, Told, World};
+use super::actor::{Afresh, Happened, SongActor, TellError, Told, World};
 use super::event::Event;
 use super::phase::Song;
 use super::places::Places;
@@ -96,6 +96,16 @@ impl Directories {
         }
         let asked = self.each.iter().zip(shares).map(|(directory, songs)| directory.send(Unknown { songs }));
         futures_util::future::join_all(asked).await.into_iter().flatten().flatten().collect()
+    }
+
+    /// Has a song's actor begin anew from what is stored.
+    ///
+    /// # Errors
+    /// See [`TellError`].
+    pub async fn begin_anew(&self, song: SongId) -> Result<(), TellError> {
+        let found = self.of(song).send(Find { song, by: None }).await;
+        found.map_err(|_| TellError::Unavailable)??.do_send(Afresh);
+        Ok(())
     }
 
     /// Tells a song that something happened, and answers once that is durable.

@@ -65,6 +65,12 @@ pub enum Event {
         prompt: Option<String>,
         lyrics: Option<String>,
     },
+    /// An operator puts a failed phase back to work: no limit of the owner's counts, its price is reserved anew (OPS-1).
+    PutBack {
+        task: TaskId,
+    },
+    /// It should have moved long ago and does not: what waits to be submitted is given up (OPS-2).
+    GivenUp,
     /// The owner wants something made beside the finished song (PROV-2).
     Asked {
         addition: Box<NewAddition>,
@@ -102,6 +108,8 @@ impl Event {
             Event::Wake
             | Event::Chosen { .. }
             | Event::Retried { .. }
+            | Event::PutBack { .. }
+            | Event::GivenUp
             | Event::Asked { .. }
             | Event::Resumed { .. }
             | Event::Claimed { .. }

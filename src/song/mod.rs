@@ -1,7 +1,7 @@
 //! The song: what it is, what happens to it, who keeps it.
 //!
 //! `parts`, `wish`, `phase` and `event` are the values; `step`, `due`, `refusal` and `view` are the pure
-//! functions over them; `actor`, `directory` and `recovery` are the shell.
+//! functions over them; `actor`, `directory`, `recovery` and `sweeper` are the shell.
 
 pub mod actor;
 mod clips;
@@ -15,6 +15,7 @@ mod queueing;
 pub mod recovery;
 pub mod refusal;
 pub mod step;
+pub mod sweeper;
 pub mod view;
 pub mod wish;
 

@@ -25,7 +25,7 @@ const COUNT_EVERY: u32 = 60;
 /// Runs until the lease is lost.
 pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
     let mut round = 0;
-    while !world.lease.is_lost() {
+    while !world.lease.is_lost() && !world.lease.is_draining() {
         match take_over(&world, &directories, round % THOROUGH_EVERY == 0).await {
             Ok(0) => {}
             Ok(taken) => tracing::info!(songs = taken, "took up songs whose owner is gone"),
@@ -58,7 +58,7 @@ async fn take_over(world: &World, directories: &Directories, thorough: bool) -> 
         return Ok(0);
     }
     loop {
-        let ids = database.take_over(node, PAGE).await?;
+        let ids = database.take_over(node, PAGE, world.activations_max).await?;
         let now = world.clock.now();
         for stored in database.load(&ids).await? {
             let id = stored.song.id;

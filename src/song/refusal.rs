@@ -63,6 +63,8 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
         | Event::News { .. }
         | Event::Wake
         | Event::Claimed { .. }
+        | Event::PutBack { .. }
+        | Event::GivenUp
         | Event::Viewed
         | Event::Deleted => Ok(()),
     }

@@ -6,6 +6,7 @@ mod dice;
 mod law;
 mod moving;
 mod music;
+mod operators;
 mod owner;
 mod properties;
 mod providers;

@@ -23,7 +23,7 @@ pub trait Database: Send + Sync {
     async fn heartbeat(&self, node: NodeKey, lease: Duration) -> Result<bool, StoreError>;
     async fn leave(&self, node: NodeKey) -> Result<(), StoreError>;
     async fn fence_the_dead(&self, node: NodeKey) -> Result<u64, StoreError>;
-    async fn take_over(&self, node: NodeKey, limit: i64) -> Result<Vec<SongId>, StoreError>;
+    async fn take_over(&self, node: NodeKey, limit: i64, most: i16) -> Result<Vec<SongId>, StoreError>;
     async fn running(&self, node: NodeKey) -> Result<Vec<SongId>, StoreError>;
     async fn claim(&self, node: NodeKey, song: SongId) -> Result<bool, StoreError>;
     async fn load(&self, songs: &[SongId]) -> Result<Vec<Stored>, StoreError>;
@@ -49,8 +49,8 @@ impl Database for Pool {
         ask(self, async |client| nodes::fence_the_dead(client, node).await).await
     }
 
-    async fn take_over(&self, node: NodeKey, limit: i64) -> Result<Vec<SongId>, StoreError> {
-        ask(self, async |client| nodes::take_over(client, node, limit).await).await
+    async fn take_over(&self, node: NodeKey, limit: i64, most: i16) -> Result<Vec<SongId>, StoreError> {
+        ask(self, async |client| nodes::take_over(client, node, limit, most).await).await
     }
 
     async fn running(&self, node: NodeKey) -> Result<Vec<SongId>, StoreError> {

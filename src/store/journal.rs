@@ -254,6 +254,11 @@ impl Journal {
         }
     }
 
+    /// Whether nothing waits to be written.
+    pub fn is_idle(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.capacity() == lane.max_capacity())
+    }
+
     /// Whether, since last asked, something was written or may have been of which nobody heard: a song
     /// may run that nobody looks after.
     pub fn take_doubt(&self) -> bool {
@@ -730,16 +735,7 @@ impl Session for PostgresSession {
     }
 
     async fn put_aside(&self, entry: &Entry, error: &str) -> Result<(), StoreError> {
-        let (kind, song) = match entry {
-            Entry::Create(new) => ("create", Some(new.song.id.0)),
-            Entry::Step(row, _) => ("step", Some(row.song.0)),
-            Entry::Claim(claim) => ("claim", Some(claim.song.0)),
-            Entry::Callback(_) => ("callback", None),
-        };
-        let context = serde_json::json!({ "entry": format!("{entry:?}") });
-        let sql = "insert into failed_jobs (kind, song_id, context, error) values ($1, $2, $3, $4)";
-        self.client.execute(sql, &[&kind, &song, &context, &error]).await?;
-        Ok(())
+        super::letters::put_entry_aside(&self.client, entry, error).await
     }
 }
 

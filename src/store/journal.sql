@@ -20,7 +20,7 @@ b as materialized (
 ),
 moved as (
     update tasks t
-       set version = t.version + 1, seq = b.seq, run = b.run, progress = b.progress,
+       set version = t.version + 1, seq = b.seq, run = b.run, progress = b.progress, activations = 0,
            provider = coalesce(b.provider, t.provider),
            -- As watchers know it: a step that nobody sees does not change it.
            updated_at = case when b.kind is null then t.updated_at else b.at end,
@@ -134,7 +134,7 @@ beside as (
            id uuid, number smallint, kind text, provider text, price bigint, run jsonb, progress jsonb, addition jsonb)
      where m.additions is not null
     on conflict (id) do update
-       set run = excluded.run, progress = excluded.progress, addition = excluded.addition,
+       set run = excluded.run, progress = excluded.progress, addition = excluded.addition, activations = 0,
            updated_at = excluded.updated_at, ended_at = coalesce(tasks.ended_at, excluded.ended_at)
 ),
 told as (

@@ -6,17 +6,20 @@ use tokio_postgres::GenericClient;
 
 use super::StoreError;
 
+/// Every task's reservations and settlements.
+pub(super) const SLOTS: &str = "
+    select task_id, count(*) filter (where reason = 'reserve') as reserved,
+           count(*) filter (where reason in ('capture', 'release')) as settled
+      from credit_entries where task_id is not null group by task_id";
+
 /// One statement, so that all of it is about one moment. Lists hold at most 20 of what is wrong.
+/// Begins after `slots`.
 const BOOKS: &str = "
-with unbalanced as (
+unbalanced as (
     select p.user_id, p.credits, coalesce(c.total, 0)::bigint as entries
       from profiles p
       left join (select user_id, sum(amount) as total from credit_entries group by user_id) c using (user_id)
      where p.credits <> coalesce(c.total, 0)),
-slots as (
-    select task_id, count(*) filter (where reason = 'reserve') as reserved,
-           count(*) filter (where reason in ('capture', 'release')) as settled
-      from credit_entries where task_id is not null group by task_id),
 unsettled as (
     select t.id from tasks t left join slots s on s.task_id = t.id
      where t.price > 0 and t.ended_at is not null
@@ -88,7 +91,7 @@ impl Books {
 /// # Errors
 /// [`StoreError::Refused`] where the schema is not up to date; [`StoreError::Unavailable`] while Postgres is away.
 pub async fn books(client: &impl GenericClient) -> Result<Books, StoreError> {
-    let row = client.query_one(BOOKS, &[]).await?;
+    let row = client.query_one(&format!("with slots as ({SLOTS}), {BOOKS}"), &[]).await?;
     Ok(Books {
         users: row.get("users"),
         entries: row.get("entries"),

@@ -3,16 +3,20 @@
 //! Not here: what a change means (`song::step`), who may ask for it (`api`).
 
 pub mod accounts;
+pub mod audit;
 pub mod births;
 pub mod claims;
 pub mod database;
 pub mod feed;
+pub mod insight;
 pub mod journal;
 pub mod ledger;
+pub mod letters;
 pub mod nodes;
 pub mod orders;
 pub mod row;
 pub mod songs;
+pub mod stuck;
 
 use std::sync::Arc;
 
@@ -151,6 +155,8 @@ pub fn pool(postgres: &tokio_postgres::Config, size: usize) -> Result<deadpool_p
 
 /// How long an answer to a question may take; a person waits for most of them.
 const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
+/// Questions that may wait for a connection.
+const WAITING_MAX: usize = 1024;
 
 /// Asks the pool. A database that hangs is away, as one that is gone.
 ///
@@ -160,6 +166,11 @@ pub async fn ask<T>(
     pool: &deadpool_postgres::Pool,
     question: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {
+    // Whoever comes when so many wait already is told at once: their answer would come too late, and each who waits
+    // holds on to a whole request.
+    if pool.status().waiting > WAITING_MAX {
+        return Err(StoreError::Unavailable("too many questions wait already".to_owned()));
+    }
     let asked = async { question(&pool.get().await?).await };
     tokio::time::timeout(ASK_WITHIN, asked)
         .await

@@ -45,7 +45,7 @@ pub async fn heartbeat(
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away: then the lease just runs out.
 pub async fn leave(client: &impl GenericClient, node: NodeKey) -> Result<(), StoreError> {
-    let sql = "update nodes set epoch = epoch + 1, lease_until = now(), left_at = now()
+    let sql = "update nodes set epoch = epoch + 1, lease_until = now(), left_at = now(), left_well = true
                 where id = (select id from nodes where id = $1 and epoch = $2 for update)";
     client.execute(sql, &[&node.id, &node.epoch]).await?;
     Ok(())
@@ -73,7 +73,8 @@ pub async fn end_all_leases(client: &impl GenericClient) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Takes running songs of nodes that are gone, and those of nobody; at most `limit`.
+/// Takes running songs of nodes that are gone, and those of nobody; at most `limit`. Each time is counted unless the
+/// one before stopped on request; what was taken `most` times without a step since is left alone (`store::letters`).
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
@@ -81,17 +82,36 @@ pub async fn take_over(
     client: &impl GenericClient,
     node: NodeKey,
     limit: i64,
+    most: i16,
 ) -> Result<Vec<SongId>, StoreError> {
     let take = "
-        update tasks t set owner = $1, epoch = $2
-         where t.id in (
-            select t.id from tasks t left join nodes n on n.id = t.owner and n.epoch = t.epoch and n.left_at is null
-             where t.ended_at is null and n.id is null limit $3 for update of t skip locked)
+        update tasks t set owner = $1, epoch = $2, activations = t.activations + gone.counts
+          from (
+            select t.id, (not coalesce(o.left_well, false))::int::smallint as counts
+              from tasks t left join nodes n on n.id = t.owner and n.epoch = t.epoch and n.left_at is null
+              left join nodes o on o.id = t.owner
+             where t.ended_at is null and n.id is null and t.activations < $4 limit $3 for update of t skip locked) gone
+         where t.id = gone.id
            and exists (select 1 from nodes where id = $1 and epoch = $2)
         returning t.song_id";
     let statement = client.prepare_cached(take).await?;
-    let rows = client.query(&statement, &[&node.id, &node.epoch, &limit]).await?;
+    let rows = client.query(&statement, &[&node.id, &node.epoch, &limit, &most]).await?;
     Ok(distinct(&rows))
+}
+
+/// Counts that a song of this node's is begun anew, as [`take_over`] does; answers how often it was since it moved.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn count_activation(
+    client: &impl GenericClient,
+    node: NodeKey,
+    song: SongId,
+) -> Result<i16, StoreError> {
+    let sql = "update tasks set activations = activations + 1
+                where song_id = $1 and ended_at is null and owner = $2 and epoch = $3 returning activations";
+    let rows = client.query(sql, &[&song.0, &node.id, &node.epoch]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).max().unwrap_or(0))
 }
 
 /// A song may have several tasks under way.
@@ -115,7 +135,7 @@ pub async fn running(client: &impl GenericClient, node: NodeKey) -> Result<Vec<S
 /// [`StoreError::Unavailable`] while Postgres is away.
 pub async fn claim(client: &impl GenericClient, node: NodeKey, song: SongId) -> Result<bool, StoreError> {
     let sql = "
-        update tasks t set owner = $1, epoch = $2
+        update tasks t set owner = $1, epoch = $2, activations = t.activations + 1
          where t.song_id = $3
            and (t.ended_at is null or t.id = (select id from tasks where song_id = $3 and not beside
                                               order by number desc limit 1))

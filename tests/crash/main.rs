@@ -1,6 +1,8 @@
 //! Kills the real program with SIGKILL again and again while it works, and then asks whether anything was
 //! lost, doubled or invented: songs, money, submissions, events (OPS-3, PROV-5, CRED-2, RT-2).
 //!
+//! `outages` does the same to what it stands on: its database, the database's disk, its provider.
+//!
 //! `CRASH_KILLS=500 cargo test --test crash -- --nocapture` kills more often; `CRASH_SEED` repeats the
 //! moments of a run (what happens at them is the machine's).
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers as well")]
@@ -13,6 +15,7 @@ mod follow;
 #[allow(dead_code, unused_imports, reason = "shared with the tests from outside, which need more of it")]
 #[path = "../it/harness/mod.rs"]
 mod harness;
+mod outages;
 mod people;
 mod provider;
 mod watcher;
@@ -30,7 +33,7 @@ use songflight::time::Clock;
 
 #[actix_web::test]
 async fn nothing_is_lost_doubled_or_invented_however_often_the_program_is_killed() {
-    let kills: u32 = from_environment("CRASH_KILLS").unwrap_or(50);
+    let kills: u32 = from_environment("CRASH_KILLS").unwrap_or(40);
     let seed = from_environment("CRASH_SEED").unwrap_or_else(|| Clock.now().millis().unsigned_abs());
     println!("{kills} kills, CRASH_SEED={seed}");
     let begun = Clock.monotonic();
@@ -62,6 +65,13 @@ async fn nothing_is_lost_doubled_or_invented_however_often_the_program_is_killed
         }
         program = Program::start(&setup.home, &["serve"], setup.variables()).await;
     }
+    let report = all_is_well(&setup, &provider, &people).await;
+    let took = Clock.monotonic().duration_since(begun).as_secs_f64();
+    println!("{kills} kills, {report}, {took:.0} s");
+}
+
+/// Lets everything come to its end, and asks whether anything was lost, doubled or invented; answers the figures.
+async fn all_is_well(setup: &Setup, provider: &Provider, people: &People) -> String {
     provider.be_kind().await;
     people.order_no_more().await;
     let database = setup.look().await;
@@ -76,15 +86,15 @@ async fn nothing_is_lost_doubled_or_invented_however_often_the_program_is_killed
     people.have_seen_everything().await;
 
     audit(setup.look().await, None).await;
-    every_order_is_one_song(&database, &people).await;
+    every_order_is_one_song(&database, people).await;
     every_song_ended_once(&database).await;
     let submissions = provider.check();
     let duplicates = provider.stats().await["duplicates_of_intent"].clone();
     assert_eq!(duplicates, 0, "an intent was submitted twice");
 
-    println!(
-        "{kills} kills, {} songs ({}), {} submissions accepted, {} possible duplicates, {} events watched over \
-         {} resumes ({} came again), {:.0} s",
+    format!(
+        "{} songs ({}), {} submissions accepted, {} possible duplicates, {} events watched over {} resumes \
+         ({} came again)",
         people.ordered().len(),
         endings(&database).await,
         submissions.accepted,
@@ -92,8 +102,7 @@ async fn nothing_is_lost_doubled_or_invented_however_often_the_program_is_killed
         people.figures().events,
         people.figures().resumes,
         people.figures().repeated,
-        Clock.monotonic().duration_since(begun).as_secs_f64(),
-    );
+    )
 }
 
 /// Small times, so that many lives fit between two kills, and every kind of recovery happens.

@@ -2,7 +2,7 @@
 //! record of what it was asked to do and what it told.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,9 +12,14 @@ use songflight::simulator::{self, Latency, Options, Seen, Simulator, Told};
 use songflight::time::Clock;
 
 use super::harness::person::client;
+use super::harness::program::{Folder, folder};
 
 pub struct Provider {
-    simulator: Simulator,
+    /// `None` while it is away.
+    simulator: Option<Simulator>,
+    seed: u64,
+    /// What it keeps, so that it goes on where it was when it comes back.
+    memory: Folder,
     record: Arc<Mutex<Record>>,
 }
 
@@ -41,26 +46,41 @@ const UNDER_WAY: Duration = Duration::from_millis(1_500);
 impl Provider {
     pub async fn start(seed: u64) -> Self {
         let record = Arc::new(Mutex::new(Record::new()));
-        let writing = record.clone();
-        let options = Options {
-            latency: Latency { lyrics_ms: [100, 300], music_ms: [150, 400] },
-            seed,
-            observer: Some(Arc::new(move |seen: Seen| write(&mut writing.lock().unwrap(), seen))),
-            ..Options::default()
-        };
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let provider = Self { simulator: simulator::start(listener, options).expect("a simulator"), record };
-        provider
-            .steer(json!({
-                "loss": 0.1, "duplicate": 0.2, "reorder": true, "drop_answer": 0.03, "http_500": 0.02,
-                "answer_delay_ms": 30, "callback_retry_ms": [200, 500, 1000, 2000],
-            }))
-            .await;
+        let mut provider = Self { simulator: None, seed, memory: folder(), record };
+        provider.come_back().await;
         provider
     }
 
+    /// Its service is gone; its tasks are not.
+    pub async fn go_away(&mut self) {
+        self.simulator.take().expect("it is there").stop().await;
+    }
+
+    /// At the address where it was, as bad as before.
+    pub async fn come_back(&mut self) {
+        let writing = self.record.clone();
+        let options = Options {
+            latency: Latency { lyrics_ms: [100, 300], music_ms: [150, 400] },
+            seed: self.seed,
+            observer: Some(Arc::new(move |seen: Seen| write(&mut writing.lock().unwrap(), seen))),
+            memory: Some(self.memory.to_path_buf()),
+            ..Options::default()
+        };
+        let listener = simulator::listen(&self.memory).expect("a port");
+        self.simulator = Some(simulator::start(listener, options).expect("a simulator"));
+        self.steer(json!({
+            "loss": 0.1, "duplicate": 0.2, "reorder": true, "drop_answer": 0.03, "http_500": 0.02,
+            "answer_delay_ms": 30, "callback_retry_ms": [200, 500, 1000, 2000],
+        }))
+        .await;
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.simulator.as_ref().expect("it is there").address()
+    }
+
     pub fn url(&self) -> String {
-        format!("http://{}/suno", self.simulator.address())
+        format!("http://{}/suno", self.address())
     }
 
     /// Nothing more goes wrong, so that everything ends.
@@ -69,12 +89,12 @@ impl Provider {
     }
 
     async fn steer(&self, change: Value) {
-        let control = client().post(format!("http://{}/control", self.simulator.address())).json(&change);
+        let control = client().post(format!("http://{}/control", self.address())).json(&change);
         assert!(control.send().await.expect("an answer").status().is_success(), "{change}");
     }
 
     pub async fn stats(&self) -> Value {
-        let stats = client().get(format!("http://{}/control/stats", self.simulator.address()));
+        let stats = client().get(format!("http://{}/control/stats", self.address()));
         stats.send().await.expect("an answer").json().await.expect("figures")
     }
 

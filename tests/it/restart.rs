@@ -1,8 +1,11 @@
 //! The program ends, by a crash or by request, and starts again.
 
+use std::cell::RefCell;
+use std::time::Duration;
+
 use serde_json::json;
 
-use crate::harness::person::{lyrics_first, music};
+use crate::harness::person::{client, id, lyrics_first, music};
 use crate::harness::provider::Manner;
 use crate::harness::{Provider, Setup, Socket, audit, eventually, simulator};
 
@@ -108,6 +111,143 @@ async fn told_to_stop_it_says_goodbye_and_loses_nothing() {
     }
     assert_eq!(simulator.stats().await["duplicates_of_intent"], 0);
     audit(server.look().await, None).await;
+}
+
+/// A call under way holds the end up, so that what happens meanwhile can be seen.
+#[tokio::test]
+async fn while_it_leaves_it_answers_reads_takes_nothing_new_and_waits_for_what_is_under_way() {
+    let mut provider = Provider::start().await;
+    provider.behave(Manner::Hesitate);
+    let setup = Setup::new(&provider.url).await;
+    let mut server = setup.start().await;
+    let mira = server.person("mira");
+    let song = mira.order(music("under way")).await;
+    let order = provider.order().await;
+    assert_eq!(mira.get("/readyz").await.status, 200);
+    server.program.signal("TERM");
+    eventually("it to say that it leaves", || async {
+        let ready = mira.get("/readyz").await;
+        if ready.status == 503 { Ok(ready) } else { Err(ready.text) }
+    })
+    .await;
+    assert_eq!(mira.get("/readyz").await.body["status"], "draining");
+    assert_eq!(mira.get("/healthz").await.status, 200);
+    assert_eq!(mira.song(&song).await["id"], json!(song));
+    let cancel = mira.tell(&song, "cancel", json!({})).await;
+    for refused in [mira.create(music("too late")).await, cancel, order.call_back(&order.complete()).await] {
+        assert_eq!(refused.problem(503), "unavailable");
+        assert_eq!(refused.header("retry-after"), "2");
+    }
+    provider.speak();
+    let end = server.program.ended().await;
+    assert_eq!(end.code(), Some(0), "{}", server.program.said());
+    let known = "select count(*) from provider_refs where provider_task = $1";
+    let row = server.look().await.query_one(known, &[&order.task]).await.unwrap();
+    assert_eq!(row.get::<_, i64>(0), 1, "the answer that was waited for is durable");
+
+    let server = setup.start().await;
+    order.call_back(&order.complete()).await.expect(200);
+    mira.at(server.url()).until(&song, "ready").await;
+    assert_eq!(provider.more_orders(), 0);
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn told_twice_to_stop_it_does_not_wait() {
+    let mut provider = Provider::start().await;
+    provider.behave(Manner::Hesitate);
+    let mut server = Setup::new(&provider.url)
+        .await
+        .set("tasks.call_timeout", "10m")
+        .set("ops.stop_within", "10m")
+        .start()
+        .await;
+    let mira = server.person("mira");
+    mira.order(music("for ever")).await;
+    provider.order().await;
+    server.program.signal("TERM");
+    eventually("it to leave", || async {
+        let ready = mira.get("/readyz").await;
+        if ready.body["status"] == "draining" { Ok(()) } else { Err(ready.text) }
+    })
+    .await;
+    server.program.signal("INT");
+    assert_eq!(server.program.ended().await.code(), Some(0));
+    assert!(server.program.said().contains("stopped at once"), "{}", server.program.said());
+}
+
+/// Orders placed with one key until they are answered, by many at once.
+#[tokio::test]
+async fn restarts_under_load_lose_no_request_that_was_accepted() {
+    const PEOPLE: usize = 12;
+    const ORDERS: usize = 25;
+    let simulator = simulator().await;
+    simulator
+        .steer(json!({"latency": {"music_ms": [200, 900]}, "answer_delay_ms": 20, "callback_retry_ms": [200, 500, 1000]}))
+        .await;
+    let setup = Setup::new(&simulator.provider()).await.set("credits.signup_grant", "1000");
+    let setup = setup.set("tasks.poll.initial", "300ms").set("tasks.poll.max", "1s").set("tasks.grace", "2s");
+    let setup = setup.set("realtime.stall", "1s");
+    let mut server = setup.start().await;
+    let (accepted, mira) = (RefCell::new(Vec::new()), server.person("mira"));
+    let ordering = futures_util::future::join_all((0..PEOPLE).map(|person| {
+        let (mira, accepted) = (&mira, &accepted);
+        async move {
+            for n in 0..ORDERS {
+                let key = format!("{person}-{n}");
+                let song = until_accepted(&mira.url, &mira.token, &key).await;
+                accepted.borrow_mut().push((key, song));
+            }
+        }
+    }));
+    let restarting = async {
+        for _ in 0..4 {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            server.program.signal("TERM");
+            assert_eq!(server.program.ended().await.code(), Some(0), "{}", server.program.said());
+            server = setup.start().await;
+        }
+    };
+    tokio::join!(ordering, restarting);
+
+    let look = server.look().await;
+    let rows = look.query("select idempotency_key, id::text from songs order by 1", &[]).await.unwrap();
+    let stored: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let mut accepted = accepted.into_inner();
+    accepted.sort();
+    assert_eq!(accepted.len(), PEOPLE * ORDERS);
+    assert_eq!(stored, accepted, "what was accepted is what there is");
+    eventually("every song to be ready", || async {
+        let left = "select count(*) from songs where status <> 'ready'";
+        match look.query_one(left, &[]).await.unwrap().get::<_, i64>(0) {
+            0 => Ok(()),
+            left => Err(format!("{left} are not")),
+        }
+    })
+    .await;
+    assert_eq!(simulator.stats().await["duplicates_of_intent"], 0);
+    audit(server.look().await, None).await;
+}
+
+async fn until_accepted(url: &str, token: &str, key: &str) -> String {
+    loop {
+        let order =
+            client().post(format!("{url}/v1/songs")).bearer_auth(token).header("Idempotency-Key", key);
+        let answer = order.json(&music(&format!("order {key}"))).send().await;
+        if let Ok(answer) = answer {
+            match answer.status().as_u16() {
+                // Its body may be cut off with the connection: then the same is asked again.
+                200 | 202 => {
+                    if let Ok(song) = answer.json().await {
+                        return id(&song);
+                    }
+                }
+                503 => {}
+                other => panic!("{other}: {}", answer.text().await.unwrap_or_default()),
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ async fn a_row_that_postgres_refuses_is_put_aside_and_its_batch_goes_on() {
     let mut steps: Vec<_> = songs.iter_mut().map(|song| song.next(0)).collect();
     // No text in Postgres holds this character.
     steps[13].progress = json!({"error": "\u{0}"});
+    let bad = steps[13].clone();
     let commits = join_all(steps.into_iter().map(|step| journal.commit(Entry::Step(Box::new(step), None))));
     let begin = async { world.begin() };
     let (answers, ()) = tokio::join!(biased; commits, begin);
@@ -49,8 +50,10 @@ async fn a_row_that_postgres_refuses_is_put_aside_and_its_batch_goes_on() {
             _ => assert_eq!(*answer, Ok(Committed::Moved)),
         }
     }
-    let aside = world.look.query("select kind, song_id from failed_jobs", &[]).await.unwrap();
-    assert_eq!(aside.len(), 1);
+    let again = journal.commit(Entry::Step(Box::new(bad), None)).await;
+    assert!(matches!(again, Err(CommitError::Refused(_))), "{again:?}");
+    let aside = world.look.query("select kind, song_id, times from failed_jobs", &[]).await.unwrap();
+    assert_eq!((aside.len(), aside[0].get::<_, i32>(2)), (1, 2), "the same again is the same letter");
     assert_eq!(aside[0].get::<_, Option<uuid::Uuid>>(1), Some(songs[13].song.id.0));
     assert_eq!(world.version(&songs[13]).await, 1);
     world.look.execute("delete from failed_jobs", &[]).await.unwrap();

@@ -95,7 +95,7 @@ impl Database for Way {
         self.ask(|state, now| state.tables.fence_the_dead(node, now)).await
     }
 
-    async fn take_over(&self, node: NodeKey, limit: i64) -> Result<Vec<SongId>, StoreError> {
+    async fn take_over(&self, node: NodeKey, limit: i64, _: i16) -> Result<Vec<SongId>, StoreError> {
         self.ask(|state, _| state.tables.take_over(node, limit)).await
     }
 

@@ -187,6 +187,8 @@ async fn program(sim: Sim, run: Rc<Run>) {
         lease: node.lease.clone(),
         seats: Seats::default(),
         plans: plans(),
+        // A simulated database counts no take-ups.
+        activations_max: i16::MAX,
         reply_to: Box::new(|_, key| key.to_string()),
         call_timeout: CALL_TIMEOUT,
         calls: AtomicUsize::new(0),

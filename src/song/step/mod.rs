@@ -19,7 +19,7 @@ use crate::id::{CallKey, TaskId, UserId};
 use crate::mutant::{Mutant, planted};
 use crate::time::Time;
 use end::{cancel, delete};
-use run::{limited, not_sent, reported, submit_failed, submitted, submitting, wake};
+use run::{give_up, limited, not_sent, reported, submit_failed, submitted, submitting, wake};
 
 /// One step of a song: how it is afterwards, what is written with it, what is done once all of that is
 /// durable.
@@ -269,6 +269,8 @@ fn at_work(next: &mut Draft, run: Run, event: &Event) {
         Event::Wake
         | Event::Chosen { .. }
         | Event::Retried { .. }
+        | Event::PutBack { .. }
+        | Event::GivenUp
         | Event::Asked { .. }
         | Event::Resumed { .. }
         | Event::Claimed { .. }
@@ -298,7 +300,8 @@ fn heard_late(next: &mut Draft, event: &Event) {
 
 fn running(next: &mut Draft, event: &Event) {
     match event {
-        Event::Wake => wake_all(next),
+        Event::Wake => to_all(next, wake),
+        Event::GivenUp => to_all(next, give_up),
         Event::Cancelled => cancel(next),
         Event::Viewed => next.song.last_viewed_at = Some(next.now),
         Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
@@ -316,19 +319,20 @@ fn running(next: &mut Draft, event: &Event) {
         | Event::Chosen { .. }
         | Event::Asked { .. }
         | Event::Resumed { .. }
+        | Event::PutBack { .. }
         | Event::Retried { .. } => {}
     }
 }
 
-/// Time passed over everything that is under way.
-fn wake_all(next: &mut Draft) {
+/// Something concerns everything that is under way.
+fn to_all(next: &mut Draft, what: fn(&mut Draft, Run)) {
     if let Some(run) = next.song.phase.run().cloned() {
-        wake(next, run);
+        what(next, run);
     }
     for index in 0..next.song.additions.len() {
         if let Some(run) = next.song.additions[index].run().cloned() {
             next.beside = Some(index);
-            wake(next, run);
+            what(next, run);
         }
     }
 }
@@ -349,6 +353,8 @@ fn lyrics_ready(next: &mut Draft, event: &Event) {
         | Event::Retried { .. }
         | Event::Resumed { .. }
         | Event::Claimed { .. }
+        | Event::PutBack { .. }
+        | Event::GivenUp
         | Event::Asked { .. }
         | Event::Viewed
         | Event::Selected { .. }
@@ -392,19 +398,27 @@ fn ready(next: &mut Draft, event: &Event) {
 }
 
 fn failed(next: &mut Draft, event: &Event) {
+    if let Event::PutBack { task } = event {
+        return start_again(next, *task);
+    }
     let Event::Retried { task, prompt, lyrics } = event else { return ended(next, event) };
     let now = next.now;
     // The limits hold whoever forgot to ask (PROV-10).
     if refusal::check(&next.song, event, now, next.rules).is_err() {
         return;
     }
-    let kind = next.song.head.kind;
     change_words(&mut next.song, prompt.as_deref(), lyrics.as_deref());
     next.song.retries.push(now);
+    start_again(next, *task);
+}
+
+/// A new task at the phase that failed.
+fn start_again(next: &mut Draft, task: TaskId) {
+    let kind = next.song.head.kind;
     clips::forget_all(&mut next.song);
     let retry_count = next.progress().retry_count.saturating_add(1);
     *next.progress() = Progress { retry_count, ..Progress::default() };
-    next.begin(*task, kind);
+    next.begin(task, kind);
     next.kind = Some(EventKind::RetryScheduled);
 }
 
@@ -431,7 +445,8 @@ fn ended(next: &mut Draft, event: &Event) {
         Event::Viewed => next.song.last_viewed_at = Some(next.now),
         Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
         Event::Deleted => delete(next),
-        Event::Wake => wake_all(next),
+        Event::Wake => to_all(next, wake),
+        Event::GivenUp => to_all(next, give_up),
         Event::Asked { addition } => addition::ask(next, addition),
         Event::Resumed { task } => resume(next, event, *task),
         Event::Claimed { by, plan } => claim(next, by, plan),
@@ -443,6 +458,7 @@ fn ended(next: &mut Draft, event: &Event) {
         | Event::News { .. }
         | Event::Chosen { .. }
         | Event::Retried { .. }
+        | Event::PutBack { .. }
         | Event::Cancelled => {}
     }
 }

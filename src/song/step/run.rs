@@ -388,6 +388,22 @@ pub(super) fn wake(next: &mut Draft, mut run: Run) {
     next.keep(run);
 }
 
+/// Nothing moves it: what still waits to be submitted fails for our own reasons. What may be at a provider has a
+/// deadline of its own, and is left to that.
+pub(super) fn give_up(next: &mut Draft, mut run: Run) {
+    let mut any = false;
+    for call in &mut run.calls {
+        if matches!(call.state, CallState::Accepted { .. }) {
+            let failure = Failure::new(Class::Unknown, "it was not submitted, and nothing kept it");
+            call.state = CallState::Failed { failure };
+            any = true;
+        }
+    }
+    if any {
+        conclude(next, run);
+    }
+}
+
 /// Ten minutes are over: what is playable, or can be had by its clip id, is the song (PROV-7).
 pub(super) fn deadline(next: &mut Draft, mut run: Run, index: usize) {
     clips::fall_back(&mut next.song, &run.calls[index]);

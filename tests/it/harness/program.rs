@@ -16,7 +16,7 @@ use super::within;
 /// A running `songflight`, killed when dropped.
 pub struct Program {
     child: Option<Child>,
-    pid: u32,
+    pub pid: u32,
     /// Ends the program and removes its folder when this process is gone, which `Drop` cannot.
     keeper: Option<Child>,
     log: PathBuf,

@@ -40,7 +40,11 @@ impl Setup {
     pub async fn new(provider: &str) -> Self {
         let name = format!("it_{}", id::fresh().simple());
         let cluster = tokio::task::spawn_blocking(private_postgres::for_tests).await.expect("a cluster");
-        let database = cluster.fresh_database(&name).await.expect("a database");
+        Self::on(cluster.fresh_database(&name).await.expect("a database"), provider)
+    }
+
+    /// On this database, which is the test's own.
+    pub fn on(database: Config, provider: &str) -> Self {
         let setup = Self { home: folder(), variables: Vec::new(), database: database.clone() };
         setup
             .variable("DATABASE_URL", &url(&database))

@@ -45,6 +45,11 @@ impl Socket {
         self.stream.send(Message::text(frame.to_string())).await.expect("the frame goes out");
     }
 
+    /// Whether it still could be said.
+    pub async fn try_say(&mut self, frame: Value) -> bool {
+        self.stream.send(Message::text(frame.to_string())).await.is_ok()
+    }
+
     /// The next frame that is no ping; `None` once it is closed.
     pub async fn next(&mut self, what: &str) -> Option<Value> {
         loop {

@@ -1,0 +1,113 @@
+//! The net under everything else (OPS-2): songs that should have moved by now are woken, begun anew, and in the end
+//! failed with a refund; what nobody can move is left to operators, as a dead letter.
+//!
+//! Not here: songs without an owner, or that no directory knows (`song::recovery`); which songs are stuck
+//! (`store::stuck`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::actor::World;
+use super::directory::Directories;
+use super::event::Event;
+use crate::store::stuck::{self, Patience, Stuck};
+use crate::store::{StoreError, letters, nodes};
+
+/// Songs looked at in one round, the longest stuck first.
+const PAGE: i64 = 1000;
+/// A look at all running tasks takes longer than what people wait for.
+const WITHIN: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub every: Duration,
+    /// How much later than its state says a song may move.
+    pub slack: Duration,
+    /// How long letters are kept that are resolved.
+    pub keep_letters_days: u32,
+}
+
+/// By when songs should have moved, by this node's rules.
+pub fn patience(world: &World, slack: Duration) -> Patience {
+    Patience { slack, deadline: world.rules.deadline, max_wait: world.rules.max_wait }
+}
+
+/// Runs until the lease is lost or this node leaves.
+pub async fn keep_sweeping(world: Arc<World>, directories: Directories, settings: Settings) {
+    while !world.lease.is_lost() && !world.lease.is_draining() {
+        tokio::time::sleep(settings.every).await;
+        if let Err(error) = sweep(&world, &directories, &settings).await {
+            tracing::warn!(%error, "could not look for songs that are stuck");
+        }
+    }
+}
+
+async fn sweep(world: &World, directories: &Directories, settings: &Settings) -> Result<(), StoreError> {
+    let client = world.pool.get().await?;
+    let (many, stuck) = look(&client, patience(world, settings.slack), PAGE).await?;
+    #[allow(clippy::cast_precision_loss, reason = "a figure for a graph")]
+    metrics::gauge!("songflight_stuck_songs").set(many as f64);
+    let node = world.journal.node();
+    for one in stuck.iter().filter(|one| one.owner == Some((node.id, node.epoch))) {
+        resume(world, directories, one).await?;
+    }
+    let given_up = letters::give_up(&client, world.activations_max).await?;
+    if given_up > 0 {
+        tracing::error!(
+            songs = given_up,
+            "songs were taken up too often without moving; see the dead letters"
+        );
+    }
+    letters::forget_old(&client, settings.keep_letters_days).await?;
+    Ok(())
+}
+
+/// The list of what is stuck, however long it takes to read.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn look(
+    client: &deadpool_postgres::Object,
+    patience: Patience,
+    limit: i64,
+) -> Result<(i64, Vec<Stuck>), StoreError> {
+    client
+        .batch_execute(&format!("begin read only; set local statement_timeout = {}", WITHIN.as_millis()))
+        .await?;
+    let found = stuck::list(client, patience, limit).await;
+    client.batch_execute("rollback").await?;
+    found
+}
+
+/// Wakes it; else begins it anew; else gives it up.
+async fn resume(world: &World, directories: &Directories, stuck: &Stuck) -> Result<(), StoreError> {
+    let song = stuck.song;
+    if moved(directories, stuck, Event::Wake).await {
+        tracing::warn!(song.id = %song, why = stuck.why(), "a stuck song was woken");
+        return Ok(());
+    }
+    let times = nodes::count_activation(&world.pool.get().await?, world.journal.node(), song).await?;
+    if times < world.activations_max {
+        tracing::warn!(song.id = %song, why = stuck.why(), times, "a stuck song is begun anew");
+        if let Err(error) = directories.begin_anew(song).await {
+            tracing::warn!(song.id = %song, %error, "a stuck song could not be begun anew");
+        }
+        return Ok(());
+    }
+    if moved(directories, stuck, Event::GivenUp).await {
+        tracing::error!(song.id = %song, why = stuck.why(), "a stuck song was given up");
+    } else if letters::give_up_own(&world.pool.get().await?, stuck.task).await? > 0 {
+        tracing::error!(song.id = %song, why = stuck.why(), "a stuck song does not move; see the dead letters");
+    }
+    Ok(())
+}
+
+async fn moved(directories: &Directories, stuck: &Stuck, event: Event) -> bool {
+    match directories.tell(stuck.song, None, event, None).await {
+        Ok(told) => told.changed,
+        Err(error) => {
+            tracing::warn!(song.id = %stuck.song, %error, "a stuck song could not be told");
+            false
+        }
+    }
+}

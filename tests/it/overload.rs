@@ -1,0 +1,163 @@
+//! Far more comes than can be served: it is refused early and cheaply, memory stays where it was, and a moment later
+//! all is as before (`requirements` CB-2, RT-4, `durability.md` section 3).
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use songflight::time::Clock;
+
+use crate::harness::person::{Answer, answer, client, music};
+use crate::harness::{Cable, Person, Provider, Server, Setup, audit, eventually, simulator};
+
+/// How much memory a wave may cost that is over.
+const GROWTH_BYTES: u64 = 96 << 20;
+
+/// The database hangs, so that nothing that is taken goes away by itself.
+#[tokio::test]
+async fn a_flood_of_orders_is_refused_at_once_where_the_journal_is_full_and_passes_without_a_trace() {
+    const FLOOD: usize = 600;
+    let simulator = simulator().await;
+    let setup = Setup::new(&simulator.provider()).await;
+    let cable = Cable::to(&setup.database).await;
+    let setup = setup.variable("DATABASE_URL", &cable.url).set("credits.signup_grant", "10000");
+    let setup = setup.set("journal.batch_max", "16").set("journal.queue_max", "16");
+    let server = setup.start().await;
+    let mira = server.person("mira");
+    let first = mira.order(music("before the flood")).await;
+    mira.until(&first, "ready").await;
+    let before = memory(&server);
+    cable.go_dead();
+    let began = Clock.monotonic();
+    let flood = (0..FLOOD).map(|n| {
+        let mira = mira.clone();
+        async move {
+            let answer = mira.create(music(&format!("flood {n}"))).await;
+            (answer, Clock.monotonic().duration_since(began))
+        }
+    });
+    let answers = join_all(flood).await;
+    for (answer, _) in &answers {
+        assert_eq!(answer.problem(503), "unavailable");
+        assert_eq!(answer.header("retry-after"), "2");
+    }
+    let at_once = answers.iter().filter(|(_, took)| *took < Duration::from_secs(6)).count();
+    assert!(
+        at_once >= FLOOD - 64,
+        "{at_once} of {FLOOD} were refused at once; the rest waited for the database"
+    );
+    let grown = memory(&server).saturating_sub(before);
+    assert!(grown < GROWTH_BYTES, "{} MiB more", grown >> 20);
+    cable.mend();
+    is_as_before(&server, &mira).await;
+    all_are_ready(&mira).await;
+    assert_eq!(simulator.stats().await["duplicates_of_intent"], 0);
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn callbacks_beyond_what_fits_are_told_to_come_again_and_none_is_lost() {
+    const CALLBACKS: usize = 200;
+    let mut provider = Provider::start().await;
+    let setup = Setup::new(&provider.url).await;
+    let cable = Cable::to(&setup.database).await;
+    let setup = setup.variable("DATABASE_URL", &cable.url).set("http.callbacks_at_once", "8");
+    let server = setup.start().await;
+    let mira = server.person("mira");
+    let song = mira.order(music("called about")).await;
+    let order = provider.order().await;
+    mira.until(&song, "generating_music").await;
+    cable.go_dead();
+    let body = order.complete();
+    let answers = join_all((0..CALLBACKS).map(|_| order.call_back(&body))).await;
+    let with = |status: u16| answers.iter().filter(|answer| answer.status == status).count();
+    assert_eq!(with(429) + with(503), CALLBACKS);
+    assert!(with(429) >= CALLBACKS / 2, "{} at once", with(429));
+    let told = answers.iter().find(|answer| answer.status == 429).map(|answer| answer.header("retry-after"));
+    assert_eq!(told, Some("1"));
+    cable.mend();
+    eventually("the callback to be taken", || async {
+        let answer = order.call_back(&body).await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+    mira.until(&song, "ready").await;
+    audit(server.look().await, None).await;
+}
+
+/// One user's flood costs that user an answer, the others nothing.
+#[tokio::test]
+async fn a_users_flood_is_stopped_before_the_database_and_others_are_served_meanwhile() {
+    let simulator = simulator().await;
+    let setup = Setup::new(&simulator.provider()).await.set("plans.free.per_minute", "10");
+    let server = setup.start().await;
+    let (greedy, mira) = (server.person("greedy"), server.person("mira"));
+    let flood = join_all((0..400).map(|n| {
+        let greedy = greedy.clone();
+        async move { greedy.create(music(&format!("greedy {n}"))).await.status }
+    }));
+    let meanwhile = async { mira.order(music("patient")).await };
+    let (statuses, song) = tokio::join!(flood, meanwhile);
+    assert!(statuses.iter().all(|status| matches!(status, 202 | 402 | 429)), "{statuses:?}");
+    assert!(statuses.iter().filter(|status| **status == 202).count() <= 10);
+    mira.until(&song, "ready").await;
+    let figures = answer(client().get(format!("{}/metrics", server.url()))).await;
+    let stopped = figures.text.lines().find(|line| line.starts_with("songflight_floods_stopped_total"));
+    assert!(stopped.is_some_and(|line| !line.ends_with(" 0")), "the dam held: {stopped:?}");
+}
+
+/// A socket that says far too much is told so and closed; the one beside it does not notice.
+#[tokio::test]
+async fn a_flood_of_frames_ends_that_socket_and_no_other() {
+    let simulator = simulator().await;
+    let server = Setup::new(&simulator.provider()).await.start().await;
+    let (greedy, mira) = (server.person("greedy"), server.person("mira"));
+    let (mut loud, mut quiet) = (greedy.socket().await, mira.socket().await);
+    let before = memory(&server);
+    let flood = async {
+        for n in 0..5_000 {
+            if !loud.try_say(json!({"t": "ping", "id": n})).await {
+                return;
+            }
+        }
+    };
+    let song = async {
+        let song = mira.order(music("heard by its owner")).await;
+        quiet.event(&song, "ready").await;
+    };
+    tokio::join!(flood, song);
+    assert_eq!(loud.closed_with().await.unwrap_or(4013), 4013);
+    let grown = memory(&server).saturating_sub(before);
+    assert!(grown < GROWTH_BYTES, "{} MiB more", grown >> 20);
+}
+
+/// Within seconds an order is taken as fast as ever.
+async fn is_as_before(server: &Server, mira: &Person) {
+    eventually("orders to be taken at once again", || async {
+        let began = Clock.monotonic();
+        let answer: Answer = mira.create(music("after the flood")).await;
+        let took = Clock.monotonic().duration_since(began);
+        if answer.status == 202 && took < Duration::from_millis(500) {
+            Ok(())
+        } else {
+            Err(format!("{} after {took:?} at {}", answer.status, server.url()))
+        }
+    })
+    .await;
+}
+
+async fn all_are_ready(mira: &Person) {
+    eventually("every song to be ready", || async {
+        let counts = mira.get("/v1/songs").await.body["counts"].clone();
+        if counts["generating"] == 0 { Ok(()) } else { Err(counts.to_string()) }
+    })
+    .await;
+}
+
+/// What the program occupies, in bytes.
+fn memory(server: &Server) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", server.program.pid)).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    kib.unwrap_or(0) << 10
+}
