@@ -131,7 +131,8 @@ impl Gate {
     }
 
     /// As [`Gate::queue`] for somebody of no particular plan who asks at this moment: first come first served.
-    pub fn submit_slot(&self) -> SubmitWait {
+    #[cfg(test)]
+    fn submit_slot(&self) -> SubmitWait {
         self.queue(Ask { plan: Rank::default(), since: crate::time::Clock.now() })
     }
 
