@@ -118,9 +118,7 @@ async fn extend(
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let body = body(EXTEND, &raw.0)?;
-    let parent = own(&api, &who, song_id(&path)?).await?;
-    let of = source(&parent, &body)?;
+    let (body, parent, of) = asked(&api, &who, &path, EXTEND, &raw).await?;
     let continue_at_ms = body.millis("continue_at_s");
     if let (Some(at), Some(long)) = (continue_at_ms, of.duration_ms)
         && !(1..=long).contains(&at)
@@ -137,9 +135,7 @@ async fn replace_section(
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let body = body(REPLACE_SECTION, &raw.0)?;
-    let parent = own(&api, &who, song_id(&path)?).await?;
-    let of = source(&parent, &body)?;
+    let (body, parent, of) = asked(&api, &who, &path, REPLACE_SECTION, &raw).await?;
     let (start_ms, end_ms) =
         (body.millis("start_s").unwrap_or_default(), body.millis("end_s").unwrap_or_default());
     if start_ms >= end_ms {
@@ -160,9 +156,7 @@ async fn cover(
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let body = body(COVER, &raw.0)?;
-    let parent = own(&api, &who, song_id(&path)?).await?;
-    let of = source(&parent, &body)?;
+    let (body, parent, of) = asked(&api, &who, &path, COVER, &raw).await?;
     child(&api, &who, &request, &[&parent], &body, Work::Cover { of }).await
 }
 
@@ -267,6 +261,20 @@ fn preferred(api: &Api, body: &Body, wish: &Wish) -> Option<String> {
 
 // --- what work is done on -------------------------------------------------------------------------
 
+/// What is asked of one's own finished song: the body, the song, and the clip that it is about.
+async fn asked(
+    api: &Api,
+    who: &Who,
+    id: &str,
+    shape: Shape,
+    raw: &Raw,
+) -> Result<(Body, Song, SourceClip), Problem> {
+    let body = body(shape, &raw.0)?;
+    let song = own(api, who, song_id(id)?).await?;
+    let of = source(&song, &body)?;
+    Ok((body, song, of))
+}
+
 /// The clip of a finished song that was asked for, with all that a provider may need to know of it.
 fn source(song: &Song, body: &Body) -> Result<SourceClip, Problem> {
     match song.phase {
@@ -321,10 +329,8 @@ async fn stems(
     path: web::Path<String>,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let body = body(ADDITION, &raw.0)?;
-    let song = own(&api, &who, song_id(&path)?).await?;
-    let work = Work::Stems { of: source(&song, &body)? };
-    add(&api, who, &song, &body, work).await
+    let (body, song, of) = asked(&api, &who, &path, ADDITION, &raw).await?;
+    add(&api, who, &song, &body, Work::Stems { of }).await
 }
 
 async fn video(
@@ -333,10 +339,8 @@ async fn video(
     path: web::Path<String>,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let body = body(ADDITION, &raw.0)?;
-    let song = own(&api, &who, song_id(&path)?).await?;
-    let work = Work::Video { of: source(&song, &body)? };
-    add(&api, who, &song, &body, work).await
+    let (body, song, of) = asked(&api, &who, &path, ADDITION, &raw).await?;
+    add(&api, who, &song, &body, Work::Video { of }).await
 }
 
 async fn add(api: &Api, who: Who, song: &Song, body: &Body, work: Work) -> Result<HttpResponse, Problem> {
