@@ -12,6 +12,7 @@ use super::shape::{FieldKind, Shape, field};
 use super::who::Who;
 use super::wishes::{self, CREATE};
 use super::{Api, BodyMax, Keyed, Operation, Raw, body, resource, songs};
+use crate::song::view::View;
 use crate::time::Time;
 
 pub const SONGS_MAX: usize = 20;
@@ -56,7 +57,7 @@ async fn create(
             response.insert_header(header);
         }
     }
-    Ok(response.json(json!({"results": made.into_iter().map(result).collect::<Vec<_>>()})))
+    Ok(response.json(json!({"results": made.into_iter().map(|made| result(&api, made)).collect::<Vec<_>>()})))
 }
 
 /// The same twice in one batch is meant to be two songs: the second one's content counts as its own (PROV-13).
@@ -78,9 +79,12 @@ async fn one(
     creation::create(api, who, Asked { song, content_hash, key, refuse_when_busy }).await
 }
 
-fn result(made: Result<Made, Problem>) -> Value {
+fn result(api: &Api, made: Result<Made, Problem>) -> Value {
     match made {
-        Ok(made) => json!({"status": if made.replayed { 200 } else { 202 }, "song": made.song}),
+        Ok(Made { replayed, song, .. }) => {
+            let song = View { song: &song, rules: &api.world.rules };
+            json!({"status": if replayed { 200 } else { 202 }, "song": song})
+        }
         Err(problem) => json!({"status": problem.status().as_u16(), "problem": problem.body()}),
     }
 }

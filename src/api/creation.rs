@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web;
-use serde_json::{Map, Value};
 
 use super::flood::Flood;
 use super::problem::{Kind, Problem};
@@ -19,7 +18,7 @@ use crate::credit::Credits;
 use crate::credit::plan::{Allowance, Plan, Plans, Standing, next_midnight};
 use crate::song::directory::Born;
 use crate::song::phase::Song;
-use crate::song::view::view;
+use crate::song::view::changes;
 use crate::store::births::{Birth, Terms};
 use crate::store::journal::{Committed, Entry};
 use crate::store::row::NewSong;
@@ -40,7 +39,7 @@ pub struct Creation {
 /// A song that is there: new (202) or as it was asked for before (200).
 pub(super) struct Made {
     pub(super) replayed: bool,
-    pub(super) song: Map<String, Value>,
+    pub(super) song: Song,
     pub(super) allowance: Allowance,
 }
 
@@ -95,9 +94,8 @@ fn plan(who: &Identity) -> Option<Plan> {
 pub(super) async fn create(api: &web::Data<Api>, who: &Who, asked: Asked) -> Result<Made, Problem> {
     let Asked { song, content_hash, key, refuse_when_busy } = asked;
     let (now, preview) = (song.created_at, song.wish.preview);
-    let mut set = view(&song, &api.world.rules);
-    set.remove("seq");
-    let answer = view(&song, &api.world.rules);
+    let set = changes(None, &song, &api.world.rules);
+    let answer = song.clone();
     let terms = api.creation.terms(&who.0, refuse_when_busy);
     let new = NewSong { song, idempotency_key: key, content_hash, terms, set };
     let (birth, standing) = bring_to_life(api, new).await?;
@@ -105,8 +103,7 @@ pub(super) async fn create(api: &web::Data<Api>, who: &Who, asked: Asked) -> Res
     match birth {
         Birth::Created { .. } => Ok(Made { replayed: false, song: answer, allowance }),
         Birth::Replay { song } => {
-            let song = view(&songs::own(api, who, song).await?, &api.world.rules);
-            Ok(Made { replayed: true, song, allowance })
+            Ok(Made { replayed: true, song: songs::own(api, who, song).await?, allowance })
         }
         refused => Err(refusal(refused, &standing, now).with_headers(headers(&allowance))),
     }

@@ -20,7 +20,7 @@ use crate::id::{self, SongId, TaskId};
 use crate::song::event::{Event, NewAddition};
 use crate::song::parts::{Made, MusicOptions, SourceClip, Work};
 use crate::song::phase::{Addition, AdditionState, Phase, Song, Variant};
-use crate::song::view::addition;
+use crate::song::view::{AdditionView, View};
 use crate::song::wish::{Mode, Wish};
 use crate::store::{self, songs};
 
@@ -346,7 +346,9 @@ async fn video(
 async fn add(api: &Api, who: Who, song: &Song, body: &Body, work: Work) -> Result<HttpResponse, Problem> {
     let addition = settle_addition(api, song, body, work)?;
     let told = api.directories.tell(song.id, Some(who.0.user), Event::Asked { addition }, None).await?;
-    Ok(HttpResponse::Accepted().insert_header(("ETag", etag(&told.view))).json(&*told.view))
+    Ok(HttpResponse::Accepted()
+        .insert_header(("ETag", etag(told.song.seq)))
+        .json(View { song: &told.song, rules: &api.world.rules }))
 }
 
 /// Who makes it, and what it costs; refused before anything is charged (PROV-1).
@@ -403,7 +405,7 @@ async fn ended(api: &Api, who: &Who, id: SongId, new: &NewAddition) -> Result<Op
 }
 
 fn persona_view(song: SongId, one: &Addition) -> Value {
-    let mut view = addition(one);
+    let mut view = json!(AdditionView::of(one));
     let (asked_name, asked_description) = match &one.work {
         Work::Persona { name, description, .. } => (Some(name.clone()), Some(description.clone())),
         _ => (None, None),

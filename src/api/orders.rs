@@ -231,9 +231,7 @@ async fn create(api: &web::Data<Api>, who: &Who, order: &Order, place: &Place) -
     let content_hash = wishes::hash_of(&json!({"order": order.id, "position": place.position}));
     let key = Some(format!("order {} {}", order.id, place.position));
     let made = creation::create(api, who, Asked { song, content_hash, key, refuse_when_busy: false }).await?;
-    let Some(id) = made.song.get("id").and_then(Value::as_str).and_then(|id| id.parse().ok()) else {
-        return Err(Problem::unavailable());
-    };
+    let id = made.song.id;
     let link =
         async |client: &deadpool_postgres::Object| orders::link(client, order.id, place.position, id).await;
     // What cannot be noted is found by its key.

@@ -15,7 +15,7 @@ use super::{Api, Keyed, Operation, Raw, body, creation, resource, song_id};
 use crate::id::{self, SongId, TaskId};
 use crate::song::event::{Choice, Event};
 use crate::song::phase::{Song, Status};
-use crate::song::view::view;
+use crate::song::view::View;
 use crate::store;
 use crate::store::songs::{self, Library, Listing, Mark, Sort};
 
@@ -56,20 +56,19 @@ pub(super) async fn begin(api: &web::Data<Api>, who: &Who, asked: Asked) -> Resu
     for header in creation::headers(&made.allowance) {
         response.insert_header(header);
     }
-    Ok(with_song(&mut response, &made.song))
+    Ok(with_song(&mut response, View { song: &made.song, rules: &api.world.rules }))
 }
 
-fn with_song(response: &mut actix_web::HttpResponseBuilder, song: &Map<String, Value>) -> HttpResponse {
-    let id = song.get("id").and_then(Value::as_str).unwrap_or_default();
+fn with_song(response: &mut actix_web::HttpResponseBuilder, view: View) -> HttpResponse {
     response
-        .insert_header((header::LOCATION, format!("/v1/songs/{id}")))
-        .insert_header((header::ETAG, etag(song)))
-        .json(song)
+        .insert_header((header::LOCATION, format!("/v1/songs/{}", view.song.id)))
+        .insert_header((header::ETAG, etag(view.song.seq)))
+        .json(view)
 }
 
 /// A song changes visibly exactly when its `seq` does.
-pub(super) fn etag(song: &Map<String, Value>) -> String {
-    format!("\"{}\"", song.get("seq").and_then(Value::as_i64).unwrap_or_default())
+pub(super) fn etag(seq: i64) -> String {
+    format!("\"{seq}\"")
 }
 
 /// 1 to 255 visible characters (`api.md`).
@@ -102,8 +101,8 @@ async fn read(
     path: web::Path<String>,
     request: HttpRequest,
 ) -> Result<HttpResponse, Problem> {
-    let song = view(&own(&api, &who, song_id(&path)?).await?, &api.world.rules);
-    let etag = etag(&song);
+    let song = own(&api, &who, song_id(&path)?).await?;
+    let etag = etag(song.seq);
     let known = request.headers().get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok());
     let same = |tag: &str| tag.trim().trim_start_matches("W/") == etag || tag.trim() == "*";
     if known.is_some_and(|tags| tags.split(',').any(same)) {
@@ -112,13 +111,15 @@ async fn read(
     Ok(HttpResponse::Ok()
         .insert_header((header::ETAG, etag))
         .insert_header((header::CACHE_CONTROL, "private, no-cache"))
-        .json(song))
+        .json(View { song: &song, rules: &api.world.rules }))
 }
 
 /// Tells a song what its owner wants, and answers with the song as it then is.
 async fn tell(api: &Api, who: Who, id: &str, event: Event) -> Result<HttpResponse, Problem> {
     let told = api.directories.tell(song_id(id)?, Some(who.0.user), event, None).await?;
-    Ok(HttpResponse::Ok().insert_header((header::ETAG, etag(&told.view))).json(&*told.view))
+    Ok(HttpResponse::Ok()
+        .insert_header((header::ETAG, etag(told.song.seq)))
+        .json(View { song: &told.song, rules: &api.world.rules }))
 }
 
 /// Picks a text, or brings an edited one; the music starts (SONG-3, SONG-5).
@@ -273,7 +274,7 @@ fn page(api: &Api, library: &Library, sort: Sort) -> Value {
     let counts: Map<String, Value> =
         GROUPS[1..].iter().map(|group| ((*group).to_owned(), json!(count(group)))).collect();
     json!({
-        "songs": library.songs.iter().map(|song| view(song, &api.world.rules)).collect::<Vec<_>>(),
+        "songs": library.songs.iter().map(|song| View { song, rules: &api.world.rules }).collect::<Vec<_>>(),
         "next_cursor": library.next.map(|mark| cursor(mark, sort)),
         "counts": counts,
         "badge": count("to_review") + count("to_play"),

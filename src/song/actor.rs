@@ -14,7 +14,6 @@ use actix::{
     SpawnHandle, WrapFuture,
 };
 use futures_util::FutureExt;
-use serde_json::{Map, Value};
 
 use super::directory::{Directory, Rest};
 use super::due::{self, Due, due};
@@ -25,7 +24,6 @@ use super::places::Places;
 use super::queueing::{Asker, stand_for_seat, stand_in_queue};
 use super::refusal::{self, Refusal};
 use super::step::{Act, Step, step};
-use super::view;
 use crate::cluster::Lease;
 use crate::credit::Credits;
 use crate::credit::plan::{Plan, Plans};
@@ -75,10 +73,8 @@ const CALL_WITHIN: Duration = Duration::from_secs(5);
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 
 pub struct SongActor {
-    song: Song,
+    song: Arc<Song>,
     version: i64,
-    /// The song as its watchers know it.
-    view: Map<String, Value>,
     world: Arc<World>,
     directory: Addr<Directory>,
     timer: Option<SpawnHandle>,
@@ -105,7 +101,7 @@ pub struct Happened {
 /// The song after the event.
 #[derive(Clone, Debug)]
 pub struct Told {
-    pub view: Arc<Map<String, Value>>,
+    pub song: Arc<Song>,
     pub changed: bool,
 }
 
@@ -134,13 +130,11 @@ impl SongActor {
         world: Arc<World>,
         directory: Addr<Directory>,
     ) -> Self {
-        let view = view::view(&song, &world.rules);
         // Before any submission: what finished while nobody listened is asked for once (OPS-3).
         let polled = Time::from_millis(0);
         Self {
-            song,
+            song: Arc::new(song),
             version,
-            view,
             world,
             directory,
             timer: None,
@@ -337,15 +331,14 @@ impl SongActor {
 
     // --- keeping ---
 
-    fn adopt(&mut self, step: Step, view: Map<String, Value>, ctx: &mut Context<Self>) {
+    fn adopt(&mut self, step: Step, ctx: &mut Context<Self>) {
         if resends(&step.song) > resends(&self.song) {
             metrics::counter!("songflight_possible_duplicates_total").increment(1);
         }
         self.tell_health(&step.song);
         let changed_hands = self.song.user != step.song.user;
-        self.song = step.song;
+        self.song = Arc::new(step.song);
         self.version += 1;
-        self.view = view;
         self.leave_queues(ctx);
         self.free_places();
         if changed_hands {
@@ -412,7 +405,7 @@ impl SongActor {
     }
 
     fn told(&self, changed: bool) -> Told {
-        Told { view: Arc::new(self.view.clone()), changed }
+        Told { song: self.song.clone(), changed }
     }
 
     fn refused(&self, event: &Event, by: Option<&UserId>, now: Time) -> Option<TellError> {
@@ -457,7 +450,6 @@ impl Handler<Happened> for SongActor {
             }
         }
         let nothing = next.is_nothing(&self.song);
-        let view = view::view(&next.song, &self.world.rules);
         let entry = match (nothing, inbox) {
             (true, None) => {
                 if let Some(call) = submitting {
@@ -473,11 +465,10 @@ impl Handler<Happened> for SongActor {
             }
             (true, Some(inbox)) => Entry::Callback(InboxRow { outcome: "nothing new", ..inbox }),
             (false, _) if next.song.user != self.song.user => {
-                Entry::Claim(Box::new(Claim::new(&self.song, self.version, &next.song, &view)))
+                Entry::Claim(Box::new(Claim::new(&self.song, self.version, &next.song, &self.world.rules)))
             }
             (false, inbox) => {
-                let set = view::changes(&self.view, &view);
-                let row = StepRow::new(&self.song, self.version, &next, set, now);
+                let row = StepRow::new(&self.song, self.version, &next, &self.world.rules, now);
                 Entry::Step(Box::new(row), inbox)
             }
         };
@@ -486,7 +477,7 @@ impl Handler<Happened> for SongActor {
         AtomicResponse::new(Box::pin(commit.into_actor(self).map(
             move |committed, actor, ctx| match committed {
                 Ok(Committed::Moved) => {
-                    actor.adopt(next, view, ctx);
+                    actor.adopt(next, ctx);
                     Ok(actor.told(true))
                 }
                 Ok(Committed::Kept) => Ok(actor.told(false)),

@@ -1,69 +1,125 @@
 //! The song as clients see it (`api.md`, "The song"): one shape for HTTP, WebSocket, and the events'
-//! `set`. Pure.
+//! `set`. Pure. Written straight into JSON's text: every step of every song comes through here.
 //!
 //! Never here: a provider's own error text, raw callbacks, content hashes.
 
-use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
-use super::parts::TaskKind;
+use serde::Serialize;
+use serde::ser::{SerializeMap, Serializer};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value};
+
+use super::parts::{Made, TaskKind};
 use super::phase::{
     Addition, AdditionState, PassedOver, Phase, Progress, Rules, Song, Variant, VariantStatus, Waiting,
 };
 use super::refusal::{NextRetry, next_retry};
-use crate::provider::failure::Failure;
-use crate::time::Time;
+use crate::id::{ShareToken, TaskId};
+use crate::provider::failure::{Class, Failure};
+use crate::time::{Time, rfc3339};
 
-/// All top-level fields of a song, `seq` included.
+/// A song with all its top-level fields, `seq` included.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    pub song: &'a Song,
+    pub rules: &'a Rules,
+}
+
+/// What an event carries: the fields that changed, with their new values. Never `seq`, which stands beside it.
+#[derive(Clone, Copy, Debug)]
+struct Changes<'a> {
+    before: Option<&'a Song>,
+    after: View<'a>,
+}
+
+/// All top-level fields of a song, `seq` included, to be looked into.
 pub fn view(song: &Song, rules: &Rules) -> Map<String, Value> {
-    let wish = &song.wish;
-    let fields = json!({
-        "id": song.id,
-        "seq": song.seq,
-        "status": song.status().as_str(),
-        "mode": wish.mode.as_str(),
-        "title": song.title,
-        "prompt": wish.prompt,
-        "style_tags": wish.options.style_tags,
-        "instrumental": wish.options.instrumental,
-        "provider": wish.provider,
-        "model": wish.options.model,
-        "lyrics": song.lyrics,
-        "lyrics_variants": song.lyrics_variants,
-        "variants": song.variants.iter().map(variant).collect::<Vec<_>>(),
-        "progress": {
-            "lyrics": progress(song, TaskKind::Lyrics),
-            "music": progress(song, TaskKind::Generate),
-        },
-        "queue_position": song.phase.run().and_then(|run| run.queue_position),
-        "eta_ms": eta_ms(song),
-        "waiting_for": song.phase.run().and_then(|run| run.waiting).map(waiting_for),
-        "retry": retry(song, rules),
-        "error": error(song),
-        "cost": song.cost.as_json(),
-        "refunded": song.refunded.as_json(),
-        "preview": wish.preview,
-        "notifications_sent": [],
-        "tasks": song.additions.iter().map(addition).collect::<Vec<_>>(),
-        "parent_ids": wish.parent_ids,
-        "metadata": *song.metadata,
-        "last_viewed_at": song.last_viewed_at.map(Time::rfc3339),
-        "created_at": song.created_at.rfc3339(),
-        "updated_at": song.updated_at.rfc3339(),
-    });
-    match fields {
-        Value::Object(fields) => fields,
-        _ => Map::new(),
+    match serde_json::to_value(View { song, rules }) {
+        Ok(Value::Object(fields)) => fields,
+        Ok(_) | Err(_) => Map::new(),
     }
 }
 
-/// The fields of `after` that differ from `before`: what an event carries as `set`. Never `seq`, which
-/// stands beside it.
-pub fn changes(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<String, Value> {
-    after
-        .iter()
-        .filter(|(field, value)| *field != "seq" && before.get(*field) != Some(*value))
-        .map(|(field, value)| (field.clone(), value.clone()))
-        .collect()
+/// The `set` of an event: what of `after` differs from `before`; without a `before`, all of it.
+pub fn changes(before: Option<&Song>, after: &Song, rules: &Rules) -> Arc<RawValue> {
+    let changes = Changes { before, after: View { song: after, rules } };
+    to_raw_value(&changes)
+        .expect("a song's fields have text for keys, and writing to memory does not fail")
+        .into()
+}
+
+impl Serialize for View<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut map = to.serialize_map(None)?;
+        map.serialize_entry("seq", &self.song.seq)?;
+        let mut fields = Fields { map, song: self.song, before: None };
+        fields.write_all(self.rules)?;
+        fields.map.end()
+    }
+}
+
+impl Serialize for Changes<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        let mut fields = Fields { map: to.serialize_map(None)?, song: self.after.song, before: self.before };
+        fields.write_all(self.after.rules)?;
+        fields.map.end()
+    }
+}
+
+/// The fields on their way into a map, those left out that are as they were.
+struct Fields<'a, M> {
+    map: M,
+    song: &'a Song,
+    before: Option<&'a Song>,
+}
+
+impl<'a, M: SerializeMap> Fields<'a, M> {
+    fn field<T: PartialEq + Serialize>(
+        &mut self,
+        name: &'static str,
+        of: impl Fn(&'a Song) -> T,
+    ) -> Result<(), M::Error> {
+        let value = of(self.song);
+        match self.before {
+            Some(before) if of(before) == value => Ok(()),
+            _ => self.map.serialize_entry(name, &value),
+        }
+    }
+
+    fn write_all(&mut self, rules: &Rules) -> Result<(), M::Error> {
+        self.field("id", |song| song.id)?;
+        self.field("status", |song| song.status().as_str())?;
+        self.field("mode", |song| song.wish.mode.as_str())?;
+        self.field("title", |song| &song.title)?;
+        self.field("prompt", |song| &song.wish.prompt)?;
+        self.field("style_tags", |song| &song.wish.options.style_tags)?;
+        self.field("instrumental", |song| song.wish.options.instrumental)?;
+        self.field("provider", |song| &song.wish.provider)?;
+        self.field("model", |song| &song.wish.options.model)?;
+        self.field("lyrics", |song| &song.lyrics)?;
+        self.field("lyrics_variants", |song| &song.lyrics_variants)?;
+        self.field("variants", |song| song.variants.iter().map(VariantView::of).collect::<Vec<_>>())?;
+        self.field("progress", |song| Phases {
+            lyrics: song.progress(TaskKind::Lyrics).map(ProgressView::of),
+            music: song.progress(TaskKind::Generate).map(ProgressView::of),
+        })?;
+        self.field("queue_position", |song| song.phase.run().and_then(|run| run.queue_position))?;
+        self.field("eta_ms", eta_ms)?;
+        self.field("waiting_for", |song| song.phase.run().and_then(|run| run.waiting).map(waiting_for))?;
+        self.field("retry", |song| retry(song, rules))?;
+        self.field("error", error)?;
+        self.field("cost", |song| song.cost.as_json())?;
+        self.field("refunded", |song| song.refunded.as_json())?;
+        self.field("preview", |song| song.wish.preview)?;
+        self.field("notifications_sent", |_| [(); 0])?;
+        self.field("tasks", |song| song.additions.iter().map(AdditionView::of).collect::<Vec<_>>())?;
+        self.field("parent_ids", |song| &song.wish.parent_ids)?;
+        self.field("metadata", |song| &*song.metadata)?;
+        self.field("last_viewed_at", |song| song.last_viewed_at.map(Moment))?;
+        self.field("created_at", |song| Moment(song.created_at))?;
+        self.field("updated_at", |song| Moment(song.updated_at))
+    }
 }
 
 const fn waiting_for(waiting: Waiting) -> &'static str {
@@ -76,71 +132,147 @@ const fn waiting_for(waiting: Waiting) -> &'static str {
     }
 }
 
-fn variant(variant: &Variant) -> Value {
-    json!({
-        "variant_number": variant.variant_number,
-        "status": match variant.status {
-            VariantStatus::Pending => "pending",
-            VariantStatus::Generating => "generating",
-            VariantStatus::Complete => "complete",
-            VariantStatus::Failed => "failed",
-        },
-        "clip_id": variant.clip_id,
-        "title": variant.title,
-        "duration_ms": variant.duration_ms,
-        "stream_url": variant.stream_url,
-        "audio_url": variant.audio_url,
-        "asset_url": variant.asset_url,
-        "image_url": variant.image_url,
-        "video_url": variant.video_url,
-        "share_token": variant.share_token,
-        "selected": variant.selected,
-    })
+/// A moment, as clients read it.
+#[derive(PartialEq, Serialize)]
+#[serde(transparent)]
+struct Moment(#[serde(serialize_with = "rfc3339::serialize")] Time);
+
+#[derive(PartialEq, Serialize)]
+struct VariantView<'a> {
+    variant_number: i16,
+    status: VariantStatus,
+    clip_id: &'a Option<String>,
+    title: &'a Option<String>,
+    duration_ms: Option<i64>,
+    stream_url: &'a Option<String>,
+    audio_url: &'a Option<String>,
+    asset_url: &'a Option<String>,
+    image_url: &'a Option<String>,
+    video_url: &'a Option<String>,
+    share_token: ShareToken,
+    selected: bool,
 }
 
-fn progress(song: &Song, kind: TaskKind) -> Value {
-    song.progress(kind).map_or(Value::Null, progress_view)
+impl<'a> VariantView<'a> {
+    fn of(variant: &'a Variant) -> Self {
+        let Variant {
+            variant_number,
+            status,
+            clip_id,
+            provider_task: _,
+            title,
+            duration_ms,
+            stream_url,
+            audio_url,
+            fallback_url: _,
+            asset_url,
+            image_url,
+            video_url,
+            share_token,
+            selected,
+        } = variant;
+        let (variant_number, status, duration_ms) = (*variant_number, *status, *duration_ms);
+        let (share_token, selected) = (*share_token, *selected);
+        Self {
+            variant_number,
+            status,
+            clip_id,
+            title,
+            duration_ms,
+            stream_url,
+            audio_url,
+            asset_url,
+            image_url,
+            video_url,
+            share_token,
+            selected,
+        }
+    }
 }
 
-fn progress_view(progress: &Progress) -> Value {
-    let Progress { task, provider_task, started_at, completed_at, error, retry_count, passed_over } =
-        progress;
-    json!({
-        "task_id": task,
-        "provider_task_id": provider_task,
-        "started_at": started_at.map(Time::rfc3339),
-        "completed_at": completed_at.map(Time::rfc3339),
-        "error": error.as_ref().map(error_view),
-        "retry_count": retry_count,
-        "passed_over": passed_over.iter().map(passed_over_view).collect::<Vec<_>>(),
-    })
+/// How far each phase got.
+#[derive(PartialEq, Serialize)]
+struct Phases<'a> {
+    lyrics: Option<ProgressView<'a>>,
+    music: Option<ProgressView<'a>>,
 }
 
-fn passed_over_view(passed: &PassedOver) -> Value {
-    json!({ "provider": passed.provider, "class": passed.class, "at": passed.at.rfc3339() })
+#[derive(PartialEq, Serialize)]
+struct ProgressView<'a> {
+    task_id: Option<TaskId>,
+    provider_task_id: &'a Option<String>,
+    started_at: Option<Moment>,
+    completed_at: Option<Moment>,
+    error: Option<ErrorView<'a>>,
+    retry_count: u16,
+    passed_over: Vec<PassedOverView<'a>>,
+}
+
+impl<'a> ProgressView<'a> {
+    fn of(progress: &'a Progress) -> Self {
+        let Progress { task, provider_task, started_at, completed_at, error, retry_count, passed_over } =
+            progress;
+        Self {
+            task_id: *task,
+            provider_task_id: provider_task,
+            started_at: started_at.map(Moment),
+            completed_at: completed_at.map(Moment),
+            error: error.as_ref().map(ErrorView::of),
+            retry_count: *retry_count,
+            passed_over: passed_over.iter().map(PassedOverView::of).collect(),
+        }
+    }
+}
+
+#[derive(PartialEq, Serialize)]
+struct PassedOverView<'a> {
+    provider: &'a str,
+    class: Class,
+    at: Moment,
+}
+
+impl<'a> PassedOverView<'a> {
+    fn of(PassedOver { provider, class, at }: &'a PassedOver) -> Self {
+        Self { provider, class: *class, at: Moment(*at) }
+    }
 }
 
 /// A task beside the song, as its owner sees it.
-pub fn addition(one: &Addition) -> Value {
-    let (status, result, error) = match &one.state {
-        AdditionState::Running(_) if one.progress.started_at.is_none() => ("pending", None, None),
-        AdditionState::Running(_) => ("generating", None, None),
-        AdditionState::Done(made) => ("complete", Some(made), None),
-        AdditionState::Failed(failure) => ("failed", None, Some(error_view(failure))),
-    };
-    let run = one.run();
-    json!({
-        "task_id": one.task,
-        "kind": one.work.kind().as_str(),
-        "variant_number": one.variant_number(),
-        "provider": one.provider,
-        "status": status,
-        "result": result,
-        "error": error,
-        "waiting_for": run.and_then(|run| run.waiting).map(waiting_for),
-        "cost": one.price.as_json(),
-        "progress": progress_view(&one.progress),
-    })
+#[derive(PartialEq, Serialize)]
+pub struct AdditionView<'a> {
+    task_id: TaskId,
+    kind: &'static str,
+    variant_number: Option<i16>,
+    provider: &'a str,
+    status: &'static str,
+    result: Option<&'a Made>,
+    error: Option<ErrorView<'a>>,
+    waiting_for: Option<&'static str>,
+    cost: Value,
+    progress: ProgressView<'a>,
+}
+
+impl<'a> AdditionView<'a> {
+    pub fn of(one: &'a Addition) -> Self {
+        let (status, result, error) = match &one.state {
+            AdditionState::Running(_) if one.progress.started_at.is_none() => ("pending", None, None),
+            AdditionState::Running(_) => ("generating", None, None),
+            AdditionState::Done(made) => ("complete", Some(made), None),
+            AdditionState::Failed(failure) => ("failed", None, Some(ErrorView::of(failure))),
+        };
+        Self {
+            task_id: one.task,
+            kind: one.work.kind().as_str(),
+            variant_number: one.variant_number(),
+            provider: &one.provider,
+            status,
+            result,
+            error,
+            waiting_for: one.run().and_then(|run| run.waiting).map(waiting_for),
+            cost: one.price.as_json(),
+            progress: ProgressView::of(&one.progress),
+        }
+    }
 }
 
 /// How long it will still take, from `updated_at` on; of what is not under way nobody can say.
@@ -149,24 +281,27 @@ fn eta_ms(song: &Song) -> Option<u64> {
     u64::try_from(expected.since(song.updated_at).as_millis()).ok()
 }
 
-/// `allowed` speaks of the present state; a limit that time alone lifts is told by `next_allowed_at`,
-/// so that the view does not change by merely being looked at later.
-fn retry(song: &Song, rules: &Rules) -> Value {
-    let left = usize::from(rules.manual_retries.max).saturating_sub(song.retries.len());
-    let next = match next_retry(song, song.updated_at, rules) {
-        NextRetry::At(at) => Some(at.rfc3339()),
-        NextRetry::Now | NextRetry::Never => None,
-    };
-    json!({
-        "allowed": matches!(song.phase, Phase::Failed(_)) && left > 0,
-        "left": left,
-        "next_allowed_at": next,
-    })
+#[derive(PartialEq, Serialize)]
+struct RetryView {
+    allowed: bool,
+    left: usize,
+    next_allowed_at: Option<Moment>,
 }
 
-fn error(song: &Song) -> Option<Value> {
+/// `allowed` speaks of the present state; a limit that time alone lifts is told by `next_allowed_at`,
+/// so that the view does not change by merely being looked at later.
+fn retry(song: &Song, rules: &Rules) -> RetryView {
+    let left = usize::from(rules.manual_retries.max).saturating_sub(song.retries.len());
+    let next_allowed_at = match next_retry(song, song.updated_at, rules) {
+        NextRetry::At(at) => Some(Moment(at)),
+        NextRetry::Now | NextRetry::Never => None,
+    };
+    RetryView { allowed: matches!(song.phase, Phase::Failed(_)) && left > 0, left, next_allowed_at }
+}
+
+fn error(song: &Song) -> Option<ErrorView<'_>> {
     match &song.phase {
-        Phase::Failed(failure) => Some(error_view(failure)),
+        Phase::Failed(failure) => Some(ErrorView::of(failure)),
         Phase::Lyrics(_)
         | Phase::LyricsReady
         | Phase::Music(_)
@@ -177,13 +312,23 @@ fn error(song: &Song) -> Option<Value> {
     }
 }
 
-fn error_view(failure: &Failure) -> Value {
-    json!({
-        "class": failure.class,
-        "code": failure.code,
-        "message": failure.user_text(),
-        "retryable": failure.retryable(),
-    })
+#[derive(PartialEq, Serialize)]
+struct ErrorView<'a> {
+    class: Class,
+    code: &'a Option<String>,
+    message: &'static str,
+    retryable: bool,
+}
+
+impl<'a> ErrorView<'a> {
+    fn of(failure: &'a Failure) -> Self {
+        Self {
+            class: failure.class,
+            code: &failure.code,
+            message: failure.user_text(),
+            retryable: failure.retryable(),
+        }
+    }
 }
 
 /// What the holder of a share link may see: this variant and its frame, nothing else (RT-6). Works on a

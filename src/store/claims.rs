@@ -2,8 +2,10 @@
 //!
 //! Not here: that a song changes hands (`song::step`), when the second one is sent (`store::journal`).
 
+use std::sync::Arc;
+
 use deadpool_postgres::GenericClient;
-use serde_json::{Map, Value};
+use serde_json::value::RawValue;
 use tokio_postgres::types::Json;
 use tokio_postgres::{Client, Row, Statement};
 use uuid::Uuid;
@@ -13,7 +15,8 @@ use super::{StoreError, timestamp};
 use crate::credit::Credits;
 use crate::credit::plan::Plan;
 use crate::id::{SongId, TaskId, UserId};
-use crate::song::phase::Song;
+use crate::song::phase::{Rules, Song};
+use crate::song::view;
 use crate::time::Time;
 
 pub(super) const CLAIM: &str = "
@@ -39,13 +42,11 @@ pub struct Claim {
     plan: Option<String>,
     at: Time,
     /// The whole song, as its new owner is told of it.
-    pub set: Map<String, Value>,
+    pub set: Arc<RawValue>,
 }
 
 impl Claim {
-    pub fn new(before: &Song, version: i64, after: &Song, view: &Map<String, Value>) -> Self {
-        let mut set = view.clone();
-        set.remove("seq");
+    pub fn new(before: &Song, version: i64, after: &Song, rules: &Rules) -> Self {
         Self {
             song: after.id,
             guest: before.user.clone(),
@@ -55,7 +56,7 @@ impl Claim {
             seq: after.seq,
             plan: after.wish.plan.clone(),
             at: after.updated_at,
-            set,
+            set: view::changes(None, after, rules),
         }
     }
 }

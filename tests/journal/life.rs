@@ -12,7 +12,7 @@ use songflight::song::event::Event;
 use songflight::song::parts::{Clip, News, Stage, TaskKind};
 use songflight::song::phase::{Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song};
 use songflight::song::step::step;
-use songflight::song::view::{changes, view};
+use songflight::song::view::changes;
 use songflight::store::births::Terms;
 use songflight::store::claims::Claim;
 use songflight::store::row::{NewSong, StepRow};
@@ -73,14 +73,12 @@ impl Life {
     }
 
     pub fn birth(&self) -> NewSong {
-        let mut set = view(&self.song, &rules());
-        set.remove("seq");
         NewSong {
             song: self.song.clone(),
             idempotency_key: self.key.clone(),
             content_hash: self.content(),
             terms: terms(),
-            set,
+            set: changes(None, &self.song, &rules()),
         }
     }
 
@@ -95,7 +93,7 @@ impl Life {
     pub fn claimed(&mut self, by: &str) -> Claim {
         let event = Event::Claimed { by: UserId::trusted(by), plan: "free" };
         let next = step(&self.song, &event, Clock.now(), &rules());
-        let claim = Claim::new(&self.song, self.version, &next.song, &view(&next.song, &rules()));
+        let claim = Claim::new(&self.song, self.version, &next.song, &rules());
         self.song = next.song;
         self.version += 1;
         claim
@@ -135,8 +133,7 @@ impl Life {
         let now = Clock.now();
         let next = step(&self.song, event, now, &rules());
         assert!(!next.is_nothing(&self.song), "{event:?}");
-        let set = changes(&view(&self.song, &rules()), &view(&next.song, &rules()));
-        let row = StepRow::new(&self.song, self.version, &next, set, now);
+        let row = StepRow::new(&self.song, self.version, &next, &rules(), now);
         self.song = next.song;
         self.version += 1;
         row

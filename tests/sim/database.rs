@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use serde_json::Value;
 use songflight::credit::plan::{Plan, Standing};
 use songflight::id::{SongId, UserId};
 use songflight::store::StoreError;
@@ -18,6 +19,7 @@ use tokio::sync::oneshot;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::rows::read;
 use super::sim::{Life, Sim, State};
 use super::tables::{Creation, Reservation};
 
@@ -247,7 +249,8 @@ fn name(entry: &Entry) -> String {
         Entry::Step(row, inbox) => {
             let kind = row.event.as_ref().map_or("silent", |(kind, _)| kind.as_str());
             let by = if inbox.is_some() { " by a callback" } else { "" };
-            let calls = row.run.iter().flat_map(|run| run["calls"].as_array()).flatten();
+            let run: Option<Value> = row.run.as_deref().map(read);
+            let calls = run.iter().flat_map(|run| run["calls"].as_array()).flatten();
             let calls: String = calls.map(|call| format!(" {}#{}", call["state"], call["attempt"])).collect();
             format!("song {} version {} {kind}{by}{calls}", short(row.song.0), row.version)
         }

@@ -16,6 +16,7 @@ use songflight::time::Time;
 use uuid::Uuid;
 
 use super::plan::{GRACE, SKEW_MILLIS, rules};
+use super::rows::read;
 use super::tables::Tables;
 
 pub struct Law {
@@ -155,7 +156,7 @@ impl Law {
         let shown = self.songs.get_mut(&song).expect("it was created");
         let same = match (&row.event, u) {
             (Some((_, set)), Some(u)) => {
-                shown.client.extend(set.clone());
+                shown.client.extend(read::<Map<String, Value>>(set));
                 shown.client.insert("seq".to_owned(), after.seq.into());
                 shown.events.push((view.clone(), u));
                 shown.client == view
@@ -287,10 +288,10 @@ impl Law {
     }
 
     /// A client was answered with this: it is committed, and so no crash takes it back.
-    pub fn answered(&mut self, song: SongId, view: &Map<String, Value>) {
-        let seq = view.get("seq").and_then(Value::as_i64).unwrap_or_default();
+    pub fn answered(&mut self, answer: &Song) {
+        let (song, seq, view) = (answer.id, answer.seq, view::view(answer, &self.rules));
         let event = usize::try_from(seq - 1).ok().and_then(|place| self.songs.get(&song)?.events.get(place));
-        let same = event.is_some_and(|(committed, _)| committed == view);
+        let same = event.is_some_and(|(committed, _)| *committed == view);
         self.hold(same, || format!("song {song}: an answer shows seq {seq} as it was never committed"));
     }
 

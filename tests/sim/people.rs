@@ -123,7 +123,7 @@ fn new_song(ports: &Ports, user: &UserId, key: &str, wish: &Wish) -> NewSong {
     let (id, task, grant) =
         ports.sim.with(|state, _| (state.dice.uuid(), state.dice.uuid(), state.plan.grant));
     let song = pending(user, wish.clone(), SongId(id), TaskId(task), now);
-    let set = view::view(&song, &rules());
+    let set = view::changes(None, &song, &rules());
     NewSong {
         set,
         song,
@@ -214,7 +214,7 @@ async fn look_after(town: Town, user: UserId, song: SongId) {
         if let Some(event) = town.sim.with(|state, _| wanted(&mut state.dice, state.faults.fickle, &known)) {
             let told = tell(&town, &user, song, event).await;
             if let Ok(Ok(told)) = told {
-                town.sim.lock().law.answered(song, &told.view);
+                town.sim.lock().law.answered(&told.song);
             }
         }
         if known.phase == Phase::Deleted {

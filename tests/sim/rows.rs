@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use songflight::credit::Credits;
 use songflight::id::{TaskId, UserId};
@@ -88,6 +89,12 @@ pub fn json<T: DeserializeOwned>(value: &Value) -> T {
     T::deserialize(value).unwrap_or_else(|error| panic!("what was written does not read: {error}: {value}"))
 }
 
+/// The same as it was sent.
+pub fn read<T: DeserializeOwned>(column: &RawValue) -> T {
+    let text = column.get();
+    serde_json::from_str(text).unwrap_or_else(|error| panic!("what was sent does not read: {error}: {text}"))
+}
+
 impl SongRow {
     pub fn new(new: &NewSong, node: NodeKey) -> Self {
         let song = &new.song;
@@ -158,17 +165,17 @@ impl SongRow {
         let task = self.tasks.iter_mut().find(|task| task.id == row.head).expect("it may move");
         task.version += 1;
         task.seq = row.seq;
-        task.run.clone_from(&row.run);
-        task.progress.clone_from(&row.progress);
+        task.run = row.run.as_deref().map(read);
+        task.progress = read(&row.progress);
         if let Some(provider) = &row.provider {
             task.provider.clone_from(provider);
         }
         if let Some(event) = &row.event {
             task.updated_at = row.at;
-            self.events.insert(row.seq, event.clone());
+            self.events.insert(row.seq, (event.0, read(&event.1)));
         }
         if let Some(library) = &row.library {
-            self.library = json(library);
+            self.library = read(library);
             if let Some(wish) = self.library.wish.take() {
                 self.wish = Arc::new(wish);
             }
@@ -177,15 +184,15 @@ impl SongRow {
             (&row.lyrics, "variant_index", &mut self.lyrics_variants),
             (&row.variants, "variant_number", &mut self.variants),
         ] {
-            for one in rows.iter().filter_map(Value::as_array).flatten() {
-                table.insert(one[key].as_i64().expect("its number"), one.clone());
+            for one in rows.iter().flat_map(|rows| read::<Vec<Value>>(rows)) {
+                table.insert(one[key].as_i64().expect("its number"), one);
             }
         }
         if let Some(further) = &row.further_task {
             let (version, seq) = (row.version + 1, row.seq);
-            self.tasks.push(TaskRow::new(json(further), node, version, seq, false, row.at));
+            self.tasks.push(TaskRow::new(read(further), node, version, seq, false, row.at));
         }
-        for one in row.additions.iter().flat_map(json::<Vec<FurtherTask>>) {
+        for one in row.additions.iter().flat_map(|rows| read::<Vec<FurtherTask>>(rows)) {
             match self.tasks.iter_mut().find(|task| task.id == one.id) {
                 Some(task) => {
                     (task.run, task.progress, task.addition) = (one.run, one.progress, one.addition);

@@ -13,7 +13,7 @@ use songflight::time::Time;
 use uuid::Uuid;
 
 use super::law::Law;
-use super::rows::{FurtherTask, SongRow, TaskRow, json};
+use super::rows::{FurtherTask, SongRow, TaskRow, read};
 
 #[derive(Default)]
 pub struct Tables {
@@ -240,7 +240,7 @@ impl Tables {
         song.write(row, node);
         self.song_of_task.extend(song.tasks.iter().map(|task| (task.id, row.song)));
         let person = self.people.get_mut(row.user.as_str()).expect("who has a song has an account");
-        for settle in row.settle.iter().flat_map(json::<Vec<Settle>>) {
+        for settle in row.settle.iter().flat_map(|rows| read::<Vec<Settle>>(rows)) {
             person.credits += settle.amount;
             law.settled(row.song, row.user.as_str(), settle.task, &settle.reason, settle.amount);
         }
@@ -255,7 +255,7 @@ impl Tables {
         song.song = song.read();
         let after = &song.song;
         law.stepped(&before, after, row, u);
-        for named in row.refs.iter().flat_map(json::<Vec<Ref>>) {
+        for named in row.refs.iter().flat_map(|rows| read::<Vec<Ref>>(rows)) {
             let key = CallKey { task: named.task, call: named.call, attempt: named.attempt };
             self.refs.entry((named.provider, named.provider_task)).or_insert(key);
         }
@@ -265,8 +265,11 @@ impl Tables {
     /// Whether this very step stands there, one version further (`READ_BACK`).
     pub fn stands(&self, row: &StepRow, node: NodeKey) -> bool {
         let Some(song) = self.songs.get(&row.song) else { return false };
-        let told = row.event.as_ref().is_none_or(|event| song.events.get(&row.seq) == Some(event));
-        let beside = row.additions.iter().flat_map(json::<Vec<FurtherTask>>).all(|one| {
+        let told = row
+            .event
+            .as_ref()
+            .is_none_or(|(kind, set)| song.events.get(&row.seq) == Some(&(*kind, read(set))));
+        let beside = row.additions.iter().flat_map(|rows| read::<Vec<FurtherTask>>(rows)).all(|one| {
             let stands = |task: &TaskRow| task.run == one.run && task.addition == one.addition;
             song.tasks.iter().any(|task| task.id == one.id && stands(task))
         });
@@ -275,8 +278,8 @@ impl Tables {
                 && task.version == row.version + 1
                 && task.owner == node
                 && task.seq == row.seq
-                && task.run == row.run
-                && task.progress == row.progress
+                && task.run == row.run.as_deref().map(read)
+                && task.progress == read::<serde_json::Value>(&row.progress)
         });
         told && beside && head
     }

@@ -125,7 +125,13 @@ impl Law {
 
     fn view(&mut self, before: &Song, step: &Step) -> Result<(), String> {
         let after = view::view(&step.song, &self.rules);
-        let set = view::changes(&self.shown, &after);
+        let told = view::changes(Some(before), &step.song, &self.rules);
+        let set: Map<String, Value> = serde_json::from_str(told.get()).map_err(|error| error.to_string())?;
+        let differs =
+            |(field, value): &(&String, &Value)| *field != "seq" && self.shown.get(*field) != Some(*value);
+        let difference: Map<String, Value> =
+            after.iter().filter(differs).map(|(field, value)| (field.clone(), value.clone())).collect();
+        hold!(set == difference, "told {set:?} where {difference:?} changed");
         let seen = set.keys().any(|field| field != "updated_at");
         match step.kind {
             None => hold!(set.is_empty(), "nobody was told of {set:?}"),
