@@ -46,7 +46,7 @@ pub async fn account(
                     case when p.day >= ($2 at time zone 'utc')::date then p.previews_today else 0 end
                         as previews_today,
                     (select count(*) from songs s where s.user_id = p.user_id and s.deleted_at is null
-                        and library_rank(s.status) = 4) as in_flight,
+                        and s.rank = 4) as in_flight,
                     c.of_all, c.of_previews
                from profiles p
                left join lateral (select coalesce(sum(cost_usd_milli), 0)::bigint as of_all,

@@ -1,4 +1,4 @@
-//! Creating songs: what `create_song` (`migrations/V4`) takes and answers, for many songs in one statement of the
+//! Creating songs: what `create_songs` (`migrations/V8`) takes and answers, for many songs in one statement of the
 //! journal's transaction.
 //!
 //! Not here: when it is sent and what becomes of a broken connection (`store::journal`).
@@ -19,20 +19,14 @@ use crate::time::Time;
 
 pub(super) const CREATE: &str = "
 with fence as materialized (select 1 from nodes where id = $1 and epoch = $2 for key share)
-select b.ord, r.outcome, r.song_id, r.u, r.available, r.on_plan, r.left_now, r.used, r.previews,
+select r.ord, r.outcome, r.song_id, r.u, r.available, r.on_plan, r.left_now, r.used, r.previews,
        ceil(extract(epoch from r.next_at) * 1000)::bigint as next_at,
        ceil(extract(epoch from r.full_at) * 1000)::bigint as full_at,
        (extract(epoch from now()) * 1000)::bigint as at
-  from (select * from unnest(
-            $4::text[], $5::uuid[], $6::text[], $7::bytea[], $8::text[], $9::jsonb[], $10::jsonb[], $11::text[],
-            $12::text[], $13::timestamptz[], $14::uuid[], $15::text[], $16::text[], $17::bigint[], $18::jsonb[],
-            $19::jsonb[], $20::jsonb[], $21::text[], $22::bigint[], $23::boolean[]) with ordinality as b (
-            user_id, song, key, hash, mode, wish, metadata, title, lyrics, now, task, kind, provider, price, run,
-            progress, set, plan, start, refuse, ord)
-         order by user_id, ord) b
- cross join fence
- cross join lateral create_song($1, $2, $3, b.user_id, b.song, b.key, b.hash, b.mode, b.wish, b.metadata, b.title,
-        b.lyrics, b.now, b.task, b.kind, b.provider, b.price, b.run, b.progress, b.set, b.plan, b.start, b.refuse) r";
+  from fence
+ cross join lateral create_songs($1, $2, $3, $4::text[], $5::uuid[], $6::text[], $7::bytea[], $8::text[], $9::jsonb[],
+        $10::jsonb[], $11::text[], $12::text[], $13::timestamptz[], $14::uuid[], $15::text[], $16::text[],
+        $17::bigint[], $18::jsonb[], $19::jsonb[], $20::jsonb[], $21::text[], $22::bigint[], $23::boolean[]) r";
 
 /// On what terms somebody may create.
 #[derive(Clone, Debug)]

@@ -32,6 +32,12 @@ use crate::time::{Clock, Time};
 
 const MOVE: &str = include_str!("journal.sql");
 
+/// A statement is planned once: each time would cost more than most batches. A plan that was made while the tables were
+/// empty is kept as they grow (durability.md section 2), so it must reach them by their keys alone; the statements are
+/// written to leave no other choice (`journal.sql`).
+const PLANNING: &str = "
+set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_mergejoin = off; set jit = off";
+
 const RESERVE: &str = "
 with fence as materialized (select 1 from nodes where id = $1 and epoch = $2 for key share)
 select b.ord, r.*
@@ -478,8 +484,7 @@ impl Sessions for tokio_postgres::Config {
 impl PostgresSession {
     async fn open(postgres: &tokio_postgres::Config) -> Result<Self, StoreError> {
         let client = super::connect(postgres, "songflight journal").await?;
-        // A plan made while the tables were small would be kept for ever (durability.md section 2).
-        client.batch_execute("set plan_cache_mode = force_custom_plan; set jit = off").await?;
+        client.batch_execute(PLANNING).await?;
         let (create, reserve, claim, step, inbox) = tokio::try_join!(
             client.prepare(births::CREATE),
             client.prepare(RESERVE),
@@ -533,19 +538,19 @@ impl PostgresSession {
         let songs: Vec<Uuid> = rows().map(|row| row.song.0).collect();
         let users: Vec<&str> = rows().map(|row| row.user.as_str()).collect();
         let seqs: Vec<i64> = rows().map(|row| row.seq).collect();
-        let runs: Vec<_> = rows().map(|row| row.run.as_ref()).collect();
-        let progress: Vec<_> = rows().map(|row| &row.progress).collect();
+        let runs: Vec<_> = rows().map(|row| row.run.as_ref().map(Json)).collect();
+        let progress: Vec<_> = rows().map(|row| Json(&row.progress)).collect();
         let times: Vec<_> = rows().map(|row| timestamp(row.at.millis())).collect();
         let kinds: Vec<_> = rows().map(StepRow::event_kind).collect();
         let sets: Vec<_> = rows().map(|row| row.event.as_ref().map(|(_, set)| Json(set))).collect();
-        let library: Vec<_> = rows().map(|row| row.library.as_ref()).collect();
-        let lyrics: Vec<_> = rows().map(|row| row.lyrics.as_ref()).collect();
-        let variants: Vec<_> = rows().map(|row| row.variants.as_ref()).collect();
-        let further: Vec<_> = rows().map(|row| row.further_task.as_ref()).collect();
-        let settles: Vec<_> = rows().map(|row| row.settle.as_ref()).collect();
+        let library: Vec<_> = rows().map(|row| row.library.as_ref().map(Json)).collect();
+        let lyrics: Vec<_> = rows().map(|row| row.lyrics.as_ref().map(Json)).collect();
+        let variants: Vec<_> = rows().map(|row| row.variants.as_ref().map(Json)).collect();
+        let further: Vec<_> = rows().map(|row| row.further_task.as_ref().map(Json)).collect();
+        let settles: Vec<_> = rows().map(|row| row.settle.as_ref().map(Json)).collect();
         let notify: Vec<_> = rows().map(|row| row.notify).collect();
-        let refs: Vec<_> = rows().map(|row| row.refs.as_ref()).collect();
-        let additions: Vec<_> = rows().map(|row| row.additions.as_ref()).collect();
+        let refs: Vec<_> = rows().map(|row| row.refs.as_ref().map(Json)).collect();
+        let additions: Vec<_> = rows().map(|row| row.additions.as_ref().map(Json)).collect();
         let providers: Vec<_> = rows().map(|row| row.provider.as_deref()).collect();
         let reserved: Vec<_> = rows().map(|row| row.reserve.as_ref().map(|reserve| reserve.task.0)).collect();
         Ok(self
@@ -702,12 +707,12 @@ impl Session for PostgresSession {
         let heads: Vec<Uuid> = steps.iter().map(|(_, row)| row.head.0).collect();
         let versions: Vec<i64> = steps.iter().map(|(_, row)| row.version).collect();
         let seqs: Vec<i64> = steps.iter().map(|(_, row)| row.seq).collect();
-        let runs: Vec<_> = steps.iter().map(|(_, row)| row.run.as_ref()).collect();
-        let progress: Vec<_> = steps.iter().map(|(_, row)| &row.progress).collect();
+        let runs: Vec<_> = steps.iter().map(|(_, row)| row.run.as_ref().map(Json)).collect();
+        let progress: Vec<_> = steps.iter().map(|(_, row)| Json(&row.progress)).collect();
         let kinds: Vec<_> = steps.iter().map(|(_, row)| row.event_kind()).collect();
         let sets: Vec<_> =
             steps.iter().map(|(_, row)| row.event.as_ref().map(|(_, set)| Json(set))).collect();
-        let additions: Vec<_> = steps.iter().map(|(_, row)| row.additions.as_ref()).collect();
+        let additions: Vec<_> = steps.iter().map(|(_, row)| row.additions.as_ref().map(Json)).collect();
         let found = self
             .client
             .query(
@@ -803,7 +808,6 @@ fn change(entry: Entry, u: i64, at: Time) -> Option<SongChanged> {
         Entry::Claim(claim) => (claim.account, claim.song, claim.seq, EventKind::Created, claim.set),
         Entry::Callback(_) => return None,
     };
-    let set: Arc<RawValue> = serde_json::value::to_raw_value(&set).ok()?.into();
     Some(SongChanged { user, song, seq, u, at, kind, set })
 }
 

@@ -1,6 +1,11 @@
 -- The journal's one statement for steps: many songs, each moved only if this node still owns it and it is
--- still at the version that the step was decided on. Everything else that a step writes hangs on `moved`.
+-- still at the version that the step was decided on. Everything else that a step writes hangs on `m`.
 -- Clips before statuses is kept by all being one statement (CB-5).
+--
+-- Planned once for a session, whatever the tables hold at that time and however many rows a batch has: a plan each time
+-- would cost more than small batches themselves. It does well in any case because tables are reached by their keys
+-- alone (the session allows no other way), and because no two of the parts below are joined with each other: the
+-- planner takes every batch for ten rows, and would compare each with each.
 with
 -- A take-over of this node's songs waits here for the commit that is under way, and stops every later one.
 fence as materialized (
@@ -30,12 +35,11 @@ moved as (
        -- A count, because `exists` would be answered from all reservations there ever were.
        and (b.reserved is null
             or (select count(*) from credit_entries c where c.task_id = b.reserved and c.reason = 'reserve') > 0)
-    -- By its place, not by its head: of two entries for one version only one is taken, and only its
-    -- rows are written.
-    returning b.ord
+    -- Of two entries for one version only one is taken, and only its rows are written.
+    returning b.*
 ),
 m as materialized (
-    select b.* from b join moved using (ord)
+    select * from moved
 ),
 settled as materialized (
     -- To whoever reserved it: what a guest paid does not become an account's with the song (CRED-7).
@@ -46,36 +50,51 @@ settled as materialized (
       from m cross join lateral jsonb_to_recordset(m.settle) as s(task uuid, kind text, reason text, amount bigint)
      where m.settle is not null
 ),
-totals as (
-    select user_id, count(kind) as events, coalesce(sum(money), 0)::bigint as money
-      from (select user_id, kind, null::bigint as money from m
-            union all select user_id, null, amount from settled) as each_one
+-- What each user is told and gets back, in the order of the batch.
+totals as materialized (
+    select user_id, count(kind) as events, coalesce(sum(amount), 0)::bigint as money,
+           array_agg(ord order by ord) filter (where kind is not null) as ords,
+           array_agg(song_id order by ord) filter (where kind is not null) as songs,
+           array_agg(seq order by ord) filter (where kind is not null) as seqs,
+           array_agg(kind order by ord) filter (where kind is not null) as kinds,
+           array_agg(set order by ord) filter (where kind is not null) as sets,
+           array_agg(song_id order by ord) filter (where task is not null) as paid_songs,
+           array_agg(task order by ord) filter (where task is not null) as paid_tasks,
+           array_agg(task_kind order by ord) filter (where task is not null) as paid_kinds,
+           array_agg(reason order by ord) filter (where task is not null) as reasons,
+           array_agg(amount order by ord) filter (where task is not null) as amounts
+      from (select user_id, ord, song_id, seq, kind, set, null::uuid as task, null as task_kind, null as reason,
+                   null::bigint as amount from m where kind is not null
+            union all
+            select user_id, ord, song_id, null, null, null, task, kind, reason, amount from settled) as each_one
      group by user_id
-    having count(kind) > 0 or count(money) > 0
+     order by user_id
 ),
 -- In one order for everybody, or two nodes' commits could wait for each other.
 locked as materialized (
-    select p.user_id from profiles p join totals using (user_id) order by p.user_id for no key update of p
+    select from totals cross join lateral (
+           select from profiles p where p.user_id = totals.user_id limit 1 for no key update) as mine
 ),
 people as (
     update profiles p set u = p.u + t.events, credits = p.credits + t.money
       from totals t
      where p.user_id = t.user_id and (select count(*) from locked) >= 0
-    returning p.user_id, p.u - t.events as u_before, p.credits - t.money as credits_before
+    returning t.*, p.u - t.events as u_before, p.credits - t.money as credits_before
 ),
 events as (
     insert into song_events (at, song_id, seq, user_id, u, kind, set)
-    select now(), m.song_id, m.seq, m.user_id,
-           people.u_before + row_number() over (partition by m.user_id order by m.ord), m.kind, m.set
-      from m join people using (user_id)
-     where m.kind is not null
-    returning song_id, seq, u, at
+    select now(), e.song_id, e.seq, people.user_id, people.u_before + e.place, e.kind, e.set
+      from people cross join lateral
+           unnest(songs, seqs, kinds, sets) with ordinality as e(song_id, seq, kind, set, place)
 ),
 ledger as (
     insert into credit_entries (user_id, song_id, task_id, task_kind, amount, reason, balance)
-    select s.user_id, s.song_id, s.task, s.kind, s.amount, s.reason,
-           people.credits_before + sum(s.amount) over (partition by s.user_id order by s.ord)
-      from settled s join people using (user_id)
+    select people.user_id, s.song_id, s.task, s.kind, s.amount, s.reason,
+           people.credits_before + sum(s.amount) over (partition by people.user_id order by s.place)
+      from people cross join lateral
+           unnest(paid_songs, paid_tasks, paid_kinds, amounts, reasons) with ordinality
+               as s(song_id, task, kind, amount, reason, place)
+     order by people.user_id, s.place
 ),
 library as (
     update songs s
@@ -150,6 +169,7 @@ names as (
      where m.refs is not null
     on conflict do nothing
 )
-select m.ord, events.u, (extract(epoch from now()) * 1000)::bigint as at
-  from m left join events on events.song_id = m.song_id and events.seq = m.seq
- order by m.ord
+select ord, null::bigint as u, (extract(epoch from now()) * 1000)::bigint as at from m where kind is null
+union all
+select e.ord, people.u_before + e.place, (extract(epoch from now()) * 1000)::bigint
+  from people cross join lateral unnest(ords) with ordinality as e(ord, place)

@@ -27,7 +27,7 @@ pub struct Stored {
 
 /// Everything of a song in one row. Ends where the `where` begins.
 pub(super) const SELECT: &str = "
-select s.id, s.user_id, s.status::text as status, s.wish, s.metadata, s.title, s.lyrics, s.error, s.cost, s.refunded,
+select s.id, s.user_id, s.status::text as status, s.rank, s.wish, s.metadata, s.title, s.lyrics, s.error, s.cost, s.refunded,
        s.retries, s.last_viewed_at, s.created_at, s.deleted_at,
        h.id as task, h.number, h.kind, h.provider, h.price, h.version, h.seq, h.run, h.owner, h.epoch, h.updated_at,
        (select t.progress from tasks t where t.song_id = s.id and t.kind = 'lyrics'
@@ -322,16 +322,16 @@ pub struct Library {
 /// [`StoreError::Unavailable`] while Postgres is away.
 pub async fn library(client: &impl GenericClient, listing: &Listing<'_>) -> Result<Library, StoreError> {
     let order = match listing.sort {
-        Sort::Smart => "library_rank(s.status) desc, coalesce(s.last_viewed_at, 'infinity') desc, s.id desc",
+        Sort::Smart => "s.rank desc, coalesce(s.last_viewed_at, 'infinity') desc, s.id desc",
         Sort::Newest => "s.id desc",
     };
     let after = match listing.sort {
         Sort::Smart => {
-            "(library_rank(s.status), coalesce(s.last_viewed_at, 'infinity'), s.id) < ($4::smallint, coalesce($5::timestamptz, 'infinity'), $6)"
+            "(s.rank, coalesce(s.last_viewed_at, 'infinity'), s.id) < ($4::smallint, coalesce($5::timestamptz, 'infinity'), $6)"
         }
         Sort::Newest => "($4::smallint is null or $5::timestamptz is null or true) and s.id < $6",
     };
-    let again = order.replace("s.", "page.").replace("page.status", "page.status::song_status");
+    let again = order.replace("s.", "page.");
     let sql = format!(
         "with page as ({SELECT}
             where s.user_id = $1 and s.deleted_at is null
@@ -344,7 +344,7 @@ pub async fn library(client: &impl GenericClient, listing: &Listing<'_>) -> Resu
         head as (select coalesce((select u from profiles where user_id = $1), 0) as u,
                         (select epoch from event_log) as log_epoch,
                         coalesce((select jsonb_object_agg(status, n) from counts), '{{}}') as counts)
-        select page.*, head.u, head.log_epoch, head.counts, library_rank(page.status::song_status) as rank
+        select page.*, head.u, head.log_epoch, head.counts
           from head left join page on true order by {again}"
     );
     let statement = client.prepare_cached(&sql).await?;

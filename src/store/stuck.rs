@@ -37,7 +37,7 @@ select t.song_id, t.id as task_id, s.user_id, s.status::text as status, t.kind, 
                                      (t.run ->> 'limited_since')::bigint + ($4::float8 * 1000)::bigint)
                    when t.run ->> 'waiting' = 'concurrency' and exists (
                             select from songs o where o.user_id = s.user_id and o.id <> s.id
-                               and library_rank(o.status) = 4 and o.deleted_at is null) then null
+                               and o.rank = 4 and o.deleted_at is null) then null
                    else (c #>> '{state,accepted,from}')::bigint end)
               ) as due (state, at)
         where due.at is not null
