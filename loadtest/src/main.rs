@@ -6,6 +6,7 @@
 //! `sample` count. What came of it is an `Outcome` (`result`), which `report`, `page` and `compare` show. A new kind of
 //! load is a new file in `scenarios/`.
 
+mod bench;
 mod check;
 mod compare;
 mod crowd;
@@ -47,6 +48,9 @@ struct Arguments {
 enum Command {
     /// Run a scenario; without a name, the burst
     Run(Run),
+    /// Measure a part by itself
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// What there is to be run
     List,
     /// A result again, as text or as a report with plots
@@ -80,6 +84,10 @@ struct Run {
     place: Place,
 }
 
+/// The server's own: what it is measured with should cost as little as that.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// What stood in the way, in words for whoever started it.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
@@ -94,6 +102,7 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(wanted) => start(wanted).await,
+        Command::Bench(bench) => bench::run(bench).await,
         Command::List => list(),
         Command::Show { result, html } => compare::read(&result).and_then(|outcome| {
             report::print(&outcome);

@@ -185,6 +185,7 @@ built_in!(
     "smoke",
     "burst",
     "steady",
+    "sustained",
     "storm",
     "slow-clients",
     "flaky-provider",

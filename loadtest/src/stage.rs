@@ -175,7 +175,7 @@ impl Own {
     }
 }
 
-fn postmaster(data_dir: &Path) -> Result<u32, Failure> {
+pub fn postmaster(data_dir: &Path) -> Result<u32, Failure> {
     let file = data_dir.join("postmaster.pid");
     let text = std::fs::read_to_string(&file).map_err(cannot("postmaster.pid"))?;
     text.lines()
