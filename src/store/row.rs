@@ -78,7 +78,7 @@ impl StepRow {
             reserve: None,
         };
         for write in &step.writes {
-            row.add(write, after);
+            row.add(write);
         }
         row
     }
@@ -88,7 +88,7 @@ impl StepRow {
         self.event.as_ref().map(|(kind, _)| kind.as_str())
     }
 
-    fn add(&mut self, write: &Write, song: &Song) {
+    fn add(&mut self, write: &Write) {
         match write {
             Write::Reserve { task, kind, amount } => {
                 self.reserve = Some(Reserve { task: *task, kind: kind.as_str(), amount: *amount });
@@ -104,8 +104,7 @@ impl StepRow {
                 append(&mut self.settle, one);
             }
             Write::Notify(push) => self.notify = Some(push.as_str()),
-            Write::Ref { call, provider_task } => {
-                let provider = song.provider_of(call.task);
+            Write::Ref { call, provider, provider_task } => {
                 let one = json!({"provider": provider, "provider_task": provider_task,
                                  "task": call.task, "call": call.call, "attempt": call.attempt});
                 append(&mut self.refs, one);

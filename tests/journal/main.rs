@@ -19,7 +19,7 @@ use songflight::credit::Credits;
 use songflight::credit::plan::Plan;
 use songflight::id::{CallKey, TaskId, UserId};
 use songflight::song::event::{Event, NewAddition};
-use songflight::song::parts::Work;
+use songflight::song::parts::{News, Stage, Work};
 use songflight::song::phase::Song;
 use songflight::store::journal::{CommitError, Committed, Entry};
 use songflight::store::{claims, nodes};
@@ -100,6 +100,30 @@ async fn after_a_lost_answer_no_other_step_is_taken_for_ones_own() {
     assert_eq!(world.step(later.clone()).await, Ok(Committed::Moved));
     assert!(session.read_back(&[(0, &sooner)], node).await.unwrap().is_empty());
     assert_eq!(session.read_back(&[(0, &later)], node).await.unwrap().len(), 1);
+}
+
+#[actix_web::test]
+async fn a_call_that_was_taken_before_its_name_was_known_is_paid_for_once() {
+    let mut world = World::new("unnamed").await;
+    let mut song = Life::new("alice");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    assert_eq!(world.step(song.next(0)).await, Ok(Committed::Moved));
+    let call = CallKey { task: song.song.head.task, call: 0, attempt: 0 };
+    let told = News::Clips(Stage::Text, Vec::new());
+    let unnamed = song.told(&Event::News { call, provider_task: None, news: told });
+    assert_eq!(world.step(unnamed).await, Ok(Committed::Moved));
+    assert_eq!(world.count("provider_costs").await, 1);
+    assert_eq!(world.step(song.next(1)).await, Ok(Committed::Moved));
+    assert_eq!((world.count("provider_refs").await, world.count("provider_costs").await), (2, 1));
+    // However often an answer without a name is told of.
+    let superseded = CallKey { attempt: 7, ..call };
+    for _ in 0..2 {
+        let late = song.told(&Event::Answered { call: superseded, news: News::Working });
+        assert_eq!(world.step(late).await, Ok(Committed::Moved));
+    }
+    assert_eq!(world.count("provider_costs").await, 2);
+    world.audit().await;
 }
 
 fn favourite() -> Event {
