@@ -1,9 +1,9 @@
--- A provider that answers at once, with the result itself (MiniMax, and others for a text or for stems), names no task.
--- That it took the call, and so what the call cost us, is written down all the same (CRED-6): without a name, once for
--- each call.
+-- What every call cost us, also where the provider named no task (CRED-6), and letters of what is made again (OPS-1).
 --
 -- The version before always writes a name and names no columns of a conflict, so it works beside this.
 
+-- A provider that answers at once, with the result itself (MiniMax, and others for a text or for stems), names no task.
+-- That it took the call, and so what the call cost us, is written down all the same: without a name, once for each call.
 create unique index provider_refs_names on provider_refs (provider, provider_task);
 alter table provider_refs drop constraint provider_refs_pkey;
 alter table provider_refs alter column provider_task drop not null;
@@ -21,3 +21,18 @@ create or replace view provider_costs with (security_invoker = true) as
         or not exists (select from provider_refs n
                         where n.task_id = r.task_id and n.call = r.call and n.attempt = r.attempt
                           and n.provider_task is not null);
+
+-- What was to be made beside a song and failed waits for no operator once it is asked for again, whoever does so.
+create function forget_addition() returns trigger language plpgsql as $$
+begin
+    update failed_jobs
+       set resolved_at = now(), notes = 'it was asked for again'
+     where song_id = new.song_id and kind = 'addition' and resolved_at is null
+       -- The same to the song (`song/step/addition.rs`): of this variant, and a persona by its name.
+       and (context #>> '{work,kind}', context #>> '{work,of,variant_number}', context #>> '{work,name}')
+           is not distinct from
+           (new.addition #>> '{work,kind}', new.addition #>> '{work,of,variant_number}', new.addition #>> '{work,name}');
+    return null;
+end $$;
+create trigger forget_addition after insert on tasks for each row
+    when (new.beside and new.ended_at is null) execute function forget_addition();
