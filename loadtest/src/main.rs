@@ -4,8 +4,9 @@
 //! `scenario` says what is done; `stage` is what it is done with (`server`, database, `provider`); `crowd`, `person` and
 //! `socket` do it while `trouble` comes by the clock; `follow` and `check` hold it against the rules; `figures` and
 //! `sample` count. What came of it is an `Outcome` (`result`), which `report`, `page` and `compare` show. A new kind of
-//! load is a new file in `scenarios/`.
+//! load is a new file in `scenarios/`. `bench` measures single things beside the least that they could cost.
 
+mod bench;
 mod check;
 mod compare;
 mod crowd;
@@ -57,6 +58,11 @@ enum Command {
     },
     /// Two results side by side
     Compare { before: PathBuf, after: PathBuf },
+    /// What one thing costs, beside the least that it could cost
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -101,6 +107,7 @@ async fn main() -> ExitCode {
             Ok(true)
         }),
         Command::Compare { before, after } => compare(&before, &after),
+        Command::Bench { bench } => bench::run(bench).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

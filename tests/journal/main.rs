@@ -22,6 +22,7 @@ use songflight::song::event::{Event, NewAddition};
 use songflight::song::parts::{News, Stage, Work};
 use songflight::song::phase::Song;
 use songflight::store::journal::{CommitError, Committed, Entry};
+use songflight::store::row::NewSong;
 use songflight::store::{claims, nodes};
 use songflight::time::Clock;
 
@@ -57,6 +58,26 @@ async fn a_row_that_postgres_refuses_is_put_aside_and_its_batch_goes_on() {
     assert_eq!(aside[0].get::<_, Option<uuid::Uuid>>(1), Some(songs[13].song.id.0));
     assert_eq!(world.version(&songs[13]).await, 1);
     world.look.execute("delete from failed_jobs", &[]).await.unwrap();
+    world.audit().await;
+}
+
+#[actix_web::test]
+async fn a_creation_is_one_round_trip_whatever_comes_of_it() {
+    let (mut world, wire) = World::behind_a_wire("round_trips").await;
+    world.begin();
+    // The connection is made, and its statements are prepared, for the first.
+    world.create_all(&[Life::new("alice")]).await;
+    let newcomer = Life::new("bob").birth();
+    let known = Life::new("alice").birth();
+    let replay = NewSong { song: Life::new("alice").song, ..known.clone() };
+    let mut short = Life::new("carol").birth();
+    short.terms.grant = Credits::ZERO;
+    for (new, wanted) in [(newcomer, "Created"), (known, "Created"), (replay, "Replay"), (short, "Short")] {
+        let before = wire.round_trips();
+        let committed = world.journal.commit(Entry::Create(Box::new(new))).await;
+        assert!(format!("{committed:?}").contains(&format!("birth: {wanted}")), "{committed:?}");
+        assert_eq!(wire.round_trips() - before, 1, "{wanted}");
+    }
     world.audit().await;
 }
 
