@@ -65,12 +65,13 @@ async fn kill_and_start_again(
     kill: u32,
     at_work_ms: u64,
 ) -> Program {
-    if kill % 8 != 0 {
+    let while_it_starts = kill.is_multiple_of(8);
+    if !while_it_starts {
         tokio::time::sleep(dice.millis(0, at_work_ms)).await;
     }
     program.signal("KILL");
     drop(program);
-    if kill % 8 == 0 {
+    if while_it_starts {
         let mut starting = command(&setup.home, &["serve"], setup.variables())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
