@@ -36,3 +36,19 @@ begin
 end $$;
 create trigger forget_addition after insert on tasks for each row
     when (new.beside and new.ended_at is null) execute function forget_addition();
+
+-- As before, but the callback that came with a refused step stays in its letter when the step is refused again without
+-- it, after a poll for instance: it is what putting the letter back begins with.
+create or replace function put_aside(p_kind text, p_song uuid, p_task uuid, p_user text, p_context jsonb, p_error text)
+    returns bigint language sql as $$
+    insert into failed_jobs as f (kind, song_id, task_id, user_id, context, error)
+    values (p_kind, p_song, p_task, coalesce(p_user, (select user_id from songs where id = p_song)), p_context, p_error)
+    on conflict (kind, (coalesce(task_id, song_id))) where resolved_at is null and coalesce(task_id, song_id) is not null
+    do update set times = f.times + 1, last_at = now(), error = excluded.error,
+                  context = case
+                      when jsonb_typeof(f.context -> 'callback') = 'object'
+                           and jsonb_typeof(excluded.context -> 'callback') is distinct from 'object'
+                      then excluded.context || jsonb_build_object('callback', f.context -> 'callback')
+                      else excluded.context end
+    returning id
+$$;

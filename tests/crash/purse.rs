@@ -157,10 +157,10 @@ async fn take_turn(hands: &Hands, mira: &Caller, key: &str, turn: &Turn, dice: &
     assert!(credits.is_some_and(|credits| (0.0..=10.0).contains(&credits)), "{credits:?}");
 }
 
-/// Perhaps too late, or with a first clip there, which is paid for.
+/// Most often before anything is there; now and then with a first clip, which is paid for, or too late.
 async fn call_off(hands: &Hands, mira: &Caller, song: &str, dice: &mut Dice) {
-    let within = if dice.hit(0.05) { 2_500 } else { 600 };
-    tokio::time::sleep(dice.millis(0, within)).await;
+    let pause = if dice.hit(0.1) { dice.millis(800, 1_600) } else { dice.millis(0, 600) };
+    tokio::time::sleep(pause).await;
     let answer = mira.tell(song, "cancel", &json!({})).await;
     assert!(matches!(answer.status, 200 | 409), "{}", answer.text);
     hands.seen.borrow_mut().cancels += u32::from(answer.status == 200);

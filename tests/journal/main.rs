@@ -22,7 +22,7 @@ use songflight::song::event::{Event, NewAddition};
 use songflight::song::parts::{News, Stage, Work};
 use songflight::song::phase::Song;
 use songflight::store::journal::{CommitError, Committed, Entry};
-use songflight::store::row::NewSong;
+use songflight::store::row::{InboxRow, NewSong};
 use songflight::store::{claims, nodes};
 use songflight::time::Clock;
 
@@ -51,11 +51,23 @@ async fn a_row_that_postgres_refuses_is_put_aside_and_its_batch_goes_on() {
             _ => assert_eq!(*answer, Ok(Committed::Moved)),
         }
     }
-    let again = journal.commit(Entry::Step(Box::new(bad), None)).await;
-    assert!(matches!(again, Err(CommitError::Refused(_))), "{again:?}");
-    let aside = world.look.query("select kind, song_id, times from failed_jobs", &[]).await.unwrap();
-    assert_eq!((aside.len(), aside[0].get::<_, i32>(2)), (1, 2), "the same again is the same letter");
+    let callback = InboxRow {
+        provider: "suno",
+        task: bad.head.0,
+        call: 0,
+        attempt: 0,
+        body: b"told".to_vec().into(),
+        outcome: "applied",
+    };
+    for callback in [Some(callback), None] {
+        let again = journal.commit(Entry::Step(Box::new(bad.clone()), callback)).await;
+        assert!(matches!(again, Err(CommitError::Refused(_))), "{again:?}");
+    }
+    let sql = "select kind, song_id, times, context #>> '{callback,body}' from failed_jobs";
+    let aside = world.look.query(sql, &[]).await.unwrap();
+    assert_eq!((aside.len(), aside[0].get::<_, i32>(2)), (1, 3), "the same again is the same letter");
     assert_eq!(aside[0].get::<_, Option<uuid::Uuid>>(1), Some(songs[13].song.id.0));
+    assert_eq!(aside[0].get::<_, Option<&str>>(3), Some("dG9sZA=="), "with the callback that came once");
     assert_eq!(world.version(&songs[13]).await, 1);
     world.look.execute("delete from failed_jobs", &[]).await.unwrap();
     world.audit().await;
