@@ -10,6 +10,7 @@ use clap::Args;
 use reqwest::Client;
 use secrecy::SecretString;
 use serde_json::json;
+use songflight::credit::plan::Plan;
 use songflight::id::fresh;
 use songflight::store::births::Birth;
 use songflight::store::journal::{Committed, Entry, Journal, Settings};
@@ -36,10 +37,17 @@ pub struct Wanted {
 const IN_FLIGHT: [usize; 2] = [1, 8];
 /// In turn, so that a moment in which the machine is busy is a moment for all.
 const ROUNDS: u32 = 3;
-const THINGS: [&str; 4] = ["select 1", "one row, synced", "create, the journal", "create, POST /v1/songs"];
+const THINGS: [&str; 5] = [
+    "select 1",
+    "one row, synced",
+    "create, the journal",
+    "create, POST /v1/songs",
+    "the same, and submitted",
+];
 const USERS: usize = 100;
 
-/// Songs that stay under way: what is measured is their creation.
+/// Songs that stay under way: what is measured is their creation. Those of the free plan wait for the first of their
+/// owner's to end; those of the premium plan go to the provider at once, which takes its share of the machine.
 const SCENARIO: &str = r#"
 about = "songs are created and stay under way"
 takes = "15 s"
@@ -53,6 +61,9 @@ mode = "music"
 latency = { lyrics_ms = [600000, 600000], music_ms = [600000, 600000] }
 [server]
 SONGFLIGHT_CREDITS__SIGNUP_GRANT = "1000000"
+SONGFLIGHT_PLANS__FREE__CONCURRENT = "1"
+SONGFLIGHT_PLANS__PREMIUM__PER_MINUTE = "60000"
+SONGFLIGHT_PLANS__PREMIUM__CONCURRENT = "10000"
 SONGFLIGHT_TASKS__POLL__INITIAL = "60s"
 SONGFLIGHT_TASKS__POLL__MAX = "60s"
 "#;
@@ -81,17 +92,26 @@ async fn measure(ground: &Ground, wanted: &Wanted, each: Duration) -> Result<Vec
     let store = Store::open(ground).await?;
     let place = Place { no_build: wanted.no_build, ..Place::default() };
     let stage = Stage::set(&place, &Scenario::read("create", SCENARIO)?).await?;
-    let measured = in_turn(&bare, &store, &Door::open(&stage), each).await;
+    let measured =
+        in_turn(&bare, &store, &Door::open(&stage, Plan::Free), &Door::open(&stage, Plan::Premium), each)
+            .await;
     stage.strike().await;
     measured
 }
 
-async fn in_turn(bare: &Bare, store: &Store, door: &Door, each: Duration) -> Result<Vec<Row>, Failure> {
+async fn in_turn(
+    bare: &Bare,
+    store: &Store,
+    door: &Door,
+    onwards: &Door,
+    each: Duration,
+) -> Result<Vec<Row>, Failure> {
     // Whoever creates for the first time gets a profile, too, and every connection is made once.
     let mut unused = Times::default();
     for user in 0..USERS {
         store.create(user).await?;
         door.create(user).await?;
+        onwards.create(user).await?;
     }
     keep_doing(&mut unused, 8, each, |number| door.create(number)).await?;
 
@@ -104,7 +124,8 @@ async fn in_turn(bare: &Bare, store: &Store, door: &Door, each: Duration) -> Res
                 0 => keep_doing(times, *in_flight, each, |_| bare.select()).await?,
                 1 => keep_doing(times, *in_flight, each, |_| bare.insert()).await?,
                 2 => keep_doing(times, *in_flight, each, |number| store.create(number)).await?,
-                _ => keep_doing(times, *in_flight, each, |number| door.create(number)).await?,
+                3 => keep_doing(times, *in_flight, each, |number| door.create(number)).await?,
+                _ => keep_doing(times, *in_flight, each, |number| onwards.create(number)).await?,
             }
         }
     }
@@ -164,7 +185,7 @@ impl Store {
     }
 
     async fn create(&self, number: usize) -> Result<Duration, Failure> {
-        let song = Life::new(&user(number)).birth();
+        let song = Life::new(&format!("user-{}", number % USERS)).birth();
         let begun = Clock.monotonic();
         let committed = self.journal.commit(Entry::Create(Box::new(song))).await;
         let took = begun.elapsed();
@@ -183,8 +204,10 @@ struct Door {
 }
 
 impl Door {
-    fn open(stage: &Stage) -> Self {
-        let tokens = (0..USERS).map(|number| SecretString::from(stage.token(&user(number)))).collect();
+    fn open(stage: &Stage, plan: Plan) -> Self {
+        let user = |number| format!("{}-{number}", plan.as_str());
+        let token = |number| SecretString::from(stage.token_on(&user(number), Some(plan)));
+        let tokens = (0..USERS).map(token).collect();
         Self { url: format!("{}/v1/songs", stage.url), tokens, http: Client::new() }
     }
 
@@ -205,8 +228,4 @@ impl Door {
             _ => Err(Failure(format!("a song was not created: {status} {body}"))),
         }
     }
-}
-
-fn user(number: usize) -> String {
-    format!("user-{}", number % USERS)
 }
