@@ -4,7 +4,7 @@
 //! `scenario` says what is done; `stage` is what it is done with (`server`, database, `provider`); `crowd`, `person` and
 //! `socket` do it while `trouble` comes by the clock; `follow` and `check` hold it against the rules; `figures` and
 //! `sample` count. What came of it is an `Outcome` (`result`), which `report`, `page` and `compare` show. A new kind of
-//! load is a new file in `scenarios/`.
+//! load is a new file in `scenarios/`. `bench` measures single things beside the least that they could cost.
 
 mod bench;
 mod check;
@@ -48,9 +48,6 @@ struct Arguments {
 enum Command {
     /// Run a scenario; without a name, the burst
     Run(Run),
-    /// Measure a part by itself
-    #[command(subcommand)]
-    Bench(bench::Bench),
     /// What there is to be run
     List,
     /// A result again, as text or as a report with plots
@@ -61,6 +58,11 @@ enum Command {
     },
     /// Two results side by side
     Compare { before: PathBuf, after: PathBuf },
+    /// What one thing costs, beside the least that it could cost
+    Bench {
+        #[command(subcommand)]
+        bench: bench::Bench,
+    },
 }
 
 #[derive(Clone, Debug, Args)]
@@ -102,7 +104,6 @@ async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let done = match arguments.command.unwrap_or(Command::Run(arguments.run)) {
         Command::Run(wanted) => start(wanted).await,
-        Command::Bench(bench) => bench::run(bench).await,
         Command::List => list(),
         Command::Show { result, html } => compare::read(&result).and_then(|outcome| {
             report::print(&outcome);
@@ -110,6 +111,7 @@ async fn main() -> ExitCode {
             Ok(true)
         }),
         Command::Compare { before, after } => compare(&before, &after),
+        Command::Bench { bench } => bench::run(bench).await,
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

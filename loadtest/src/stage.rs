@@ -8,6 +8,7 @@ use clap::Args;
 use secrecy::SecretString;
 use songflight::auth::{Auth, Role};
 use songflight::config;
+use songflight::credit::plan::Plan;
 use songflight::id::UserId;
 use songflight::ops::private_postgres::PrivatePostgres;
 use songflight::store::audit::{self, Finding, Scope};
@@ -90,8 +91,13 @@ impl Stage {
     }
 
     pub fn token(&self, user: &str) -> String {
+        self.token_on(user, None)
+    }
+
+    /// For somebody on this plan.
+    pub fn token_on(&self, user: &str, plan: Option<Plan>) -> String {
         let user = UserId::parse(user).expect("our own names are fit for users");
-        self.auth.issue(&user, None, Role::Authenticated, TOKENS_LAST, Clock.now())
+        self.auth.issue(&user, plan.map(Plan::as_str), Role::Authenticated, TOKENS_LAST, Clock.now())
     }
 
     pub async fn look(&self) -> Result<Look, Failure> {

@@ -27,7 +27,7 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .service(resource("/admin/songs/{id}").route(web::get().to(song)));
 }
 
-const KINDS: &[&str] = &["song", "addition", "step", "create", "callback", letters::GIVEN_UP];
+const KINDS: &[&str] = &["song", "addition", "step", "create", "claim", "callback", letters::GIVEN_UP];
 const LIMIT_MAX: i64 = 200;
 const LIST: Shape = &[
     field("kind", FieldKind::Word(KINDS), "Letters of this kind only."),
@@ -182,7 +182,7 @@ pub const OPERATIONS: &[Operation] = &[
         summary: "Dead letters (operators)",
         doc: "What could not be done and waits for somebody, newest first: songs and further tasks that failed for \
               no fault of their owner's (`song`, `addition`), rows that the database refused (`step`, `create`, \
-              `callback`), songs that were taken up again and again (`given_up`). Role `service`.",
+              `claim`, `callback`), songs that were taken up again and again (`given_up`). Role `service`.",
         query: LIST,
         answers: &[
             (200, "`dead_letters`, and `next_cursor` if there may be more."),
@@ -203,7 +203,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/admin/dead-letters/{id}/replay",
         summary: "Put a dead letter back to work (operators)",
         doc: "A failed song is made again: its price is reserved anew, its owner's retries are not used up. A refused \
-              step or callback is tried again, a song that was given up is taken up. Closes the letter. Role `service`.",
+              step or callback is tried again and the callback kept, a song that was given up is taken up. Closes the letter. Role `service`.",
         answers: &[
             (200, "The letter, and in `done` what was done."),
             (402, "The song's owner cannot pay for it."),

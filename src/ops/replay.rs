@@ -12,7 +12,9 @@ use crate::song::actor::{TellError, World, with_fallback_urls};
 use crate::song::directory::Directories;
 use crate::song::event::{Event, NewAddition};
 use crate::song::phase::{AdditionState, Phase};
+use crate::store::journal::Entry;
 use crate::store::letters::{self, GIVEN_UP, Letter};
+use crate::store::row::InboxRow;
 use crate::store::{self, StoreError, songs};
 
 /// Why nothing was put back.
@@ -54,6 +56,9 @@ pub async fn replay(
             return nothing(
                 "whoever ordered it was told that it failed, and nothing was charged: there is no job to put back",
             );
+        }
+        ("claim", ..) => {
+            return nothing("the account that claimed the song was told that it failed, and may claim again");
         }
         _ => return nothing("there is nothing to put back of this kind"),
     };
@@ -128,28 +133,47 @@ struct Kept {
     body: String,
 }
 
+/// As when it came: heard, and kept raw beside whatever comes of it (CB-2).
 async fn hear_again(
     world: &World,
     directories: &Directories,
     letter: &Letter,
 ) -> Result<&'static str, ReplayError> {
-    let unreadable = |_| ReplayError::Nothing("the callback in it cannot be read".to_owned());
-    let kept: Kept =
-        serde_json::from_value(letter.context["callback"].clone()).map_err(|_| unreadable(()))?;
-    let body = STANDARD.decode(&kept.body).map_err(|_| unreadable(()))?;
+    let unreadable = || ReplayError::Nothing("the callback in it cannot be read".to_owned());
+    let kept: Kept = serde_json::from_value(letter.context["callback"].clone()).map_err(|_| unreadable())?;
+    let body = STANDARD.decode(&kept.body).map_err(|_| unreadable())?;
     let Some(member) = world.providers.member(&kept.provider) else {
         return nothing("its provider is not configured");
     };
+    let row = |outcome| InboxRow {
+        provider: member.provider.capabilities().name,
+        task: kept.task,
+        call: kept.call,
+        attempt: kept.attempt,
+        body: body.clone().into(),
+        outcome,
+    };
     let task = TaskId(kept.task);
     let found = store::ask(&world.pool, async |client| songs::of_task(client, task).await).await?;
-    let Some((song, kind)) = found else { return nothing("there is no such task") };
-    let callback = member.provider.read(kind, &body).map_err(|_| unreadable(()))?;
+    let Some((song, kind)) = found else {
+        return keep(world, row("no such task"), "the callback was kept: there is no such task").await;
+    };
+    let Ok(callback) = member.provider.read(kind, &body) else {
+        return keep(world, row("malformed"), "the callback was kept: it cannot be read").await;
+    };
     let call = CallKey { task, call: kept.call, attempt: kept.attempt };
     let news = with_fallback_urls(callback.news, Some(member));
     let event = Event::News { call, provider_task: callback.provider_task, news };
-    match directories.tell(song, None, event, None).await? {
+    match directories.tell(song, None, event, Some(row("applied"))).await? {
         told if told.changed => Ok("the callback was heard again"),
         _ => Ok("the callback was heard again and brought nothing new"),
+    }
+}
+
+async fn keep(world: &World, row: InboxRow, done: &'static str) -> Result<&'static str, ReplayError> {
+    match world.journal.commit(Entry::Callback(row)).await {
+        Ok(_) => Ok(done),
+        Err(_) => Err(TellError::Unavailable.into()),
     }
 }
 

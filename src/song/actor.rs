@@ -676,7 +676,7 @@ fn outcome(call: CallKey, answer: Result<Submitted, Failure>, gate: &crate::prov
         Ok(Submitted::Task(taken)) => {
             Event::Submitted { call, provider_task: taken.task, clip_ids: taken.clip_ids }
         }
-        Ok(Submitted::Done(news)) => Event::News { call, provider_task: None, news },
+        Ok(Submitted::Done(news)) => Event::Answered { call, news },
         Err(failure) => {
             if failure.class == Class::RateLimited {
                 gate.pause(failure.retry_after.unwrap_or(Duration::from_secs(1)));

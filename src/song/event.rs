@@ -42,6 +42,11 @@ pub enum Event {
         /// The ids of the clips that will come, where the provider tells them at once.
         clip_ids: Vec<String>,
     },
+    /// The provider answered the submission with the result itself, and names no task (MiniMax).
+    Answered {
+        call: CallKey,
+        news: News,
+    },
     SubmitFailed {
         call: CallKey,
         failure: Failure,
@@ -103,6 +108,7 @@ impl Event {
             | Event::Submitting { call, .. }
             | Event::NotSent { call }
             | Event::Submitted { call, .. }
+            | Event::Answered { call, .. }
             | Event::SubmitFailed { call, .. }
             | Event::News { call, .. } => Some(*call),
             Event::Wake

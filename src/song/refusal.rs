@@ -59,6 +59,7 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
         | Event::Submitting { .. }
         | Event::NotSent { .. }
         | Event::Submitted { .. }
+        | Event::Answered { .. }
         | Event::SubmitFailed { .. }
         | Event::News { .. }
         | Event::Wake

@@ -168,6 +168,21 @@ impl Story {
         self.submitting(call, attempt).then(submitted(key, &provider_task))
     }
 
+    /// Its provider answered at once, with the result.
+    pub(super) fn answered(self, call: u8, attempt: u16, news: News) -> Self {
+        let call = self.key(call, attempt);
+        self.then(Event::Answered { call, news })
+    }
+
+    /// The calls that the step before wrote down as taken, with what they are called.
+    pub(super) fn taken(&self) -> Vec<(CallKey, Option<&str>)> {
+        let taken = self.last.writes.iter().filter_map(|write| match write {
+            Write::Ref { call, provider_task, .. } => Some((*call, provider_task.as_deref())),
+            Write::Reserve { .. } | Write::Settle { .. } | Write::Notify(_) => None,
+        });
+        taken.collect()
+    }
+
     pub(super) fn heard(self, call: u8, attempt: u16, news: News) -> Self {
         let call = self.key(call, attempt);
         self.then(Event::News { call, provider_task: None, news })

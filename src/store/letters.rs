@@ -17,11 +17,12 @@ use crate::id::{SongId, TaskId};
 use crate::time::Time;
 
 /// What kinds of letters there are, and what each is about.
-pub const KINDS: [(&str, &str); 6] = [
+pub const KINDS: [(&str, &str); 7] = [
     ("song", "a song failed for good, for no fault of its owner's"),
     ("addition", "so did what was to be made beside a song"),
     ("step", "the database refused to write a song's step"),
     ("create", "the database refused to write a new song; its owner was told so"),
+    ("claim", "the database refused to move a guest's song; the account was told so, and may claim again"),
     ("callback", "the database refused to keep a provider's callback"),
     ("given_up", "a song was taken up again and again and did not move"),
 ];

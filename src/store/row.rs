@@ -102,8 +102,8 @@ impl StepRow {
                     settle.push(json!({"task": task, "kind": kind, "reason": reason, "amount": amount}));
                 }
                 Write::Notify(push) => row.notify = Some(push.as_str()),
-                Write::Ref { call, provider_task } => refs.push(json!({
-                    "provider": after.provider_of(call.task), "provider_task": provider_task,
+                Write::Ref { call, provider, provider_task } => refs.push(json!({
+                    "provider": provider, "provider_task": provider_task,
                     "task": call.task, "call": call.call, "attempt": call.attempt,
                 })),
             }

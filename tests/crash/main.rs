@@ -1,14 +1,16 @@
 //! Kills the real program with SIGKILL again and again while it works, and then asks whether anything was
 //! lost, doubled or invented: songs, money, submissions, events (OPS-3, PROV-5, CRED-2, RT-2).
 //!
-//! `outages` does the same to what it stands on: its database, the database's disk, its provider.
+//! `outages` does the same to what it stands on: its database, the database's disk, its provider. `purse` looks at the
+//! money alone: many hands at one user's purse while the program is killed.
 //!
-//! `CRASH_KILLS=500 cargo test --test crash -- --nocapture` kills more often; `CRASH_SEED` repeats the
-//! moments of a run (what happens at them is the machine's).
+//! `CRASH_KILLS=500 cargo test --test crash -- --nocapture` kills more often (`PURSE_KILLS` those at the purse);
+//! `CRASH_SEED` repeats the moments of a run (what happens at them is the machine's).
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers as well")]
 #![allow(clippy::print_stdout, reason = "a test tells what it did")]
 #![allow(unreachable_pub, reason = "what the files of a test share is for this binary alone")]
 
+mod caller;
 mod dice;
 #[path = "../../loadtest/src/follow.rs"]
 mod follow;
@@ -18,6 +20,7 @@ mod harness;
 mod outages;
 mod people;
 mod provider;
+mod purse;
 mod watcher;
 
 use std::process::Stdio;
@@ -25,6 +28,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use dice::Dice;
+use follow::Figures;
 use harness::program::{Program, command};
 use harness::{Setup, audit, eventually};
 use people::People;
@@ -46,34 +50,52 @@ async fn nothing_is_lost_doubled_or_invented_however_often_the_program_is_killed
     people.begin();
 
     for kill in 1..=kills {
-        // Most often at work, now and then while it starts.
-        if kill % 8 == 0 {
-            program.signal("KILL");
-            drop(program);
-            let mut starting = command(&setup.home, &["serve"], setup.variables())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("it starts");
-            tokio::time::sleep(dice.millis(0, 400)).await;
-            starting.kill().expect("it is ours to kill");
-            starting.wait().expect("its end");
-        } else {
-            tokio::time::sleep(dice.millis(0, 2_400)).await;
-            program.signal("KILL");
-            drop(program);
-        }
-        program = Program::start(&setup.home, &["serve"], setup.variables()).await;
+        program = kill_and_start_again(program, &setup, &mut dice, kill, 2_400).await;
     }
     let report = all_is_well(&setup, &provider, &people).await;
     let took = Clock.monotonic().duration_since(begun).as_secs_f64();
     println!("{kills} kills, {report}, {took:.0} s");
 }
 
+/// SIGKILL: most often at work, within so many milliseconds from here, and now and then once more while it starts.
+async fn kill_and_start_again(
+    program: Program,
+    setup: &Setup,
+    dice: &mut Dice,
+    kill: u32,
+    at_work_ms: u64,
+) -> Program {
+    let while_it_starts = kill.is_multiple_of(8);
+    if !while_it_starts {
+        tokio::time::sleep(dice.millis(0, at_work_ms)).await;
+    }
+    program.signal("KILL");
+    drop(program);
+    if while_it_starts {
+        let mut starting = command(&setup.home, &["serve"], setup.variables())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it starts");
+        tokio::time::sleep(dice.millis(0, 400)).await;
+        starting.kill().expect("it is ours to kill");
+        starting.wait().expect("its end");
+    }
+    Program::start(&setup.home, &["serve"], setup.variables()).await
+}
+
 /// Lets everything come to its end, and asks whether anything was lost, doubled or invented; answers the figures.
 async fn all_is_well(setup: &Setup, provider: &Provider, people: &People) -> String {
     provider.be_kind().await;
     people.order_no_more().await;
+    every_song_ends(setup).await;
+    people.have_seen_everything().await;
+    let report = nothing_is_wrong(setup, provider, &people.ordered()).await;
+    let Figures { events, resumes, repeated, .. } = people.figures();
+    format!("{report}, {events} events watched over {resumes} resumes ({repeated} came again)")
+}
+
+async fn every_song_ends(setup: &Setup) {
     let database = setup.look().await;
     eventually("every song to end", || async {
         let sql = "select count(*) from songs where status not in ('ready', 'failed', 'cancelled')";
@@ -83,25 +105,24 @@ async fn all_is_well(setup: &Setup, provider: &Provider, people: &People) -> Str
         }
     })
     .await;
-    people.have_seen_everything().await;
+}
 
+/// What holds of any end; `ordered` are the keys and songs that people were told of, sorted. Answers the figures.
+async fn nothing_is_wrong(setup: &Setup, provider: &Provider, ordered: &[(String, String)]) -> String {
+    let database = setup.look().await;
     audit(setup.look().await, None).await;
-    every_order_is_one_song(&database, people).await;
+    every_order_is_one_song(&database, ordered).await;
     every_song_ended_once(&database).await;
     let submissions = provider.check();
     let duplicates = provider.stats().await["duplicates_of_intent"].clone();
     assert_eq!(duplicates, 0, "an intent was submitted twice");
 
     format!(
-        "{} songs ({}), {} submissions accepted, {} possible duplicates, {} events watched over {} resumes \
-         ({} came again)",
-        people.ordered().len(),
+        "{} songs ({}), {} submissions accepted, {} possible duplicates",
+        ordered.len(),
         endings(&database).await,
         submissions.accepted,
         submissions.possible_duplicates,
-        people.figures().events,
-        people.figures().resumes,
-        people.figures().repeated,
     )
 }
 
@@ -126,11 +147,11 @@ fn quick(setup: Setup) -> Setup {
 }
 
 /// Whoever got an answer has a song, and nobody has one that was not ordered.
-async fn every_order_is_one_song(database: &tokio_postgres::Client, people: &People) {
+async fn every_order_is_one_song(database: &tokio_postgres::Client, ordered: &[(String, String)]) {
     let rows = database.query("select id::text, idempotency_key from songs", &[]).await.expect("songs");
     let mut stored: Vec<(String, String)> = rows.iter().map(|row| (row.get(1), row.get(0))).collect();
     stored.sort();
-    assert_eq!(stored, people.ordered());
+    assert_eq!(stored, ordered);
 }
 
 async fn every_song_ended_once(database: &tokio_postgres::Client) {

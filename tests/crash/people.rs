@@ -6,13 +6,12 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use actix_web::rt::spawn;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::PATIENCE;
+use super::caller::Caller;
 use super::dice::Dice;
 use super::follow::{Figures, Follower};
-use super::harness::Person;
-use super::harness::person::{Answer, client};
 use super::watcher::watch;
 
 const PEOPLE: usize = 4;
@@ -24,8 +23,7 @@ pub struct People {
 }
 
 struct Somebody {
-    person: Person,
-    http: reqwest::Client,
+    caller: Caller,
     follower: Rc<RefCell<Follower>>,
     dice: RefCell<Dice>,
     enough: Cell<bool>,
@@ -38,8 +36,7 @@ impl People {
     pub fn new(url: &str, mut dice: Dice) -> Self {
         let somebody = |number| {
             Rc::new(Somebody {
-                person: Person::new(url, &format!("person-{number}")),
-                http: client(),
+                caller: Caller::new(url, &format!("person-{number}")),
                 follower: Rc::default(),
                 dice: RefCell::new(dice.fork()),
                 enough: Cell::new(false),
@@ -53,8 +50,8 @@ impl People {
     pub fn begin(&self) {
         for somebody in &self.each {
             spawn(watch(
-                somebody.person.url.clone(),
-                somebody.person.token.clone(),
+                somebody.caller.person.url.clone(),
+                somebody.caller.person.token.clone(),
                 somebody.follower.clone(),
             ));
             spawn(order_songs(somebody.clone()));
@@ -79,7 +76,7 @@ impl People {
         for somebody in &self.each {
             let ordered = somebody.ordered.borrow().clone();
             for (_, id) in &ordered {
-                let song = somebody.until_answered(|| somebody.get(id)).await;
+                let song = somebody.caller.song(id).await;
                 let seen = async {
                     while somebody.follower.borrow().compare(&song.body).is_err() {
                         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -146,15 +143,14 @@ async fn live(somebody: &Somebody, number: u32) {
     let mode = if lyrics_first { "lyrics_first" } else { "music" };
     let words = if moderated { "sim:fail=moderation" } else { "about the sea" };
     let wish = json!({"mode": mode, "prompt": format!("song {number} {words}")});
-    let key = format!("{}-{number}", somebody.person.user);
-    let answer = somebody.until_answered(|| somebody.create(&key, &wish)).await;
+    let key = format!("{}-{number}", somebody.caller.person.user);
+    let answer = somebody.caller.create(&key, &wish).await;
     assert!(matches!(answer.status, 200 | 202), "{}", answer.text);
     let id = answer.body["id"].as_str().expect("an id").to_owned();
     somebody.ordered.borrow_mut().push((key, id.clone()));
     if let Some(after) = cancelled {
         tokio::time::sleep(after).await;
-        let nothing = json!({});
-        let answer = somebody.until_answered(|| somebody.tell(&id, "cancel", &nothing)).await;
+        let answer = somebody.caller.tell(&id, "cancel", &json!({})).await;
         assert!(matches!(answer.status, 200 | 409), "{}", answer.text);
     }
     loop {
@@ -162,8 +158,7 @@ async fn live(somebody: &Somebody, number: u32) {
         match status.as_deref() {
             Some("ready" | "failed" | "cancelled") => return,
             Some("lyrics_ready") => {
-                let choice = json!({"variant_index": 0});
-                let answer = somebody.until_answered(|| somebody.tell(&id, "lyrics", &choice)).await;
+                let answer = somebody.caller.tell(&id, "lyrics", &json!({"variant_index": 0})).await;
                 // 409: an answer that was lost had chosen already.
                 assert!(matches!(answer.status, 200 | 409), "{}", answer.text);
                 somebody.until_past(&id, "lyrics_ready").await;
@@ -174,41 +169,6 @@ async fn live(somebody: &Somebody, number: u32) {
 }
 
 impl Somebody {
-    async fn create(&self, key: &str, wish: &Value) -> Option<Answer> {
-        let request = self.http.post(format!("{}/v1/songs", self.person.url)).header("Idempotency-Key", key);
-        self.answer(request.json(wish)).await
-    }
-
-    async fn get(&self, id: &str) -> Option<Answer> {
-        self.answer(self.http.get(format!("{}/v1/songs/{id}", self.person.url))).await
-    }
-
-    async fn tell(&self, id: &str, what: &str, body: &Value) -> Option<Answer> {
-        self.answer(self.http.post(format!("{}/v1/songs/{id}/{what}", self.person.url)).json(body)).await
-    }
-
-    /// `None` where there was none, or it says to come back.
-    async fn answer(&self, request: reqwest::RequestBuilder) -> Option<Answer> {
-        let request = request.bearer_auth(&self.person.token).timeout(Duration::from_secs(5));
-        let response = request.send().await.ok()?;
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        let text = response.text().await.ok().filter(|_| status != 503)?;
-        let body = serde_json::from_str(&text).unwrap_or(Value::Null);
-        Some(Answer { status, headers, body, text })
-    }
-
-    async fn until_answered<F: Future<Output = Option<Answer>>>(&self, ask: impl Fn() -> F) -> Answer {
-        let asking = async {
-            loop {
-                if let Some(answer) = ask().await {
-                    return answer;
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, asking).await.expect("an answer in the end")
-    }
-
     /// As its watcher knows it.
     fn status(&self, id: &str) -> Option<String> {
         let follower = self.follower.borrow();

@@ -32,11 +32,13 @@ struct Order {
     accepted: Vec<Instant>,
     /// When the service first took a callback saying that it is alive.
     reported: Option<Instant>,
+    /// The service was told that it failed: what is ordered in its place is no duplicate.
+    failed: bool,
 }
 
 pub struct Submissions {
     pub accepted: usize,
-    /// Orders that were paid for although an earlier one of the same call may have arrived.
+    /// Orders that were paid for although an earlier one of the same call may be alive, as far as callbacks told.
     pub possible_duplicates: usize,
 }
 
@@ -108,7 +110,7 @@ impl Provider {
                 assert_eq!(order.accepted.len(), 1, "{task}.{call}.{attempt} was accepted twice");
                 submissions.accepted += 1;
                 if let Some(before) = before {
-                    submissions.possible_duplicates += 1;
+                    submissions.possible_duplicates += usize::from(!before.failed);
                     let known = before.reported.is_some_and(|at| at + UNDER_WAY < order.accepted[0]);
                     assert!(
                         !known,
@@ -129,7 +131,8 @@ fn write(record: &mut Record, seen: Seen) {
         Seen::CallbackTaken { intent, told: Told::Text | Told::First | Told::Complete } => {
             order(record, intent).reported.get_or_insert(now);
         }
-        Seen::CallbackTaken { .. } | Seen::CallbackLeaves { .. } => {}
+        Seen::CallbackTaken { intent, told: Told::Failed } => order(record, intent).failed = true,
+        Seen::CallbackLeaves { .. } => {}
     }
 }
 

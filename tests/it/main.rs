@@ -23,5 +23,6 @@ mod outage;
 mod overload;
 mod owner;
 mod race;
+mod replays;
 mod restart;
 mod rows;

@@ -235,7 +235,7 @@ async fn the_audit_names_what_breaks_a_rule() {
     assert!(told.contains(&song) && told.contains(&mira.user), "{told}");
 }
 
-fn operator(server: &Server) -> Person {
+pub fn operator(server: &Server) -> Person {
     let nobody = server.person("operator");
     nobody.with(&token(&json!({"sub": nobody.user, "exp": in_seconds(3600), "role": "service"})))
 }

@@ -42,6 +42,28 @@ async fn a_song_that_came_inside_an_answer_is_heard_from_us() {
 }
 
 #[tokio::test]
+async fn what_a_provider_answered_at_once_cost_something_though_it_named_no_task() {
+    let simulator = simulator().await;
+    let server = started(&simulator.provider()).await;
+    let mira = server.person("mira");
+    let preview = json!({"mode": "music", "prompt": "rain", "provider": "minimax", "preview": true});
+    mira.until(&mira.order(preview).await, "ready").await;
+    let song = json!({"mode": "music", "prompt": "rain on tin", "provider": "minimax"});
+    mira.until(&mira.order(song).await, "ready").await;
+    let lyrics = json!({"mode": "lyrics_first", "prompt": "lanterns", "provider": "mureka"});
+    mira.until(&mira.order(lyrics).await, "lyrics_ready").await;
+    let sql =
+        "select provider, preview, count(*), count(distinct task_id), min(cost_usd_milli) from provider_costs
+                where user_id = $1 group by provider, preview order by provider, preview";
+    let rows = server.look().await.query(sql, &[&mira.user]).await.unwrap();
+    let costs: Vec<(&str, bool, i64, i64)> =
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2), row.get(3))).collect();
+    assert_eq!(costs, [("minimax", false, 2, 1), ("minimax", true, 1, 1), ("mureka", false, 2, 1)]);
+    assert!(rows.iter().all(|row| row.get::<_, i32>(4) > 0), "{rows:?}");
+    audit(server.look().await, Some(&mira.user)).await;
+}
+
+#[tokio::test]
 async fn lyrics_and_songs_of_a_provider_that_calls_nobody_back_are_found() {
     let simulator = simulator().await;
     let server = started(&simulator.provider()).await;

@@ -19,9 +19,10 @@ use songflight::credit::Credits;
 use songflight::credit::plan::Plan;
 use songflight::id::{CallKey, TaskId, UserId};
 use songflight::song::event::{Event, NewAddition};
-use songflight::song::parts::Work;
+use songflight::song::parts::{News, Stage, Work};
 use songflight::song::phase::Song;
 use songflight::store::journal::{CommitError, Committed, Entry};
+use songflight::store::row::{InboxRow, NewSong};
 use songflight::store::{claims, nodes};
 use songflight::time::Clock;
 
@@ -50,13 +51,45 @@ async fn a_row_that_postgres_refuses_is_put_aside_and_its_batch_goes_on() {
             _ => assert_eq!(*answer, Ok(Committed::Moved)),
         }
     }
-    let again = journal.commit(Entry::Step(Box::new(bad), None)).await;
-    assert!(matches!(again, Err(CommitError::Refused(_))), "{again:?}");
-    let aside = world.look.query("select kind, song_id, times from failed_jobs", &[]).await.unwrap();
-    assert_eq!((aside.len(), aside[0].get::<_, i32>(2)), (1, 2), "the same again is the same letter");
+    let callback = InboxRow {
+        provider: "suno",
+        task: bad.head.0,
+        call: 0,
+        attempt: 0,
+        body: b"told".to_vec().into(),
+        outcome: "applied",
+    };
+    for callback in [Some(callback), None] {
+        let again = journal.commit(Entry::Step(Box::new(bad.clone()), callback)).await;
+        assert!(matches!(again, Err(CommitError::Refused(_))), "{again:?}");
+    }
+    let sql = "select kind, song_id, times, context #>> '{callback,body}' from failed_jobs";
+    let aside = world.look.query(sql, &[]).await.unwrap();
+    assert_eq!((aside.len(), aside[0].get::<_, i32>(2)), (1, 3), "the same again is the same letter");
     assert_eq!(aside[0].get::<_, Option<uuid::Uuid>>(1), Some(songs[13].song.id.0));
+    assert_eq!(aside[0].get::<_, Option<&str>>(3), Some("dG9sZA=="), "with the callback that came once");
     assert_eq!(world.version(&songs[13]).await, 1);
     world.look.execute("delete from failed_jobs", &[]).await.unwrap();
+    world.audit().await;
+}
+
+#[actix_web::test]
+async fn a_creation_is_one_round_trip_whatever_comes_of_it() {
+    let (mut world, wire) = World::behind_a_wire("round_trips").await;
+    world.begin();
+    // The connection is made, and its statements are prepared, for the first.
+    world.create_all(&[Life::new("alice")]).await;
+    let newcomer = Life::new("bob").birth();
+    let known = Life::new("alice").birth();
+    let replay = NewSong { song: Life::new("alice").song, ..known.clone() };
+    let mut short = Life::new("carol").birth();
+    short.terms.grant = Credits::ZERO;
+    for (new, wanted) in [(newcomer, "Created"), (known, "Created"), (replay, "Replay"), (short, "Short")] {
+        let before = wire.round_trips();
+        let committed = world.journal.commit(Entry::Create(Box::new(new))).await;
+        assert!(format!("{committed:?}").contains(&format!("birth: {wanted}")), "{committed:?}");
+        assert_eq!(wire.round_trips() - before, 1, "{wanted}");
+    }
     world.audit().await;
 }
 
@@ -101,6 +134,30 @@ async fn after_a_lost_answer_no_other_step_is_taken_for_ones_own() {
     assert_eq!(world.step(later.clone()).await, Ok(Committed::Moved));
     assert!(session.read_back(&[(0, &sooner)], node).await.unwrap().is_empty());
     assert_eq!(session.read_back(&[(0, &later)], node).await.unwrap().len(), 1);
+}
+
+#[actix_web::test]
+async fn a_call_that_was_taken_before_its_name_was_known_is_paid_for_once() {
+    let mut world = World::new("unnamed").await;
+    let mut song = Life::new("alice");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    assert_eq!(world.step(song.next(0)).await, Ok(Committed::Moved));
+    let call = CallKey { task: song.song.head.task, call: 0, attempt: 0 };
+    let told = News::Clips(Stage::Text, Vec::new());
+    let unnamed = song.told(&Event::News { call, provider_task: None, news: told });
+    assert_eq!(world.step(unnamed).await, Ok(Committed::Moved));
+    assert_eq!(world.count("provider_costs").await, 1);
+    assert_eq!(world.step(song.next(1)).await, Ok(Committed::Moved));
+    assert_eq!((world.count("provider_refs").await, world.count("provider_costs").await), (2, 1));
+    // However often an answer without a name is told of.
+    let superseded = CallKey { attempt: 7, ..call };
+    for _ in 0..2 {
+        let late = song.told(&Event::Answered { call: superseded, news: News::Working });
+        assert_eq!(world.step(late).await, Ok(Committed::Moved));
+    }
+    assert_eq!(world.count("provider_costs").await, 2);
+    world.audit().await;
 }
 
 fn favourite() -> Event {

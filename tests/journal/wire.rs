@@ -22,6 +22,7 @@ struct State {
     /// The next batch is cut; its repetition is not.
     due: Cell<bool>,
     cuts: Cell<Cuts>,
+    round_trips: Cell<u32>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -52,6 +53,11 @@ impl Wire {
         self.state.due.set(true);
     }
 
+    /// How often something was asked after an answer, or for the first time.
+    pub fn round_trips(&self) -> u32 {
+        self.state.round_trips.get()
+    }
+
     pub fn cuts(&self) -> Cuts {
         self.state.cuts.get()
     }
@@ -66,10 +72,14 @@ async fn accept(listener: TcpListener, socket: PathBuf, state: Rc<State>) {
 
 async fn carry(mut here: TcpStream, mut there: UnixStream, state: Rc<State>) {
     let (mut up, mut down) = (vec![0; 1 << 20], vec![0; 1 << 20]);
+    let mut asking = false;
     loop {
         tokio::select! {
             read = here.read(&mut up) => {
                 let Ok(read @ 1..) = read else { return };
+                if !std::mem::replace(&mut asking, true) {
+                    state.round_trips.set(state.round_trips.get() + 1);
+                }
                 if read < BATCH_BYTES_MIN || !state.due.replace(false) {
                     if there.write_all(&up[..read]).await.is_err() {
                         return;
@@ -90,6 +100,7 @@ async fn carry(mut here: TcpStream, mut there: UnixStream, state: Rc<State>) {
             }
             read = there.read(&mut down) => {
                 let Ok(read @ 1..) = read else { return };
+                asking = false;
                 if here.write_all(&down[..read]).await.is_err() {
                     return;
                 }

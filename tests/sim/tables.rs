@@ -67,7 +67,7 @@ struct Settle {
 #[derive(Deserialize)]
 struct Ref {
     provider: String,
-    provider_task: String,
+    provider_task: Option<String>,
     task: TaskId,
     call: u8,
     attempt: u16,
@@ -257,7 +257,9 @@ impl Tables {
         law.stepped(&before, after, row, u);
         for named in row.refs.iter().flat_map(|rows| read::<Vec<Ref>>(rows)) {
             let key = CallKey { task: named.task, call: named.call, attempt: named.attempt };
-            self.refs.entry((named.provider, named.provider_task)).or_insert(key);
+            if let Some(name) = named.provider_task {
+                self.refs.entry((named.provider, name)).or_insert(key);
+            }
         }
         Some(u)
     }

@@ -7,7 +7,7 @@ use tokio_postgres::{Client, Statement};
 
 use crate::{Failure, cannot};
 
-pub const BATCH: usize = 256;
+pub(super) const BATCH: usize = 256;
 
 const TABLES: &str = "
 create table bare_songs (id uuid primary key, version bigint not null, run jsonb, progress jsonb) with (fillfactor = 70);
@@ -26,14 +26,14 @@ with b as materialized (
                  from b where s.id = b.id and s.version = b.version returning s.id)
 insert into bare_events select b.id, b.version + 1, b.kind, b.set from b join moved using (id)";
 
-pub struct Bare {
+pub(super) struct Bare {
     client: Client,
     birth: Statement,
     step: Statement,
 }
 
 impl Bare {
-    pub async fn new(client: Client) -> Result<Self, Failure> {
+    pub(super) async fn new(client: Client) -> Result<Self, Failure> {
         let made = async {
             client.batch_execute(TABLES).await?;
             client.batch_execute("set plan_cache_mode = force_custom_plan; set jit = off").await?;
@@ -43,14 +43,14 @@ impl Bare {
         Ok(Self { client, birth, step })
     }
 
-    pub async fn births(&self, births: &[NewSong]) -> Result<(), Failure> {
+    pub(super) async fn births(&self, births: &[NewSong]) -> Result<(), Failure> {
         let ids: Vec<_> = births.iter().map(|birth| birth.song.id.0).collect();
         let sets: Vec<_> = births.iter().map(|birth| Json(&birth.set)).collect();
         let written = self.client.execute(&self.birth, &[&ids, &sets]).await;
         all_written(written, births.len())
     }
 
-    pub async fn steps(&self, rows: &[StepRow]) -> Result<(), Failure> {
+    pub(super) async fn steps(&self, rows: &[StepRow]) -> Result<(), Failure> {
         let ids: Vec<_> = rows.iter().map(|row| row.song.0).collect();
         let versions: Vec<_> = rows.iter().map(|row| row.version).collect();
         let runs: Vec<_> = rows.iter().map(|row| row.run.as_ref().map(Json)).collect();

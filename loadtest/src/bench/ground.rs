@@ -12,54 +12,76 @@ use crate::process::{self, Usage};
 use crate::stage::postmaster;
 use crate::{Failure, cannot};
 
-pub struct Ground {
-    pub database: Config,
+/// A Postgres of this run's own, as safe as the private one of a server: it waits for its disk.
+pub(super) struct Ground {
     postgres: PrivatePostgres,
     postmaster: u32,
-    look: Client,
     home: PathBuf,
+}
+
+/// A look at one of its databases from outside.
+pub(super) struct Counters {
+    look: Client,
+    postmaster: u32,
 }
 
 /// Counters at one moment.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub(super) struct Moment {
     at: Instant,
     commits: i64,
     wal_bytes: i64,
     syncs: i64,
     postgres: Usage,
-    here: Usage,
 }
 
 /// What was used between two moments.
 #[derive(Clone, Copy, Debug)]
-pub struct Spent {
-    pub took: Duration,
-    pub commits: f64,
-    pub wal_bytes: f64,
-    pub syncs: f64,
-    pub postgres_cpu: Duration,
-    pub own_cpu: Duration,
+pub(super) struct Spent {
+    pub(super) took: Duration,
+    pub(super) commits: f64,
+    pub(super) wal_bytes: f64,
+    pub(super) syncs: f64,
+    pub(super) postgres_cpu: Duration,
 }
 
 impl Ground {
-    pub async fn prepare() -> Result<Self, Failure> {
+    pub(super) async fn prepare() -> Result<Self, Failure> {
         let home = std::env::temp_dir().join(format!("songflight-bench-{}", std::process::id()));
         std::fs::create_dir_all(&home).map_err(cannot("a folder for the database"))?;
         let data_dir = home.join("postgres");
-        let postgres = PrivatePostgres::start(&data_dir, |_| {}).await.map_err(cannot("the database"))?;
-        let database = postgres.config();
-        store::migrate(&database).await.map_err(cannot("the schema"))?;
-        let look = store::connect(&database, "bench").await.map_err(cannot("the database"))?;
-        Ok(Self { database, postmaster: postmaster(&data_dir)?, postgres, look, home })
+        let started = PrivatePostgres::start(&data_dir, |_| {}).await.map_err(cannot("the database"));
+        match started.and_then(|postgres| Ok((postgres, postmaster(&data_dir)?))) {
+            Ok((postgres, postmaster)) => Ok(Self { postgres, postmaster, home }),
+            Err(error) => {
+                let _ = std::fs::remove_dir_all(&home);
+                Err(error)
+            }
+        }
     }
 
-    pub async fn connect(&self) -> Result<Client, Failure> {
-        store::connect(&self.database, "bench").await.map_err(cannot("the database"))
+    /// A new database with our tables.
+    pub(super) async fn database(&self, name: &str) -> Result<Config, Failure> {
+        let database = self.postgres.fresh_database(name).await.map_err(cannot("a database"))?;
+        store::migrate(&database).await.map_err(Failure)?;
+        Ok(database)
     }
 
+    pub(super) async fn counters(&self, database: &Config) -> Result<Counters, Failure> {
+        let look = store::connect(database, "bench").await.map_err(cannot("the database"))?;
+        Ok(Counters { look, postmaster: self.postmaster })
+    }
+
+    /// Stops it, and takes its files away.
+    pub(super) async fn clear(self) {
+        self.postgres.stop().await;
+        let _ = std::fs::remove_dir_all(&self.home);
+    }
+}
+
+impl Counters {
     /// Everything of the past is on disk and in the counters.
-    pub async fn moment(&self) -> Result<Moment, Failure> {
+    pub(super) async fn moment(&self) -> Result<Moment, Failure> {
         let sql = "select (select sum(xact_commit)::bigint from pg_stat_database where datname = current_database()),
                           pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint, wal_sync
                      from pg_stat_wal";
@@ -72,33 +94,25 @@ impl Ground {
             wal_bytes: row.get(1),
             syncs: row.get(2),
             postgres: process::family(self.postmaster),
-            here: process::usage(std::process::id()),
         })
     }
 
-    pub async fn checkpoint(&self) -> Result<(), Failure> {
+    pub(super) async fn checkpoint(&self) -> Result<(), Failure> {
         for sql in ["vacuum analyze", "checkpoint"] {
             self.look.batch_execute(sql).await.map_err(cannot("a checkpoint"))?;
         }
         Ok(())
     }
-
-    pub async fn leave(self) {
-        drop(self.look);
-        self.postgres.stop().await;
-        let _ = std::fs::remove_dir_all(&self.home);
-    }
 }
 
 impl Moment {
-    pub fn until(self, later: Self) -> Spent {
+    pub(super) fn until(self, later: Self) -> Spent {
         Spent {
             took: later.at.duration_since(self.at),
             commits: (later.commits - self.commits) as f64,
             wal_bytes: (later.wal_bytes - self.wal_bytes) as f64,
             syncs: (later.syncs - self.syncs) as f64,
             postgres_cpu: later.postgres.cpu.saturating_sub(self.postgres.cpu),
-            own_cpu: later.here.cpu.saturating_sub(self.here.cpu),
         }
     }
 }

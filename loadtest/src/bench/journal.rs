@@ -15,15 +15,11 @@ use songflight::store::{self, nodes};
 use songflight::time::Clock;
 
 use super::bare::{self, Bare};
-use super::ground::{Ground, Spent};
+use super::ground::{Counters, Ground, Spent};
+use super::life::Life;
 use super::median;
 use crate::figures::Times;
 use crate::{Failure, cannot};
-
-#[allow(dead_code, reason = "shared with the journal's tests, which need more of it")]
-#[path = "../../../tests/journal/life.rs"]
-mod life;
-use life::Life;
 
 #[derive(Clone, Debug, Args)]
 pub struct Wanted {
@@ -60,24 +56,27 @@ const ACTS: [&str; 1 + Life::ACTS] = ["births", "intents", "submissions", "first
 /// As many as one person has who is in a hurry.
 const FEW: usize = 8;
 
-pub async fn run(wanted: &Wanted) -> Result<(), Failure> {
+/// Always true: it measures, it does not judge.
+pub(super) async fn run(wanted: &Wanted) -> Result<bool, Failure> {
     let ground = Ground::prepare().await?;
     let measured = measure(&ground, wanted).await;
-    ground.leave().await;
-    measured
+    ground.clear().await;
+    measured.map(|()| true)
 }
 
 async fn measure(ground: &Ground, wanted: &Wanted) -> Result<(), Failure> {
-    let pool = store::pool(&ground.database, 1).map_err(cannot("the database"))?;
+    let database = ground.database("journal").await?;
+    let counters = &ground.counters(&database).await?;
+    let pool = store::pool(&database, 1).map_err(cannot("the database"))?;
     let client = pool.get().await.map_err(cannot("the database"))?;
     let node = nodes::enter(&client, fresh(), "bench", Duration::from_secs(3600)).await;
     let settings = Settings::default();
-    let (journal, writers) =
-        Journal::new(&ground.database, node.map_err(cannot("a node"))?, &settings, |_| {});
+    let (journal, writers) = Journal::new(&database, node.map_err(cannot("a node"))?, &settings, |_| {});
     for writer in writers {
         Arbiter::new().spawn(writer);
     }
-    let bare = Rc::new(Bare::new(ground.connect().await?).await?);
+    let bare =
+        Rc::new(Bare::new(store::connect(&database, "bench").await.map_err(cannot("the database"))?).await?);
 
     println!(
         "\n  {} songs a round, each born and moved on {} times; {} at once, of {} people; fsync is on\n",
@@ -96,17 +95,17 @@ async fn measure(ground: &Ground, wanted: &Wanted) -> Result<(), Failure> {
     );
     let (mut journals, mut bares) = (Vec::new(), Vec::new());
     for _ in 0..wanted.rounds {
-        let round = through_bare(ground, &bare, stories(wanted)).await?;
+        let round = through_bare(counters, &bare, stories(wanted)).await?;
         show("bare writer, batches of 256", &round, wanted.songs);
         bares.push(rate(&round, wanted.songs));
-        let round = through_journal(ground, &journal, stories(wanted), wanted.at_once).await?;
+        let round = through_journal(counters, &journal, stories(wanted), wanted.at_once).await?;
         show(&format!("journal, {} at once", wanted.at_once), &round, wanted.songs);
         journals.push(rate(&round, wanted.songs));
     }
     let few = Wanted { songs: wanted.songs / 8, ..wanted.clone() };
-    let round = through_journal(ground, &journal, stories(&few), FEW).await?;
+    let round = through_journal(counters, &journal, stories(&few), FEW).await?;
     show(&format!("journal, {FEW} at once"), &round, few.songs);
-    by_act(ground, &journal, stories(&few)).await?;
+    by_act(counters, &journal, stories(&few)).await?;
     let (journals, bares) = (median(journals), median(bares));
     println!(
         "\n  medians: journal {journals:.0} songs/s, bare writer {bares:.0} songs/s: {:.0} %\n",
@@ -144,15 +143,15 @@ fn stories(wanted: &Wanted) -> Vec<Story> {
 
 /// So many songs at once; where one has ended the next is born.
 async fn through_journal(
-    ground: &Ground,
+    counters: &Counters,
     journal: &Journal,
     stories: Vec<Story>,
     at_once: usize,
 ) -> Result<Round, Failure> {
-    ground.checkpoint().await?;
+    counters.checkpoint().await?;
     let waiting = Rc::new(RefCell::new(stories.into_iter()));
     let waits = Rc::new(RefCell::new(Times::default()));
-    let before = ground.moment().await?;
+    let before = counters.moment().await?;
     let began = Clock.monotonic();
     let songs = (0..at_once).map(|_| {
         let (journal, waiting, waits) = (journal.clone(), waiting.clone(), waits.clone());
@@ -176,23 +175,23 @@ async fn through_journal(
         ended?;
     }
     let took = Clock.monotonic().duration_since(began);
-    let spent = Spent { took, ..before.until(ground.moment().await?) };
+    let spent = Spent { took, ..before.until(counters.moment().await?) };
     Ok(Round { spent, waits: waits.take() })
 }
 
 /// What each row of a song's life costs: all songs go through it together.
-async fn by_act(ground: &Ground, journal: &Journal, stories: Vec<Story>) -> Result<(), Failure> {
+async fn by_act(counters: &Counters, journal: &Journal, stories: Vec<Story>) -> Result<(), Failure> {
     let many = stories.len();
     let (births, mut steps): (Vec<_>, Vec<_>) =
         stories.into_iter().map(|story| (story.birth, story.steps.into_iter())).unzip();
     let mut entries: Vec<Entry> = births.into_iter().map(|birth| Entry::Create(Box::new(birth))).collect();
     println!();
     for act in ACTS {
-        let before = ground.moment().await?;
+        let before = counters.moment().await?;
         for answer in join_all(entries.into_iter().map(|entry| journal.commit(entry))).await {
             answer.map_err(cannot("the journal"))?;
         }
-        let spent = before.until(ground.moment().await?);
+        let spent = before.until(counters.moment().await?);
         let each = |whole: f64| whole / many as f64;
         let (cpu, wal) = (each(spent.postgres_cpu.as_secs_f64() * 1e6), each(spent.wal_bytes));
         println!("  of these, {act:<43} {wal:>33.0} {cpu:>11.1}");
@@ -205,9 +204,9 @@ async fn by_act(ground: &Ground, journal: &Journal, stories: Vec<Story>) -> Resu
     Ok(())
 }
 
-async fn through_bare(ground: &Ground, bare: &Bare, stories: Vec<Story>) -> Result<Round, Failure> {
-    ground.checkpoint().await?;
-    let before = ground.moment().await?;
+async fn through_bare(counters: &Counters, bare: &Bare, stories: Vec<Story>) -> Result<Round, Failure> {
+    counters.checkpoint().await?;
+    let before = counters.moment().await?;
     let began = Clock.monotonic();
     let mut waits = Times::default();
     let mut stories = stories.into_iter();
@@ -226,5 +225,5 @@ async fn through_bare(ground: &Ground, bare: &Bare, stories: Vec<Story>) -> Resu
         }
     }
     let took = Clock.monotonic().duration_since(began);
-    Ok(Round { spent: Spent { took, ..before.until(ground.moment().await?) }, waits })
+    Ok(Round { spent: Spent { took, ..before.until(counters.moment().await?) }, waits })
 }

@@ -19,7 +19,7 @@ use crate::id::{CallKey, TaskId, UserId};
 use crate::mutant::{Mutant, planted};
 use crate::time::Time;
 use end::{cancel, delete};
-use run::{give_up, limited, not_sent, reported, submit_failed, submitted, submitting, wake};
+use run::{answered, give_up, limited, not_sent, reported, submit_failed, submitted, submitting, wake};
 
 /// One step of a song: how it is afterwards, what is written with it, what is done once all of that is
 /// durable.
@@ -49,10 +49,12 @@ pub enum Write {
         amount: Credits,
     },
     Notify(Push),
-    /// The provider's name for one of our calls (PROV-5).
+    /// That a provider took one of our calls, which is what it costs us (CRED-6), and what it calls it, if it
+    /// calls it anything (PROV-5).
     Ref {
         call: CallKey,
-        provider_task: String,
+        provider: String,
+        provider_task: Option<String>,
     },
 }
 
@@ -190,10 +192,13 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Keeps what the provider calls one of our calls, if it calls it anything.
+    /// Keeps that the provider took one of our calls, and what it calls it; nothing, if it calls it nothing.
     fn refer(&mut self, call: CallKey, provider_task: &str) {
-        if !provider_task.is_empty() {
-            self.writes.push(Write::Ref { call, provider_task: provider_task.to_owned() });
+        let provider = self.song.provider_of(call.task).to_owned();
+        let provider_task = Some(provider_task.to_owned()).filter(|name| !name.is_empty());
+        let taken = Write::Ref { call, provider, provider_task };
+        if !self.writes.contains(&taken) {
+            self.writes.push(taken);
         }
     }
 
@@ -262,6 +267,7 @@ fn at_work(next: &mut Draft, run: Run, event: &Event) {
         Event::Submitted { call, provider_task, clip_ids } => {
             submitted(next, run, *call, provider_task, clip_ids);
         }
+        Event::Answered { call, news } => answered(next, run, *call, news),
         Event::SubmitFailed { call, failure } => submit_failed(next, run, *call, failure),
         Event::News { call, provider_task, news } => {
             reported(next, run, *call, provider_task.as_deref(), news);
@@ -291,10 +297,14 @@ fn never_ended(song: &Song, call: CallKey, now: Time) -> Run {
     run
 }
 
-/// Of a task that has ended only what it is called is kept: it must be known when it reports (PROV-5).
+/// Of a task that has ended only that it was taken is kept, for what it costs (CRED-6), and what it is called: it must
+/// be known when it reports (PROV-5).
 fn heard_late(next: &mut Draft, event: &Event) {
     if let Event::Submitted { call, provider_task, .. } = event {
         next.refer(*call, provider_task);
+    }
+    if let Event::Answered { call, .. } = event {
+        next.refer(*call, "");
     }
 }
 
@@ -314,6 +324,7 @@ fn running(next: &mut Draft, event: &Event) {
         | Event::Submitting { .. }
         | Event::NotSent { .. }
         | Event::Submitted { .. }
+        | Event::Answered { .. }
         | Event::SubmitFailed { .. }
         | Event::News { .. }
         | Event::Chosen { .. }
@@ -347,6 +358,7 @@ fn lyrics_ready(next: &mut Draft, event: &Event) {
         | Event::Submitting { .. }
         | Event::NotSent { .. }
         | Event::Submitted { .. }
+        | Event::Answered { .. }
         | Event::SubmitFailed { .. }
         | Event::News { .. }
         | Event::Wake
@@ -454,6 +466,7 @@ fn ended(next: &mut Draft, event: &Event) {
         | Event::Submitting { .. }
         | Event::NotSent { .. }
         | Event::Submitted { .. }
+        | Event::Answered { .. }
         | Event::SubmitFailed { .. }
         | Event::News { .. }
         | Event::Chosen { .. }

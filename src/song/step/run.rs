@@ -135,6 +135,12 @@ pub(super) fn submitted(
     }
 }
 
+/// The answer brought the result itself. Also of a superseded attempt: what it costs must be known (CRED-6).
+pub(super) fn answered(next: &mut Draft, run: Run, key: CallKey, news: &News) {
+    next.refer(key, "");
+    reported(next, run, key, None, news);
+}
+
 /// A callback that came before the submission's answer may not have said how to ask for the task (CB-4).
 pub(super) fn learn_name(next: &mut Draft, run: &mut Run, index: usize, told: &str) -> bool {
     match &mut run.calls[index].state {
@@ -182,6 +188,10 @@ fn under_way(next: &mut Draft, run: &mut Run) {
 }
 
 pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failure: &Failure) {
+    // What was made and could not be kept was taken all the same (CRED-6).
+    if failure.class == Class::Storage {
+        next.refer(key, "");
+    }
     let Some(index) = present(next.task(), &run, key) else { return };
     match (&run.calls[index].state, failure.arrived) {
         (CallState::Intent { .. }, Arrived::Maybe) => {
@@ -259,10 +269,14 @@ pub(super) fn adopted(
         CallState::Intent { .. } | CallState::Submitted { .. } => present,
         CallState::Done | CallState::Failed { .. } => false,
     };
+    let provider_task = provider_task.unwrap_or_default();
     if !open {
+        // Whatever the order that took its place brings, this one was taken, too (CRED-6).
+        if lost {
+            next.refer(key, provider_task);
+        }
         return None;
     }
-    let provider_task = provider_task.unwrap_or_default();
     if matches!(call.state, CallState::Submitted { .. }) {
         if learn_name(next, run, index, provider_task) {
             next.refer(key, provider_task);

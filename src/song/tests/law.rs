@@ -1,6 +1,6 @@
 //! What holds for every step of every song (`design.md` section 9), checked at each commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -31,6 +31,8 @@ pub(super) struct Law {
     client: Map<String, Value>,
     /// What became of each call that was made.
     calls: BTreeMap<(TaskId, u8, u16), Made>,
+    /// The calls that a provider is known to have taken, each to be paid for by us (CRED-6).
+    taken: BTreeSet<(TaskId, u8, u16)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +66,7 @@ impl Law {
             client: shown.clone(),
             shown,
             calls: BTreeMap::new(),
+            taken: BTreeSet::new(),
         }
     }
 
@@ -119,6 +122,7 @@ impl Law {
         if !step.is_nothing(before) {
             self.view(before, step)?;
             self.books(step)?;
+            self.costs(event, step)?;
         }
         self.twice(event, step, now)
     }
@@ -173,7 +177,10 @@ impl Law {
                     hold!(!self.pushes.contains(push), "{push:?} twice");
                     self.pushes.push(*push);
                 }
-                Write::Ref { provider_task, .. } => hold!(!provider_task.is_empty(), "a ref without a name"),
+                Write::Ref { call, provider_task, .. } => {
+                    hold!(provider_task.as_deref() != Some(""), "an empty name");
+                    self.taken.insert((call.task, call.call, call.attempt));
+                }
             }
         }
         let song = &step.song;
@@ -188,6 +195,21 @@ impl Law {
         Ok(())
     }
 
+    /// What a provider works on, or answered at once, is written down as taken.
+    fn costs(&self, event: &Event, step: &Step) -> Result<(), String> {
+        if let Event::Answered { call, .. } = event {
+            hold!(self.taken.contains(&(call.task, call.call, call.attempt)), "{call} costs nothing");
+        }
+        for (task, run) in step.song.runs() {
+            for (call, at) in run.calls.iter().zip(0..) {
+                let works = matches!(call.state, CallState::Submitted { .. });
+                let taken = self.taken.contains(&(task, at, call.attempt));
+                hold!(taken || !works, "call {at} of {task} is at work and costs nothing");
+            }
+        }
+        Ok(())
+    }
+
     fn facts(&mut self, event: &Event, after: &Song, now: Time) {
         // A superseded order that reports beside the one that replaced it is heard and left alone.
         let taken_on = |key: &CallKey| {
@@ -196,6 +218,7 @@ impl Law {
         };
         let (key, fate) = match event {
             Event::Submitted { call, .. } if taken_on(call) => (call, Fate::Named),
+            Event::Answered { call, .. } => (call, Fate::Over),
             Event::SubmitFailed { call, failure } => match failure.arrived {
                 crate::provider::failure::Arrived::No => (call, Fate::Over),
                 crate::provider::failure::Arrived::Maybe => (call, Fate::Open(now)),

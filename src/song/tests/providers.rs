@@ -75,6 +75,15 @@ fn a_song_that_was_left_to_us_goes_to_the_next_provider_when_one_fails_for_its_o
 }
 
 #[test]
+fn a_call_is_paid_for_to_whoever_took_it_also_when_its_failure_leads_to_another_provider() {
+    let song = with_another(Mode::Music).submitting(0, 0);
+    let song = song.heard(0, 0, gave_up(Class::InsufficientProviderCredits));
+    assert_eq!(song.song.head.provider, "minimax");
+    let took = |write: &Write| matches!(write, Write::Ref { provider, .. } if provider == "suno");
+    assert!(song.last.writes.iter().any(took), "{:?}", song.last.writes);
+}
+
+#[test]
 fn what_the_words_are_to_blame_for_fails_at_the_first_provider() {
     for class in [Class::Moderation, Class::InvalidInput] {
         let song = with_another(Mode::Music).submitting(0, 0).refused(0, 0, class);

@@ -31,9 +31,44 @@ fn a_callback_adopts_the_first_order_as_long_as_the_second_is_not_sent() {
 }
 
 #[test]
-fn a_superseded_order_that_reports_late_changes_nothing() {
+fn a_superseded_order_that_reports_late_changes_nothing_but_what_it_cost() {
     let song = a_song().ambiguous(0).until_due().wake().ordered(0, 1);
-    song.unmoved_by(Event::News { call: song.key(0, 0), provider_task: None, news: finished() });
+    let call = song.key(0, 0);
+    let late = song.clone().then(Event::News { call, provider_task: Some("p".into()), news: finished() });
+    assert_eq!(late.song, song.song);
+    assert_eq!((late.taken(), late.last.writes.len()), (vec![(call, Some("p"))], 1));
+    let told_in_the_answer = song.clone().then(Event::Answered { call, news: finished() });
+    assert_eq!(told_in_the_answer.song, song.song);
+    assert_eq!(told_in_the_answer.taken(), [(call, None)]);
+}
+
+#[test]
+fn a_provider_that_answers_at_once_took_the_call_though_it_names_no_task() {
+    let song = of_two_calls(Mode::Music).submitting(0, 0).submitting(1, 0);
+    let (first, second) = (song.key(0, 0), song.key(1, 0));
+    let song = song.answered(0, 0, clips(Stage::Complete, &["a"]));
+    assert_eq!(song.taken(), [(first, None)]);
+    let song = song.answered(1, 0, clips(Stage::Complete, &["b"]));
+    assert_eq!((song.taken(), song.status()), (vec![(second, None)], Status::Ready));
+}
+
+#[test]
+fn a_call_that_was_answered_too_late_for_its_song_is_paid_for_all_the_same() {
+    for end in [Event::Cancelled, Event::Deleted] {
+        let song = a_song().submitting(0, 0).then(end);
+        let (call, before) = (song.key(0, 0), song.song.clone());
+        let song = song.answered(0, 0, finished());
+        assert_eq!(song.song, before);
+        assert_eq!((song.taken(), song.last.writes.len()), (vec![(call, None)], 1));
+    }
+}
+
+#[test]
+fn what_a_provider_made_and_nobody_could_keep_is_paid_for() {
+    let song = a_song().submitting(0, 0).refused(0, 0, Class::Storage);
+    assert_eq!(song.taken(), [(song.key(0, 0), None)]);
+    let song = a_song().submitting(0, 0).refused(0, 0, Class::ProviderError);
+    assert_eq!(song.taken(), []);
 }
 
 #[test]

@@ -272,7 +272,7 @@ impl<'a> World<'a> {
                 } else {
                     let kind = self.song.kind_of(call.task);
                     let news = self.result(kind, call, Stage::Complete);
-                    self.answer(slow, Event::News { call, provider_task: None, news });
+                    self.answer(slow, Event::Answered { call, news });
                 }
             }
             50..70 => {
@@ -497,7 +497,8 @@ pub(super) fn any_event(dice: &mut Dice, now: Time, next_task: u8) -> Event {
             let failure = if dice.percent(50) { failure.maybe_arrived() } else { failure };
             Event::SubmitFailed { call, failure }
         }
-        6..9 => {
+        6 => Event::Answered { call, news: any_news(dice) },
+        7..9 => {
             let provider_task = dice.percent(50).then(name);
             Event::News { call, provider_task, news: any_news(dice) }
         }

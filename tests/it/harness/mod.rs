@@ -8,6 +8,7 @@ pub mod cable;
 pub mod person;
 pub mod program;
 pub mod provider;
+pub mod purse;
 pub mod server;
 pub mod socket;
 
@@ -18,6 +19,7 @@ pub use audit::audit;
 pub use cable::Cable;
 pub use person::Person;
 pub use provider::Provider;
+pub use purse::Purse;
 pub use server::{Server, Setup, shared, simulator};
 pub use socket::Socket;
 
