@@ -14,9 +14,16 @@ alter table song_variants set (fillfactor = 60);
 
 -- What is over 2 KB is compressed before it is kept: with lz4, where this Postgres has it, in a fraction of the time.
 do $$
+declare
+    each record;
 begin
-    alter table callback_inbox alter column body set compression lz4;
-    alter table song_events alter column set set compression lz4;
+    -- The days that are there, and the parents, after which the coming days are made.
+    for each in select p.relid, case r.relname when 'song_events' then 'set' else 'body' end as col
+                  from pg_class r cross join lateral pg_partition_tree(r.oid) p
+                 where r.oid in ('song_events'::regclass, 'callback_inbox'::regclass)
+    loop
+        execute format('alter table %s alter column %I set compression lz4', each.relid, each.col);
+    end loop;
 exception when feature_not_supported then
     null;
 end $$;

@@ -103,13 +103,16 @@ impl Crowd {
         let load = &self.world.scenario.load;
         let began = Clock.monotonic();
         self.world.seen.borrow_mut().began = Some(began);
+        let doors = Rc::new(Semaphore::new(load.at_once.unwrap_or(Semaphore::MAX_PERMITS)));
         let mut orders: FuturesUnordered<_> = (0..load.songs)
             .map(|number| {
                 let person = self.people[number % self.ordering].clone();
                 let at =
                     load.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(number as f64 / rate));
+                let doors = doors.clone();
                 async move {
                     until(began, at).await;
+                    let _place = doors.acquire().await;
                     person.order(number).await;
                 }
             })

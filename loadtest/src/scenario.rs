@@ -74,6 +74,9 @@ pub struct Load {
     /// Refusals (408, 429, 5xx) are counted, and are no fault.
     #[serde(default)]
     pub refusals_allowed: bool,
+    /// Most orders that wait for their answer at the same time, as behind a proxy with so many connections; later ones
+    /// are sent as answers come. Default: no limit.
+    pub at_once: Option<usize>,
     /// Give up so long after the last order.
     #[serde(deserialize_with = "duration")]
     pub patience: Duration,

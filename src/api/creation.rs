@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::flood::Flood;
 use super::problem::{Kind, Problem};
@@ -34,6 +35,8 @@ pub struct Creation {
     guest_grant: Credits,
     /// One for each plan.
     floods: [Flood; 4],
+    /// For songs that are being created.
+    room: Arc<Semaphore>,
 }
 
 /// A song that is there: new (202) or as it was asked for before (200).
@@ -52,9 +55,16 @@ pub(super) struct Asked {
 }
 
 impl Creation {
-    pub fn new(plans: Plans, signup_grant: Credits, guest_grant: Credits) -> Self {
+    /// `at_once` songs may be on their way to the database; whoever comes beyond them is refused before anything is done.
+    pub fn new(plans: Plans, signup_grant: Credits, guest_grant: Credits, at_once: usize) -> Self {
         let floods = Plan::ALL.map(|plan| Flood::before(plans.of(plan).per_minute));
-        Self { plans: Arc::new(plans), signup_grant, guest_grant, floods }
+        Self {
+            plans: Arc::new(plans),
+            signup_grant,
+            guest_grant,
+            floods,
+            room: Arc::new(Semaphore::new(at_once)),
+        }
     }
 
     pub fn plans(&self) -> &Plans {
@@ -93,12 +103,16 @@ fn plan(who: &Identity) -> Option<Plan> {
 /// Makes a song durable and paid, and starts it; or says why not.
 pub(super) async fn create(api: &web::Data<Api>, who: &Who, asked: Asked) -> Result<Made, Problem> {
     let Asked { song, content_hash, key, refuse_when_busy } = asked;
+    let Ok(place) = api.creation.room.clone().try_acquire_owned() else {
+        metrics::counter!("songflight_creates_refused_total").increment(1);
+        return Err(Problem::unavailable());
+    };
     let (now, preview) = (song.created_at, song.wish.preview);
     let set = changes(None, &song, &api.world.rules);
     let answer = song.clone();
     let terms = api.creation.terms(&who.0, refuse_when_busy);
     let new = NewSong { song, idempotency_key: key, content_hash, terms, set };
-    let (birth, standing) = bring_to_life(api, new).await?;
+    let (birth, standing) = bring_to_life(api, new, place).await?;
     let allowance = api.creation.plans.allowance(&standing, preview, now);
     match birth {
         Birth::Created { .. } => Ok(Made { replayed: false, song: answer, allowance }),
@@ -111,9 +125,15 @@ pub(super) async fn create(api: &web::Data<Api>, who: &Who, asked: Asked) -> Res
 
 /// Makes a song durable and starts it, as a task of its own: this request ends early when its client hangs
 /// up, and a song that is paid for must be made all the same (SONG-1).
-async fn bring_to_life(api: &web::Data<Api>, new: NewSong) -> Result<(Birth, Standing), Problem> {
+async fn bring_to_life(
+    api: &web::Data<Api>,
+    new: NewSong,
+    place: OwnedSemaphorePermit,
+) -> Result<(Birth, Standing), Problem> {
     let api = api.clone();
     let living = actix_web::rt::spawn(async move {
+        // Until it is written, whether or not anybody waits for that.
+        let _place = place;
         let mut song = new.song.clone();
         let committed = api.world.journal.commit(Entry::Create(Box::new(new))).await?;
         let Committed::Birth { birth, standing } = committed else { return Err(Problem::unavailable()) };

@@ -46,6 +46,7 @@ impl Check<'_> {
         self.require(bound, "http.bind", "must be an address and a port, such as 127.0.0.1:8080");
         self.url("http.public_url", http.public_url.as_deref(), &["http", "https"]);
         self.range("http.callbacks_at_once", http.callbacks_at_once, 1..=100_000);
+        self.range("http.creates_at_once", http.creates_at_once, 1..=100_000);
         if let Some(workers) = http.workers {
             self.range("http.workers", workers.get(), 1..=1024);
         }

@@ -78,6 +78,9 @@ settings!(
         trust_forwarded: bool = false,
         /// Callbacks under way at once, 1-100000; default 2048. Beyond it 429, and providers send theirs again.
         callbacks_at_once: usize = 2048,
+        /// Songs being created at once, 1-100000; default 2048. Beyond it 503 at once: whoever is taken is answered soon,
+        /// and songs that are under way keep their room in the journal.
+        creates_at_once: usize = 2048,
         /// Threads that serve requests, 1-1024; default: one per core.
         workers: Option<NonZeroUsize> = None,
     }

@@ -33,7 +33,11 @@ pub(super) fn text(value: &Value, keys: &[&str]) -> Option<String> {
 
 /// Without the NUL that Postgres cannot store; blank is nothing.
 pub(super) fn clean(text: &str) -> Option<String> {
-    let text: String = text.trim().chars().filter(|&c| c != '\0').take(TEXT_CHARS_MAX).collect();
+    let text = text.trim();
+    let text = match text.contains('\0') || text.len() > TEXT_CHARS_MAX {
+        true => text.chars().filter(|&c| c != '\0').take(TEXT_CHARS_MAX).collect(),
+        false => text.to_owned(),
+    };
     (!text.is_empty()).then_some(text)
 }
 

@@ -1,6 +1,7 @@
 //! Far more comes than can be served: it is refused early and cheaply, memory stays where it was, and a moment later
 //! all is as before (`requirements` CB-2, RT-4, `durability.md` section 3).
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -52,6 +53,37 @@ async fn a_flood_of_orders_is_refused_at_once_where_the_journal_is_full_and_pass
     is_as_before(&server, &mira).await;
     all_are_ready(&mira).await;
     assert_eq!(simulator.stats().await["duplicates_of_intent"], 0);
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn of_orders_at_once_those_beyond_the_room_are_refused_before_anything_is_done() {
+    const ROOM: usize = 4;
+    let simulator = simulator().await;
+    let setup = Setup::new(&simulator.provider()).await;
+    let cable = Cable::to(&setup.database).await;
+    let setup = setup.variable("DATABASE_URL", &cable.url).set("http.creates_at_once", "4");
+    let server = setup.set("credits.signup_grant", "10000").start().await;
+    let mira = server.person("mira");
+    cable.go_dead();
+    let answered = AtomicUsize::new(0);
+    let orders = (0..40).map(|n| {
+        let (mira, answered) = (mira.clone(), &answered);
+        async move {
+            let answer = mira.create(music(&format!("flood {n}"))).await;
+            // Whoever was taken in waits for the database; all the others do not.
+            (answer, answered.fetch_add(1, Ordering::Relaxed))
+        }
+    });
+    let answers = join_all(orders).await;
+    for (answer, _) in answers.iter().filter(|(_, place)| *place < 40 - ROOM) {
+        assert_eq!(answer.problem(503), "unavailable");
+        assert_eq!(answer.header("retry-after"), "2");
+    }
+    let metrics = client().get(format!("{}/metrics", server.url())).send().await.unwrap().text().await.unwrap();
+    assert!(metrics.contains("songflight_creates_refused_total 36"), "{metrics}");
+    cable.mend();
+    is_as_before(&server, &mira).await;
     audit(server.look().await, None).await;
 }
 

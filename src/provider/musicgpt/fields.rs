@@ -7,6 +7,7 @@ use reqwest::Url;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::provider::json::clean;
 use crate::provider::{Clip, Stem};
 
 /// Two conversions are a task's result; more than this is none.
@@ -14,7 +15,6 @@ const ITEMS_MAX: usize = 32;
 /// The deepest known nesting is `data.conversion`.
 const DEPTH_MAX: u8 = 4;
 const URL_BYTES_MAX: usize = 2048;
-const TEXT_CHARS_MAX: usize = 20_000;
 const ID_BYTES_MAX: usize = 200;
 /// No song is longer than a day.
 const DURATION_S_MAX: f64 = 86_400.0;
@@ -183,12 +183,6 @@ pub(super) fn text(value: &Value, keys: &[&str]) -> Option<String> {
         Value::Number(number) => Some(number.to_string()),
         _ => None,
     })
-}
-
-/// Without the NUL that Postgres cannot store; blank is nothing.
-fn clean(text: &str) -> Option<String> {
-    let text: String = text.trim().chars().filter(|&c| c != '\0').take(TEXT_CHARS_MAX).collect();
-    (!text.is_empty()).then_some(text)
 }
 
 /// An opaque id: short text without blanks.
