@@ -56,6 +56,10 @@ pub struct Seen {
     pub connections: u64,
     /// Sockets that were lost without being meant to, by how.
     pub cuts: BTreeMap<String, u64>,
+    /// Rows changed and committed before the load began, for comparison.
+    pub commits: Times,
+    /// From a SIGKILL of the server until no song under way was without a living owner.
+    pub take_overs: Times,
     /// From the request to its whole answer, of those that made a song.
     pub creates: Times,
     /// The same of those that were refused.

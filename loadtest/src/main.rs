@@ -8,6 +8,7 @@
 
 mod bench;
 mod check;
+mod commits;
 mod compare;
 mod crowd;
 mod figures;

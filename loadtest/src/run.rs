@@ -10,6 +10,7 @@ use serde_json::Value;
 use songflight::time::Clock;
 
 use super::check::{Verdict, check};
+use super::commits;
 use super::crowd::Crowd;
 use super::figures::Seen;
 use super::page;
@@ -80,6 +81,10 @@ pub fn write_page(outcome: &Outcome, path: Option<&Path>) -> Result<(), Failure>
 async fn play(stage: &Rc<Stage>, scenario: &Scenario, at: String) -> Result<Outcome, Failure> {
     let start = stage.look().await?;
     let crowd = Crowd::gather(stage, scenario).await?;
+    if let (Some(wanted), Some(own)) = (&scenario.commits, &stage.own) {
+        let commits = commits::measure(&own.bare_database().await?, wanted).await?;
+        crowd.world.seen.borrow_mut().commits = commits;
+    }
     let before = stage.look().await?;
     let (samples, marks) = (Samples::default(), Marks::default());
     let showing = actix_web::rt::spawn(sample::watch(stage.clone(), crowd.world.clone(), samples.clone()));
@@ -153,11 +158,13 @@ fn counts(seen: &Seen, verdict: &Verdict, provider: &Value) -> BTreeMap<String, 
 
 fn times(seen: &Seen) -> BTreeMap<String, Quantiles> {
     [
+        ("bare commit", &seen.commits),
         ("create", &seen.creates),
         ("refusal", &seen.refusals),
         ("callback to socket", &seen.callbacks),
         ("callback to rough socket", &seen.callbacks_rough),
         ("order to ready", &seen.whole),
+        ("SIGKILL to all taken over", &seen.take_overs),
         ("back on the socket", &seen.returns),
         ("this program was late", &seen.late),
     ]

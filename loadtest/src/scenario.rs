@@ -40,6 +40,7 @@ pub struct Scenario {
     #[serde(default)]
     pub storm: Vec<Storm>,
     pub kill: Option<Kills>,
+    pub commits: Option<Commits>,
     /// The server's settings, in their environment form.
     #[serde(default)]
     pub server: BTreeMap<String, String>,
@@ -80,6 +81,16 @@ pub struct Load {
     /// Give up so long after the last order.
     #[serde(deserialize_with = "duration")]
     pub patience: Duration,
+}
+
+/// Rows changed and committed before the load begins, for comparison.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Commits {
+    /// In a second.
+    pub rate: f64,
+    #[serde(rename = "for", deserialize_with = "duration")]
+    pub lasts: Duration,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -188,12 +199,14 @@ built_in!(
     "smoke",
     "burst",
     "steady",
+    "callbacks",
     "sustained",
     "storm",
     "slow-clients",
     "flaky-provider",
     "mixed",
     "crash",
+    "kills",
     "overload",
     "idle-sockets",
     "fan-out",
@@ -240,6 +253,12 @@ impl Scenario {
         }
         if self.load.tries == 0 {
             return wrong("load.tries", "must be at least 1");
+        }
+        if self.commits.as_ref().is_some_and(|commits| !share(commits.rate)) {
+            return wrong("commits.rate", "must be above 0");
+        }
+        if self.load.at_once == Some(0) {
+            return wrong("load.at_once", "must be at least 1; leave it out for no limit");
         }
         if self.songs.is_empty() || self.sockets.is_empty() {
             return wrong("songs and sockets", "need at least one entry each");

@@ -148,6 +148,19 @@ impl Stage {
 }
 
 impl Own {
+    /// A database beside the server's.
+    pub async fn bare_database(&self) -> Result<tokio_postgres::Config, Failure> {
+        self.postgres.fresh_database("bare").await.map_err(cannot("a database"))
+    }
+
+    /// Songs under way that no living node looks after.
+    pub async fn orphans(&self) -> Result<i64, Failure> {
+        let sql = "select count(*) from tasks t where t.ended_at is null and not exists (
+                       select from nodes n where n.id = t.owner and n.epoch = t.epoch and n.lease_until > now())";
+        let row = self.database.lock().await.query_one(sql, &[]).await.map_err(cannot("the database"))?;
+        Ok(row.get(0))
+    }
+
     async fn start(
         program: &Path,
         home: PathBuf,

@@ -64,6 +64,11 @@ async fn kills(stage: Rc<Stage>, world: Rc<World>, began: Instant, marks: Marks)
             server.revive().await
         };
         let up = Clock.monotonic().duration_since(began);
+        while own.orphans().await.is_ok_and(|orphans| orphans > 0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let over = Clock.monotonic().duration_since(began);
+        world.seen.borrow_mut().take_overs.add(over.saturating_sub(at));
         if let Err(failure) = revived {
             world.fault(format!("after SIGKILL {}: {failure}", number + 1));
             return;

@@ -1,6 +1,6 @@
 //! Plans: how much a user may create in a minute, in a day and at once (CRED-3), and what of it is left. Pure.
 //!
-//! Not here: counting, which only the database can do rightly under every race (`migrations/V4`, `create_song`).
+//! Not here: counting, which only the database can do rightly under every race (`migrations/V8`, `create_songs`).
 
 use serde_json::{Value, json};
 
@@ -72,7 +72,7 @@ impl Plans {
         }
     }
 
-    /// As `create_song` takes them.
+    /// As `create_songs` takes them.
     pub fn as_json(&self) -> Value {
         let mut plans: Value =
             Plan::ALL.iter().map(|plan| (plan.as_str().to_owned(), self.of(*plan).as_json())).collect();

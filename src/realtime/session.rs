@@ -3,6 +3,7 @@
 //!
 //! Not here: the socket (`socket`), what a subscription brings (`hub`), time-outs (`reaper`).
 
+use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
@@ -14,7 +15,6 @@ use actix_web::http::header;
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use tokio::sync::mpsc;
 use tracing::warn;
 
 use super::connection::Connection;
@@ -96,8 +96,10 @@ struct Session {
     bearer: Option<String>,
     greeted: bool,
     user: Option<UserId>,
-    /// To the task that begins subscriptions one after the other.
-    beginnings: Option<mpsc::Sender<Beginning>>,
+    /// Subscriptions that wait for the one before them to begin.
+    beginnings: VecDeque<Beginning>,
+    /// One is beginning.
+    begins: bool,
     patience: Patience,
 }
 
@@ -114,7 +116,8 @@ struct Beginning {
 impl Session {
     fn new(inner: Arc<Inner>, connection: Arc<Connection>, bearer: Option<String>) -> Self {
         let patience = Patience::new(inner.settings.commands_per_second, inner.clock.monotonic());
-        Self { inner, connection, bearer, greeted: false, user: None, beginnings: None, patience }
+        let beginnings = VecDeque::new();
+        Self { inner, connection, bearer, greeted: false, user: None, beginnings, begins: false, patience }
     }
 
     fn refuse(&mut self, id: Option<u64>, channel: Option<&str>, refusal: Refusal, message: &str) {
@@ -137,7 +140,7 @@ impl Session {
             {
                 return self.refuse(id, None, Refusal::BadRequest, "say hello first");
             }
-            Command::Sub { id, sub } => return self.subscribe(id, sub),
+            Command::Sub { id, sub } => return self.subscribe(id, sub, ctx),
             Command::Unsub { id, ch } => self.unsubscribe(id, &ch),
             Command::Auth { id, token } => self.auth(id, token, ctx),
         }
@@ -147,10 +150,6 @@ impl Session {
     fn hello(&mut self, hello: Hello, ctx: &mut Ctx<Self>) {
         self.greeted = true;
         self.connection.hello_came();
-        let (sender, receiver) = mpsc::channel(2 * self.inner.settings.subs_max);
-        self.beginnings = Some(sender);
-        let begin = begin_all(Arc::clone(&self.inner), Arc::clone(&self.connection), receiver);
-        ctx.spawn(wrap_future(begin));
         match hello.token.clone().or_else(|| self.bearer.take()) {
             None => self.welcome(&hello, None),
             Some(token) => {
@@ -158,17 +157,17 @@ impl Session {
                 let verified = async move { inner.verifier.verify(&token).await };
                 // What comes meanwhile waits: it needs the answer.
                 ctx.wait(wrap_future(verified).map(
-                    move |identity, socket: &mut socket::Socket<Session>, _: &mut Ctx<Session>| {
-                        socket.talk.hello_verified(&hello, identity);
+                    move |identity, socket: &mut socket::Socket<Session>, ctx: &mut Ctx<Session>| {
+                        socket.talk.hello_verified(&hello, identity, ctx);
                     },
                 ));
                 return;
             }
         }
-        self.subscribe_all(hello);
+        self.subscribe_all(hello, ctx);
     }
 
-    fn hello_verified(&mut self, hello: &Hello, identity: Result<Identity, TokenError>) {
+    fn hello_verified(&mut self, hello: &Hello, identity: Result<Identity, TokenError>, ctx: &mut Ctx<Self>) {
         match identity {
             Ok(identity) => {
                 let max = self.inner.settings.connections_per_user;
@@ -179,7 +178,7 @@ impl Session {
                 self.user = Some(identity.user.clone());
                 self.welcome(hello, Some(&identity));
                 let subs = hello.subs.iter().map(|sub| Sub { ch: sub.ch.clone(), since: sub.since.clone() });
-                self.subscribe_all(Hello { id: hello.id, subs: subs.collect(), ..Hello::default() });
+                self.subscribe_all(Hello { id: hello.id, subs: subs.collect(), ..Hello::default() }, ctx);
             }
             Err(error) => {
                 let (refusal, code, reason) = match error {
@@ -217,13 +216,13 @@ impl Session {
         self.patience.pleased();
     }
 
-    fn subscribe_all(&mut self, hello: Hello) {
+    fn subscribe_all(&mut self, hello: Hello, ctx: &mut Ctx<Self>) {
         for sub in hello.subs {
-            self.subscribe(hello.id, sub);
+            self.subscribe(hello.id, sub, ctx);
         }
     }
 
-    fn subscribe(&mut self, id: Option<u64>, sub: Sub) {
+    fn subscribe(&mut self, id: Option<u64>, sub: Sub, ctx: &mut Ctx<Self>) {
         let Ok(channel) = sub.ch.parse::<Channel>() else {
             let message = "channels are me, song:<id> and share:<token>";
             return self.refuse(id, Some(&sub.ch), Refusal::UnknownChannel, message);
@@ -257,14 +256,34 @@ impl Session {
         if let Some(lane) = lane {
             let user = self.user.clone();
             let beginning = Beginning { id, lane, channel, name: Arc::clone(&name), since: sub.since, user };
-            let sent = self.beginnings.as_ref().is_some_and(|to| to.try_send(beginning).is_ok());
-            if !sent {
+            if self.beginnings.len() < 2 * self.inner.settings.subs_max {
+                self.beginnings.push_back(beginning);
+                self.begin_next(ctx);
+            } else {
                 self.connection.outbox().close_lane(lane);
                 let refusal = Refusal::RateLimited { after_ms: 1000 };
                 return self.refuse(id, Some(&name), refusal, "too many subscriptions wait to begin");
             }
         }
         self.patience.pleased();
+    }
+
+    /// Begins subscriptions one after the other, each when the pages of the one before are on their way: so a peer that
+    /// does not read makes at most one snapshot wait for it. Between them nothing is kept.
+    fn begin_next(&mut self, ctx: &mut Ctx<Self>) {
+        if self.begins {
+            return;
+        }
+        let Some(beginning) = self.beginnings.pop_front() else {
+            self.beginnings = VecDeque::new();
+            return;
+        };
+        self.begins = true;
+        let begin = begin_with_room(Arc::clone(&self.inner), Arc::clone(&self.connection), beginning);
+        ctx.spawn(wrap_future(begin).map(|(), socket: &mut socket::Socket<Self>, ctx: &mut Ctx<Self>| {
+            socket.talk.begins = false;
+            socket.talk.begin_next(ctx);
+        }));
     }
 
     fn unsubscribe(&mut self, id: Option<u64>, channel: &str) {
@@ -367,22 +386,19 @@ impl Talk for Session {
     }
 }
 
-/// Begins subscriptions one after the other, each when the pages of the one before are on their way: so a
-/// peer that does not read makes at most one snapshot wait for it.
-async fn begin_all(inner: Arc<Inner>, connection: Arc<Connection>, mut waiting: mpsc::Receiver<Beginning>) {
-    while let Some(beginning) = waiting.recv().await {
-        poll_fn(|cx| {
-            let mut outbox = connection.outbox();
-            if outbox.has_room() {
-                return Poll::Ready(());
-            }
-            outbox.wake_for_room(cx.waker());
-            Poll::Pending
-        })
-        .await;
-        if connection.outbox().has_lane(beginning.lane) {
-            begin(&inner, &connection, beginning).await;
+/// Once the pages of an earlier one are on their way, and if it is still wanted.
+async fn begin_with_room(inner: Arc<Inner>, connection: Arc<Connection>, beginning: Beginning) {
+    poll_fn(|cx| {
+        let mut outbox = connection.outbox();
+        if outbox.has_room() {
+            return Poll::Ready(());
         }
+        outbox.wake_for_room(cx.waker());
+        Poll::Pending
+    })
+    .await;
+    if connection.outbox().has_lane(beginning.lane) {
+        begin(&inner, &connection, beginning).await;
     }
 }
 

@@ -206,7 +206,7 @@ fn library(before: &Song, after: &Song, now: Time) -> Option<Column> {
     (old != new).then(|| column(&new))
 }
 
-/// A new song on its way to Postgres: what `create_song` takes.
+/// A new song on its way to Postgres: what `create_songs` takes.
 #[derive(Clone, Debug)]
 pub struct NewSong {
     pub song: Song,

@@ -80,7 +80,8 @@ async fn of_orders_at_once_those_beyond_the_room_are_refused_before_anything_is_
         assert_eq!(answer.problem(503), "unavailable");
         assert_eq!(answer.header("retry-after"), "2");
     }
-    let metrics = client().get(format!("{}/metrics", server.url())).send().await.unwrap().text().await.unwrap();
+    let metrics =
+        client().get(format!("{}/metrics", server.url())).send().await.unwrap().text().await.unwrap();
     assert!(metrics.contains("songflight_creates_refused_total 36"), "{metrics}");
     cable.mend();
     is_as_before(&server, &mira).await;

@@ -1,4 +1,4 @@
-//! The tables of a simulated database, and what the journal's statements do to them (`journal.sql`, `create_song`,
+//! The tables of a simulated database, and what the journal's statements do to them (`journal.sql`, `create_songs`,
 //! `reserve_credits`, `store::nodes`), each at one moment. When that is, and who hears of it, is for `database`.
 
 use std::collections::BTreeMap;
@@ -41,7 +41,7 @@ pub struct Person {
     pub u: i64,
 }
 
-/// What `create_song` answers.
+/// What `create_songs` answers.
 pub enum Creation {
     Fenced,
     Created(i64),
