@@ -58,7 +58,7 @@ pub struct Seen {
     pub cuts: BTreeMap<String, u64>,
     /// Rows changed and committed before the load began, for comparison.
     pub commits: Times,
-    /// From a SIGKILL of the server until no song under way was without a living owner.
+    /// From a SIGKILL of the server until every song under way was taken up again.
     pub take_overs: Times,
     /// From the request to its whole answer, of those that made a song.
     pub creates: Times,

@@ -153,10 +153,10 @@ impl Own {
         self.postgres.fresh_database("bare").await.map_err(cannot("a database"))
     }
 
-    /// Songs under way that no living node looks after.
+    /// Songs under way that the program started last has not taken up, of several that ran one after the other.
     pub async fn orphans(&self) -> Result<i64, Failure> {
-        let sql = "select count(*) from tasks t where t.ended_at is null and not exists (
-                       select from nodes n where n.id = t.owner and n.epoch = t.epoch and n.lease_until > now())";
+        let sql = "select count(*) from tasks where ended_at is null
+                      and owner is distinct from (select id from nodes order by started_at desc limit 1)";
         let row = self.database.lock().await.query_one(sql, &[]).await.map_err(cannot("the database"))?;
         Ok(row.get(0))
     }

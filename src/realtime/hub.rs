@@ -52,6 +52,8 @@ struct User {
     seen: i64,
     /// The last ones that went out, oldest first and without a hole.
     recent: VecDeque<SongChanged>,
+    /// Of their texts.
+    recent_bytes: usize,
     channels: HashMap<Channel, Watched>,
     reading: bool,
     idle_since: Option<Instant>,
@@ -247,6 +249,7 @@ impl Hub {
                 user.seen = user.seen.max(have);
                 user.have = Some((epoch, u));
                 user.recent.clear();
+                user.recent_bytes = 0;
             }
             Some(_) => {}
         }
@@ -313,10 +316,12 @@ impl User {
         for token in shares {
             self.tell(&Channel::Share(token), &change, epoch);
         }
-        if self.recent.len() >= settings.recent_events {
-            self.recent.pop_front();
-        }
+        self.recent_bytes += change.set.get().len();
         self.recent.push_back(change);
+        while self.recent.len() > settings.recent_events || self.recent_bytes > settings.recent_bytes {
+            let Some(oldest) = self.recent.pop_front() else { break };
+            self.recent_bytes -= oldest.set.get().len();
+        }
     }
 
     /// Serialised once, for all watchers of the channel.

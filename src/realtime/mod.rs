@@ -71,6 +71,8 @@ pub struct Settings {
     pub head_check: Duration,
     /// A user's last events kept in memory.
     pub recent_events: usize,
+    /// And at most so many bytes of them: few users have that many, and nobody pays for those who have.
+    pub recent_bytes: usize,
     /// How long a user's events are kept after the last watcher left.
     pub hub_kept: Duration,
     /// Messages that may wait for a hub; more are lost, and found again by their numbers.
@@ -99,6 +101,7 @@ impl Default for Settings {
             snapshots_at_once: 8,
             head_check: Duration::from_secs(40),
             recent_events: 100,
+            recent_bytes: 32 << 10,
             hub_kept: Duration::from_secs(60),
             hub_mailbox: 4096,
             allowed_origins: Vec::new(),

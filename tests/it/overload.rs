@@ -85,6 +85,7 @@ async fn of_orders_at_once_those_beyond_the_room_are_refused_before_anything_is_
     assert!(metrics.contains("songflight_creates_refused_total 36"), "{metrics}");
     cable.mend();
     is_as_before(&server, &mira).await;
+    all_are_ready(&mira).await;
     audit(server.look().await, None).await;
 }
 
