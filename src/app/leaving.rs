@@ -24,7 +24,7 @@ impl Running {
     /// was started is stopped (OPS-9). Each wait has an end.
     pub async fn stop(self) {
         self.node.lease.drain();
-        let calls = || self.world.calls.load(std::sync::atomic::Ordering::Acquire);
+        let calls = || self.world.calls.load(std::sync::atomic::Ordering::SeqCst);
         let patience = self.stop_within.min(self.world.call_timeout + Duration::from_secs(1));
         tokio::join!(self.realtime.close_all(4001, DRAIN), self.until(patience, || calls() == 0));
         if calls() > 0 {

@@ -69,12 +69,12 @@ impl Lease {
 
     /// No call is begun from here on; those under way may end, and what they bring is still written.
     pub fn drain(&self) {
-        self.inner.draining.store(true, Ordering::Release);
+        self.inner.draining.store(true, Ordering::SeqCst);
     }
 
     /// Whether this node is about to leave: it takes nothing new (OPS-9).
     pub fn is_draining(&self) -> bool {
-        self.inner.draining.load(Ordering::Acquire)
+        self.inner.draining.load(Ordering::SeqCst)
     }
 
     fn prolong(&self, asked_at: Instant, by: Duration) {

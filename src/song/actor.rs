@@ -6,7 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use actix::{
@@ -58,7 +58,7 @@ pub struct World {
     pub call_timeout: Duration,
     /// How often a song is taken up without moving before it is given up (`durability.md` section 6).
     pub activations_max: i16,
-    /// Submissions under way; a graceful stop waits for them.
+    /// Submissions under way, from the intent to the durable answer; a graceful stop waits for them.
     pub calls: AtomicUsize,
 }
 
@@ -71,6 +71,28 @@ const LINGER: Duration = Duration::from_secs(20);
 const CALL_WITHIN: Duration = Duration::from_secs(5);
 /// A song whose step was refused by the database is looked at again after this.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
+
+/// One submission from before its intent is recorded until its answer is durable: a node that leaves waits for it, so
+/// that no intent is left behind of which nobody knows what became (OPS-9).
+struct UnderWay(Arc<World>);
+
+impl UnderWay {
+    fn begin(world: &Arc<World>) -> Self {
+        world.calls.fetch_add(1, SeqCst);
+        Self(world.clone())
+    }
+
+    /// `None` once the node leaves. Who leaves says so first and then counts: either it sees this one, or this sees it.
+    fn begin_unless_leaving(world: &Arc<World>) -> Option<Self> {
+        Some(Self::begin(world)).filter(|_| !world.lease.is_draining())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.calls.fetch_sub(1, SeqCst);
+    }
+}
 
 pub struct SongActor {
     song: Arc<Song>,
@@ -287,13 +309,12 @@ impl SongActor {
     }
 
     /// Makes the call whose intent is durable, unless it is too late for it (PROV-5).
-    fn submit(&self, key: CallKey, not_after: Time) {
+    fn submit(&self, key: CallKey, not_after: Time, under_way: UnderWay) {
         let Some(member) = self.member(key) else { return };
         let order = self.song.order(key);
         let (world, provider, gate) = (self.world.clone(), member.provider.clone(), member.gate.clone());
         let (directory, song) = (self.directory.clone(), self.song.id);
         let reply_to = (world.reply_to)(&self.song, &key);
-        world.calls.fetch_add(1, Ordering::AcqRel);
         actix::spawn(async move {
             let event = if in_time(&world, not_after) {
                 let started = world.clock.monotonic();
@@ -306,7 +327,7 @@ impl SongActor {
                 Event::NotSent { call: key }
             };
             insist(&directory, song, event).await;
-            world.calls.fetch_sub(1, Ordering::AcqRel);
+            drop(under_way);
         });
     }
 
@@ -331,7 +352,7 @@ impl SongActor {
 
     // --- keeping ---
 
-    fn adopt(&mut self, step: Step, ctx: &mut Context<Self>) {
+    fn adopt(&mut self, step: Step, mut under_way: Option<UnderWay>, ctx: &mut Context<Self>) {
         if resends(&step.song) > resends(&self.song) {
             metrics::counter!("songflight_possible_duplicates_total").increment(1);
         }
@@ -352,7 +373,8 @@ impl SongActor {
                     if let Some(not_after) = not_after(&self.song, *key)
                         && !planted(Mutant::CallBeforeRecord)
                     {
-                        self.submit(*key, not_after);
+                        let under_way = under_way.take().unwrap_or_else(|| UnderWay::begin(&self.world));
+                        self.submit(*key, not_after, under_way);
                     }
                 }
             }
@@ -443,10 +465,20 @@ impl Handler<Happened> for SongActor {
         if let Some(error) = self.refused(&event, by.as_ref(), now) {
             return AtomicResponse::new(Box::pin(std::future::ready(Err(error)).into_actor(self)));
         }
+        let under_way = submitting.and_then(|_| UnderWay::begin_unless_leaving(&self.world));
+        if let (Some(call), None) = (submitting, &under_way) {
+            return AtomicResponse::new(Box::pin(std::future::ready(()).into_actor(self).map(
+                move |(), actor, ctx| {
+                    actor.place_not_used(call);
+                    actor.arm_later(Duration::from_secs(1), ctx);
+                    Err(TellError::Unavailable)
+                },
+            )));
+        }
         let next = step(&self.song, &event, now, &self.world.rules);
         if planted(Mutant::CallBeforeRecord) {
             for Act::Submit(key) in &next.acts {
-                self.submit(*key, not_after(&next.song, *key).unwrap_or(now));
+                self.submit(*key, not_after(&next.song, *key).unwrap_or(now), UnderWay::begin(&self.world));
             }
         }
         let nothing = next.is_nothing(&self.song);
@@ -477,7 +509,7 @@ impl Handler<Happened> for SongActor {
         AtomicResponse::new(Box::pin(commit.into_actor(self).map(
             move |committed, actor, ctx| match committed {
                 Ok(Committed::Moved) => {
-                    actor.adopt(next, ctx);
+                    actor.adopt(next, under_way, ctx);
                     Ok(actor.told(true))
                 }
                 Ok(Committed::Kept) => Ok(actor.told(false)),

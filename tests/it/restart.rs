@@ -3,7 +3,8 @@
 use std::cell::RefCell;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::harness::person::{client, id, lyrics_first, music};
 use crate::harness::provider::Manner;
@@ -218,11 +219,11 @@ async fn restarts_under_load_lose_no_request_that_was_accepted() {
     assert_eq!(accepted.len(), PEOPLE * ORDERS);
     assert_eq!(stored, accepted, "what was accepted is what there is");
     eventually("every song to be ready", || async {
-        let left = "select count(*) from songs where status <> 'ready'";
-        match look.query_one(left, &[]).await.unwrap().get::<_, i64>(0) {
-            0 => Ok(()),
-            left => Err(format!("{left} are not")),
-        }
+        let left =
+            "select s.id, t.run from songs s join tasks t on t.song_id = s.id where s.status <> 'ready'";
+        let left = look.query(left, &[]).await.unwrap();
+        let told = left.first().map(|row| (row.get::<_, Uuid>(0), row.get::<_, Option<Value>>(1)));
+        told.map_or(Ok(()), |first| Err(format!("{} are not, {first:?} for one", left.len())))
     })
     .await;
     assert_eq!(simulator.stats().await["duplicates_of_intent"], 0);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use songflight::credit::Credits;
 use songflight::id::{CallKey, SongId, TaskId};
-use songflight::song::phase::{CallState, Phase, Rules, Song, Status, call_key};
+use songflight::song::phase::{self, CallState, Phase, Rules, Song, Status, call_key};
 use songflight::song::view;
 use songflight::store::SongChanged;
 use songflight::store::journal::NodeKey;
@@ -54,6 +54,8 @@ struct Call {
     /// Intents that were committed, and those that were taken back because nothing was sent.
     recorded: u32,
     not_after: Time,
+    /// The run of a node that recorded it last.
+    by: Uuid,
     began: Option<Time>,
     taken: bool,
     /// The provider said that it is over, or that it never was.
@@ -135,7 +137,7 @@ impl Law {
         self.songs.insert(song, Shown { events: vec![(view.clone(), u)], client: view });
     }
 
-    pub fn stepped(&mut self, before: &Song, after: &Song, row: &StepRow, u: Option<i64>) {
+    pub fn stepped(&mut self, before: &Song, after: &Song, row: &StepRow, u: Option<i64>, node: NodeKey) {
         self.commits += 1;
         let song = after.id;
         let (from, to) = (before.status(), after.status());
@@ -146,7 +148,7 @@ impl Law {
         self.hold(dense, || format!("song {song}: event {} after {}", after.seq, before.seq));
         self.shows(after, row, u);
         self.balances(after);
-        self.intents(before, after);
+        self.intents(before, after, node);
     }
 
     /// Whoever overlays what is told knows what is stored.
@@ -198,7 +200,7 @@ impl Law {
         });
     }
 
-    fn intents(&mut self, before: &Song, after: &Song) {
+    fn intents(&mut self, before: &Song, after: &Song, node: NodeKey) {
         for (task, run) in after.runs() {
             for (index, call) in run.calls.iter().enumerate() {
                 let key = call_key(task, index, call);
@@ -211,11 +213,12 @@ impl Law {
                         provider: "",
                         recorded: 0,
                         not_after,
+                        by: node.id,
                         began: None,
                         taken: false,
                         over: false,
                     });
-                    (call.recorded, call.not_after) = (call.recorded + 1, not_after);
+                    (call.recorded, call.not_after, call.by) = (call.recorded + 1, not_after, node.id);
                 }
             }
         }
@@ -265,6 +268,28 @@ impl Law {
             unnamed += u32::from(!tables.is_named(other));
         }
         self.hold(unnamed <= 1, || format!("{key} was called beside {unnamed} others that may live"));
+    }
+
+    /// A node that has waited for its calls leaves none behind of which it recorded the intent and not the answer: the
+    /// next owner would have to wait until it is settled by itself. (Where a commit's outcome got lost, nobody can tell.)
+    pub fn leaves(&mut self, node: NodeKey, tables: &Tables) {
+        if !tables.owns(node) {
+            return;
+        }
+        let songs = tables.songs.values().filter(|row| row.head().owner == node);
+        let mut intents = songs.flat_map(|row| {
+            row.song.runs().flat_map(|(task, run)| {
+                let recorded = |call: &phase::Call| matches!(call.state, CallState::Intent { .. });
+                let calls = run.calls.iter().enumerate();
+                calls
+                    .filter(move |(_, call)| recorded(call))
+                    .map(move |(index, call)| call_key(task, index, call))
+            })
+        });
+        let left = intents.find(|key| self.calls.get(key).is_some_and(|call| call.by == node.id));
+        self.hold(left.is_none(), || {
+            format!("{left:?} was recorded by {} which left without an answer", node.id)
+        });
     }
 
     /// A provider took an order on.

@@ -34,6 +34,10 @@ const KEPT: &[(u64, &str)] = &[
         4_561,
         "that a call was not made was told twice, and took back the next one of the same number, which was sent twice",
     ),
+    (
+        25_331,
+        "a node left between an intent and its call, and the next one had to wait until the intent was settled by itself",
+    ),
     (1_005_098, "after a commit of unknown outcome a step was taken for another one of the same number"),
 ];
 

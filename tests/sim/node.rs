@@ -218,8 +218,13 @@ impl Ports {
         self.life.leaving.store(true, Ordering::Release);
         self.node.lease.drain();
         let patience = tokio::time::Instant::now() + CALL_TIMEOUT + Duration::from_secs(1);
-        while self.world.calls.load(Ordering::Acquire) > 0 && tokio::time::Instant::now() < patience {
+        while self.world.calls.load(Ordering::SeqCst) > 0 && tokio::time::Instant::now() < patience {
             sleep(Duration::from_millis(50)).await;
+        }
+        let faults = self.sim.lock().plan.faults;
+        let blurred = faults.outage || faults.unknown || faults.slow || faults.deaf || faults.cut;
+        if !blurred && self.world.calls.load(Ordering::SeqCst) == 0 {
+            self.sim.with(|state, _| state.law.leaves(self.node.key, &state.tables));
         }
         self.node.leave(&*self.database).await;
         self.sim.note(|| format!("node {} has left", self.life.number));
@@ -228,7 +233,7 @@ impl Ports {
 
     /// What must be free once nothing is under way.
     pub fn is_idle(&self) -> Result<(), String> {
-        let calls = self.world.calls.load(Ordering::Acquire);
+        let calls = self.world.calls.load(Ordering::SeqCst);
         if calls > 0 {
             return Err(format!("node {}: {calls} calls never ended", self.life.number));
         }

@@ -254,7 +254,7 @@ impl Tables {
         }
         song.song = song.read();
         let after = &song.song;
-        law.stepped(&before, after, row, u);
+        law.stepped(&before, after, row, u, node);
         for named in row.refs.iter().flat_map(|rows| read::<Vec<Ref>>(rows)) {
             let key = CallKey { task: named.task, call: named.call, attempt: named.attempt };
             if let Some(name) = named.provider_task {
