@@ -3,6 +3,7 @@
 //! The order of starting is the order of need: database, schema, lease, providers, realtime, journal,
 //! songs, doors. Stopping is the reverse: doors shut, calls under way end, the lease is given back.
 
+mod descriptors;
 mod leaving;
 mod providers;
 
@@ -165,7 +166,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         .map_err(cannot("the http client"))?;
     let auth = Arc::new(Auth::new(&config.auth, &key, http));
 
-    let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+    let cores = cores();
     let arbiters: Vec<_> = (0..cores).map(|_| Arbiter::new().handle()).collect();
     let realtime = start_realtime(config, &pool, &auth, clock, &arbiters);
 
@@ -581,14 +582,21 @@ fn serve(
     .shutdown_timeout(5)
     // The WebSocket's close handshake is done by then (protocol.md section 12).
     .client_disconnect_timeout(Duration::ZERO);
-    if let Some(workers) = config.http.workers {
-        server = server.workers(workers.get());
-    }
+    let workers = config.http.workers.map_or_else(cores, std::num::NonZeroUsize::get);
+    let files = descriptors::raise();
+    let connections = descriptors::for_connections(files);
+    tracing::info!(files, connections, "open files allowed, and connections that are accepted at a time");
+    // Each worker counts its own; they are given them in turn.
+    server = server.workers(workers).max_connections((connections / workers).max(1));
     listener.set_nonblocking(true)?;
     // The standard library's 128 connections that wait to be accepted are few for many who come at once: the
     // kernel drops the others, and they try again after a second. `HttpServer::backlog` is for listeners of its own.
     socket2::SockRef::from(&listener).listen(BACKLOG)?;
     Ok(server.listen(listener)?.run())
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get)
 }
 
 /// What log lines of a request carry. The route, never the path: callback urls hold their secret there.

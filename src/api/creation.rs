@@ -55,7 +55,8 @@ pub(super) struct Asked {
 }
 
 impl Creation {
-    /// `at_once` songs may be on their way to the database; whoever comes beyond them is refused before anything is done.
+    /// `at_once` songs may be on their way to the database and from there to their providers; whoever comes beyond them is
+    /// refused before anything is done.
     pub fn new(plans: Plans, signup_grant: Credits, guest_grant: Credits, at_once: usize) -> Self {
         let floods = Plan::ALL.map(|plan| Flood::before(plans.of(plan).per_minute));
         Self {
@@ -132,15 +133,13 @@ async fn bring_to_life(
 ) -> Result<(Birth, Standing), Problem> {
     let api = api.clone();
     let living = actix_web::rt::spawn(async move {
-        // Until it is written, whether or not anybody waits for that.
-        let _place = place;
         let mut song = new.song.clone();
         let committed = api.world.journal.commit(Entry::Create(Box::new(new))).await?;
         let Committed::Birth { birth, standing } = committed else { return Err(Problem::unavailable()) };
         if matches!(birth, Birth::Created { .. }) {
             metrics::counter!("songflight_songs_created_total").increment(1);
             Arc::make_mut(&mut song.wish).plan = Some(standing.plan.as_str().to_owned());
-            api.directories.of(song.id).do_send(Born { song: Box::new(song) });
+            api.directories.of(song.id).do_send(Born { song: Box::new(song), beginning: Some(place) });
         }
         Ok((birth, standing))
     });

@@ -78,8 +78,9 @@ settings!(
         trust_forwarded: bool = false,
         /// Callbacks under way at once, 1-100000; default 2048. Beyond it 429, and providers send theirs again.
         callbacks_at_once: usize = 2048,
-        /// Songs being created at once, 1-100000; default 2048. Beyond it 503 at once: whoever is taken is answered soon,
-        /// and songs that are under way keep their room in the journal.
+        /// Songs being created at once, 1-100000; default 2048. A song counts until its provider has taken it (but no more
+        /// than a second of that), or it has to wait for something else. Beyond it 503 at once: whoever is taken is answered
+        /// soon, and no more is begun than can be carried on.
         creates_at_once: usize = 2048,
         /// Threads that serve requests, 1-1024; default: one per core.
         workers: Option<NonZeroUsize> = None,

@@ -69,8 +69,14 @@ pub type ReplyTo = Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>;
 const LINGER: Duration = Duration::from_secs(20);
 /// A call starts at most this long after its intent was recorded.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
+/// A provider that takes longer to answer does not keep others from ordering.
+const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// A song whose step was refused by the database is looked at again after this.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
+
+/// A song's share of the room for songs that are being created (`http.creates_at_once`): given back once its provider
+/// has taken it, so that no more are begun than can be brought to their providers.
+pub type Beginning = tokio::sync::OwnedSemaphorePermit;
 
 /// One submission from before its intent is recorded until its answer is durable: a node that leaves waits for it, so
 /// that no intent is left behind of which nobody knows what became (OPS-9).
@@ -101,6 +107,8 @@ pub struct SongActor {
     directory: Addr<Directory>,
     timer: Option<SpawnHandle>,
     places: Places,
+    /// Until its first submission is answered, or it has to wait for something.
+    beginning: Option<Beginning>,
     /// When the provider was last asked, or this actor took the song up.
     polled: Time,
     /// Waits for a slot and polls that are under way.
@@ -149,6 +157,7 @@ impl SongActor {
         song: Song,
         version: i64,
         places: Places,
+        beginning: Option<Beginning>,
         world: Arc<World>,
         directory: Addr<Directory>,
     ) -> Self {
@@ -161,6 +170,7 @@ impl SongActor {
             directory,
             timer: None,
             places,
+            beginning,
             polled,
             busy: Vec::new(),
             waits: Vec::new(),
@@ -269,6 +279,7 @@ impl SongActor {
     }
 
     fn wait_in(&mut self, queue: impl Future<Output = ()> + 'static, call: CallKey, ctx: &mut Context<Self>) {
+        self.beginning = None;
         let waiting = ctx.spawn(queue.into_actor(self));
         self.waits.push((call, waiting));
         // Maybe for long: nothing else that is due must wait for it.
@@ -309,17 +320,25 @@ impl SongActor {
     }
 
     /// Makes the call whose intent is durable, unless it is too late for it (PROV-5).
-    fn submit(&self, key: CallKey, not_after: Time, under_way: UnderWay) {
+    fn submit(&mut self, key: CallKey, not_after: Time, under_way: UnderWay) {
         let Some(member) = self.member(key) else { return };
         let order = self.song.order(key);
         let (world, provider, gate) = (self.world.clone(), member.provider.clone(), member.gate.clone());
         let (directory, song) = (self.directory.clone(), self.song.id);
+        let beginning = self.beginning.take();
         let reply_to = (world.reply_to)(&self.song, &key);
         actix::spawn(async move {
             let event = if in_time(&world, not_after) {
                 let started = world.clock.monotonic();
                 let begun = gate.begin(Call::Submit);
-                let answer = provider.submit(&order, &reply_to).await;
+                let mut asking = provider.submit(&order, &reply_to);
+                let answer = match tokio::time::timeout(BEGINS_WITHIN, &mut asking).await {
+                    Ok(answer) => answer,
+                    Err(_) => {
+                        drop(beginning);
+                        asking.await
+                    }
+                };
                 gate.report(begun, Outcome::of(&answer));
                 tell_metrics(&world, started, &answer);
                 outcome(key, answer, &gate)
@@ -505,7 +524,10 @@ impl Handler<Happened> for SongActor {
             }
         };
         let journal = self.world.journal.clone();
-        let commit = async move { journal.commit(entry).await };
+        let asked_for = by.is_some();
+        let commit = async move {
+            if asked_for { journal.commit(entry).await } else { journal.commit_in_line(entry).await }
+        };
         AtomicResponse::new(Box::pin(commit.into_actor(self).map(
             move |committed, actor, ctx| match committed {
                 Ok(Committed::Moved) => {
@@ -687,7 +709,8 @@ async fn insist(directory: &Addr<Directory>, song: SongId, event: Event) {
         match super::directory::tell(directory, song, None, event.clone(), None).await {
             Ok(_) | Err(TellError::NotFound | TellError::Elsewhere) => return,
             Err(error) => {
-                tracing::warn!(song.id = %song, %error, "what the provider answered is not durable yet");
+                // While the database is away the journal says so, once for all songs.
+                tracing::debug!(song.id = %song, %error, "what the provider answered is not durable yet");
                 tokio::time::sleep(wait).await;
                 wait = (wait * 2).min(Duration::from_secs(4));
             }

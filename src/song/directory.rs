@@ -13,7 +13,7 @@ use actix::{
 };
 use tokio::sync::oneshot;
 
-use super::actor::{Afresh, Happened, SongActor, TellError, Told, World};
+use super::actor::{Afresh, Beginning, Happened, SongActor, TellError, Told, World};
 use super::event::Event;
 use super::phase::Song;
 use super::places::Places;
@@ -154,10 +154,17 @@ impl Directory {
         }
     }
 
-    fn start_actor(&mut self, song: Song, version: i64, ctx: &mut Context<Self>) -> Addr<SongActor> {
+    fn start_actor(
+        &mut self,
+        song: Song,
+        version: i64,
+        beginning: Option<Beginning>,
+        ctx: &mut Context<Self>,
+    ) -> Addr<SongActor> {
         let id = song.id;
         let places = self.unschedule(id).unwrap_or_default();
-        let actor = SongActor::new(song, version, places, self.world.clone(), ctx.address()).start();
+        let actor =
+            SongActor::new(song, version, places, beginning, self.world.clone(), ctx.address()).start();
         self.awake.insert(id, actor.clone());
         metrics::gauge!("songflight_song_actors").increment(1);
         actor
@@ -264,7 +271,7 @@ impl Directory {
             self.unschedule(id);
             return Err(TellError::Elsewhere);
         }
-        Ok(self.start_actor(stored.song, stored.version, ctx))
+        Ok(self.start_actor(stored.song, stored.version, None, ctx))
     }
 
     fn answer(&mut self, id: SongId, answer: &Result<Addr<SongActor>, TellError>) {
@@ -363,14 +370,15 @@ impl Handler<Unknown> for Directory {
 #[rtype(result = "()")]
 pub struct Born {
     pub song: Box<Song>,
+    pub beginning: Option<Beginning>,
 }
 
 impl Handler<Born> for Directory {
     type Result = ();
 
-    fn handle(&mut self, Born { song }: Born, ctx: &mut Context<Self>) {
+    fn handle(&mut self, Born { song, beginning }: Born, ctx: &mut Context<Self>) {
         if !self.awake.contains_key(&song.id) && !self.waking.contains_key(&song.id) {
-            self.start_actor(*song, 1, ctx);
+            self.start_actor(*song, 1, beginning, ctx);
         }
     }
 }

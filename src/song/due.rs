@@ -28,13 +28,24 @@ pub fn due(song: &Song, polled: Time, rules: &Rules) -> Option<(Time, Due)> {
 /// Everything that is to be done by the present state, in order: for whoever stands in the queue for a
 /// slot with one call and must not miss the time of another, or the end of patience.
 pub fn all(song: &Song, polled: Time, rules: &Rules) -> Vec<(Time, Due)> {
-    let mut due = Vec::new();
-    for (task, run) in song.runs() {
-        let calls = 0..run.calls.len();
-        due.extend(calls.flat_map(|index| due_for_call(task, run, index, polled, rules)));
-    }
-    due.sort_by_key(|(at, due)| (*at, matches!(due, Due::Poll(_))));
+    let mut due: Vec<_> =
+        song.runs().flat_map(|(task, run)| due_for_calls(task, run, polled, rules)).collect();
+    due.sort_by_key(in_order);
     due
+}
+
+/// The same as [`due`], for a song of which nothing else runs.
+pub fn due_for_run(task: TaskId, run: &Run, polled: Time, rules: &Rules) -> Option<(Time, Due)> {
+    due_for_calls(task, run, polled, rules).min_by_key(in_order)
+}
+
+/// A time that passes may end what would be asked about.
+fn in_order((at, due): &(Time, Due)) -> (Time, bool) {
+    (*at, matches!(due, Due::Poll(_)))
+}
+
+fn due_for_calls(task: TaskId, run: &Run, polled: Time, rules: &Rules) -> impl Iterator<Item = (Time, Due)> {
+    (0..run.calls.len()).flat_map(move |index| due_for_call(task, run, index, polled, rules))
 }
 
 fn due_for_call(task: TaskId, run: &Run, index: usize, polled: Time, rules: &Rules) -> Vec<(Time, Due)> {

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::phase::{CallState, Song};
+use super::phase::{CallState, Run, Song};
 use crate::credit::seats::{Seat, Seats};
 use crate::id::{CallKey, TaskId};
 use crate::provider::Providers;
 use crate::provider::gate::TaskSlot;
+use crate::store::nodes::TakenHead;
 
 /// By task and call: an attempt that is made again keeps the place of the one before.
 #[derive(Default)]
@@ -23,6 +24,15 @@ impl Places {
         let gate = |task| providers.gate(song.provider_of(task));
         let slots = working(song).filter_map(|key| Some((key, gate(key.0)?.adopt_slot()))).collect();
         let seat = phase_is_working(song).then(|| seats.adopt(&song.user, song.id));
+        Self { slots, seat }
+    }
+
+    /// The same for a song that was taken over, of which nothing else runs.
+    pub fn adopted_for(taken: &TakenHead, providers: &Providers, seats: &Seats) -> Self {
+        let gate = providers.gate(&taken.provider);
+        let slots: BTreeMap<_, _> =
+            working_calls(taken.task, &taken.run).filter_map(|key| Some((key, gate?.adopt_slot()))).collect();
+        let seat = working_calls(taken.task, &taken.run).next().map(|_| seats.adopt(&taken.user, taken.song));
         Self { slots, seat }
     }
 
@@ -73,12 +83,12 @@ fn phase_is_working(song: &Song) -> bool {
 
 /// The calls that a provider may be working on.
 fn working(song: &Song) -> impl Iterator<Item = (TaskId, u8)> {
-    song.runs().flat_map(|(task, run)| {
-        (0_u8..)
-            .zip(&run.calls)
-            .filter(|(_, call)| holds_a_place(&call.state))
-            .map(move |(index, _)| (task, index))
-    })
+    song.runs().flat_map(|(task, run)| working_calls(task, run))
+}
+
+fn working_calls(task: TaskId, run: &Run) -> impl Iterator<Item = (TaskId, u8)> {
+    let calls = (0_u8..).zip(&run.calls);
+    calls.filter(|(_, call)| holds_a_place(&call.state)).map(move |(index, _)| (task, index))
 }
 
 const fn holds_a_place(state: &CallState) -> bool {

@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use super::actor::World;
 use super::directory::{Directories, Rest};
-use super::due::{Due, due};
+use super::due::{Due, due, due_for_run};
 use super::places::Places;
 use crate::chance;
 use crate::id::SongId;
 use crate::store::StoreError;
+use crate::store::nodes::Taken;
+use crate::store::songs::Stored;
 use crate::time::Time;
 
 /// Songs taken in one statement.
-const PAGE: i64 = 1000;
+const PAGE: i64 = 5000;
+/// Songs loaded whole in one statement.
+const WHOLE_AT_ONCE: usize = 1000;
+/// Nobody has asked the provider yet.
+const NEVER: Time = Time::from_millis(0);
 /// How often other nodes' leases are looked at.
 const EVERY: Duration = Duration::from_secs(1);
 /// Every so many rounds running songs of nobody are looked for, too.
@@ -57,21 +63,32 @@ async fn take_over(world: &World, directories: &Directories, thorough: bool) -> 
     if database.fence_the_dead(node).await? == 0 && !thorough {
         return Ok(0);
     }
+    let mut from = None;
     loop {
-        let ids = database.take_over(node, PAGE, world.activations_max).await?;
+        let Taken { heads, others, next } =
+            database.take_over(node, from, PAGE, world.activations_max).await?;
+        let songs = heads.len() + others.len();
+        total += songs;
         let now = world.clock.now();
-        for stored in database.load(&ids).await? {
-            let id = stored.song.id;
-            let at = due(&stored.song, Time::from_millis(0), &world.rules)
-                .map(|next| spread(id, next, now, ids.len()));
-            // A task that holds a place at the provider keeps it while its song rests.
-            let places = Places::adopted(&stored.song, &world.providers, &world.seats);
-            directories.of(id).do_send(Rest { song: id, due: at, places, actor: None });
+        let rest = |song: SongId, next: Option<(Time, Due)>, places: Places| {
+            let due = next.map(|next| spread(song, next, now, songs));
+            directories.of(song).do_send(Rest { song, due, places, actor: None });
+        };
+        // A task that holds a place at the provider keeps it while its song rests.
+        for head in heads {
+            let places = Places::adopted_for(&head, &world.providers, &world.seats);
+            rest(head.song, due_for_run(head.task, &head.run, NEVER, &world.rules), places);
         }
-        total += ids.len();
-        if ids.len() < usize::try_from(PAGE).unwrap_or(0) {
+        for page in others.into_iter().collect::<Vec<_>>().chunks(WHOLE_AT_ONCE) {
+            for Stored { song, .. } in database.load(page).await? {
+                let places = Places::adopted(&song, &world.providers, &world.seats);
+                rest(song.id, due(&song, NEVER, &world.rules), places);
+            }
+        }
+        if next.is_none() {
             return Ok(total);
         }
+        from = next;
     }
 }
 

@@ -11,6 +11,7 @@ use deadpool_postgres::Pool;
 use uuid::Uuid;
 
 use super::journal::NodeKey;
+use super::nodes::Taken;
 use super::songs::{self, Stored};
 use super::{StoreError, ask, nodes};
 use crate::id::{SongId, UserId};
@@ -23,7 +24,13 @@ pub trait Database: Send + Sync {
     async fn heartbeat(&self, node: NodeKey, lease: Duration) -> Result<bool, StoreError>;
     async fn leave(&self, node: NodeKey) -> Result<(), StoreError>;
     async fn fence_the_dead(&self, node: NodeKey) -> Result<u64, StoreError>;
-    async fn take_over(&self, node: NodeKey, limit: i64, most: i16) -> Result<Vec<SongId>, StoreError>;
+    async fn take_over(
+        &self,
+        node: NodeKey,
+        from: Option<SongId>,
+        limit: i64,
+        most: i16,
+    ) -> Result<Taken, StoreError>;
     async fn running(&self, node: NodeKey) -> Result<Vec<SongId>, StoreError>;
     async fn claim(&self, node: NodeKey, song: SongId) -> Result<bool, StoreError>;
     async fn load(&self, songs: &[SongId]) -> Result<Vec<Stored>, StoreError>;
@@ -49,8 +56,14 @@ impl Database for Pool {
         ask(self, async |client| nodes::fence_the_dead(client, node).await).await
     }
 
-    async fn take_over(&self, node: NodeKey, limit: i64, most: i16) -> Result<Vec<SongId>, StoreError> {
-        ask(self, async |client| nodes::take_over(client, node, limit, most).await).await
+    async fn take_over(
+        &self,
+        node: NodeKey,
+        from: Option<SongId>,
+        limit: i64,
+        most: i16,
+    ) -> Result<Taken, StoreError> {
+        ask(self, async |client| nodes::take_over(client, node, from, limit, most).await).await
     }
 
     async fn running(&self, node: NodeKey) -> Result<Vec<SongId>, StoreError> {

@@ -252,11 +252,19 @@ impl Journal {
     /// See [`CommitError`]: only after [`CommitError::Busy`] and [`CommitError::Refused`] is it certain
     /// that nothing was written.
     pub async fn commit(&self, entry: Entry) -> Result<Committed, CommitError> {
-        let (answer, heard) = oneshot::channel();
-        self.lane(&entry).try_send(Waiting { entry, answer }).map_err(|_| CommitError::Busy)?;
-        match tokio::time::timeout(ANSWER_WITHIN, heard).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) | Err(_) => Err(CommitError::Away),
+        let place = self.lane(&entry).try_reserve().map_err(|_| CommitError::Busy)?;
+        hand_in(place, entry).await
+    }
+
+    /// The same for what happened to a song already and must not be lost: where the queue is full it stands in line
+    /// before it, ahead of all that is only asked for.
+    ///
+    /// # Errors
+    /// As [`Journal::commit`].
+    pub async fn commit_in_line(&self, entry: Entry) -> Result<Committed, CommitError> {
+        match tokio::time::timeout(ANSWER_WITHIN, self.lane(&entry).reserve()).await {
+            Ok(Ok(place)) => hand_in(place, entry).await,
+            Ok(Err(_)) | Err(_) => Err(CommitError::Busy),
         }
     }
 
@@ -287,6 +295,15 @@ impl Journal {
         };
         let hash = user.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         &self.lanes[hash % self.lanes.len()]
+    }
+}
+
+async fn hand_in(place: mpsc::Permit<'_, Waiting>, entry: Entry) -> Result<Committed, CommitError> {
+    let (answer, heard) = oneshot::channel();
+    place.send(Waiting { entry, answer });
+    match tokio::time::timeout(ANSWER_WITHIN, heard).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(_)) | Err(_) => Err(CommitError::Away),
     }
 }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
+use tokio_postgres::types::Json;
 use uuid::Uuid;
 
 use super::StoreError;
 use super::journal::NodeKey;
-use crate::id::SongId;
+use crate::id::{SongId, TaskId, UserId};
+use crate::song::phase::Run;
 
 /// Enters a node that never was before. A node's id is never used again.
 ///
@@ -73,30 +75,73 @@ pub async fn end_all_leases(client: &impl GenericClient) -> Result<(), StoreErro
     Ok(())
 }
 
-/// Takes running songs of nodes that are gone, and those of nobody; at most `limit`. Each time is counted unless the
-/// one before stopped on request; what was taken `most` times without a step since is left alone (`store::letters`).
+/// Tasks that were taken over, with no more of their songs than says what they need next: there may be a hundred
+/// thousand of them.
+#[derive(Clone, Debug, Default)]
+pub struct Taken {
+    /// Songs of which one task runs, the head's.
+    pub heads: Vec<TakenHead>,
+    /// Songs with something under way beside the head, or that do not read: to be loaded whole.
+    pub others: BTreeSet<SongId>,
+    /// The last song, if there may be more.
+    pub next: Option<SongId>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TakenHead {
+    pub song: SongId,
+    pub user: UserId,
+    pub task: TaskId,
+    pub provider: String,
+    pub run: Run,
+}
+
+/// Takes running songs of nodes that are gone, and those of nobody: at most `limit` tasks, in the order of their songs
+/// and from the song `from` on. Each time is counted unless the one before stopped on request; what was taken `most`
+/// times without a step since is left alone (`store::letters`).
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
 pub async fn take_over(
     client: &impl GenericClient,
     node: NodeKey,
+    from: Option<SongId>,
     limit: i64,
     most: i16,
-) -> Result<Vec<SongId>, StoreError> {
+) -> Result<Taken, StoreError> {
     let take = "
         update tasks t set owner = $1, epoch = $2, activations = t.activations + gone.counts
           from (
             select t.id, (not coalesce(o.left_well, false))::int::smallint as counts
               from tasks t left join nodes n on n.id = t.owner and n.epoch = t.epoch and n.left_at is null
               left join nodes o on o.id = t.owner
-             where t.ended_at is null and n.id is null and t.activations < $4 limit $3 for update of t skip locked) gone
+             where t.ended_at is null and n.id is null and t.activations < $4 and t.song_id >= $5
+             order by t.song_id limit $3 for update of t skip locked) gone
          where t.id = gone.id
            and exists (select 1 from nodes where id = $1 and epoch = $2)
-        returning t.song_id";
+        returning t.song_id, (select s.user_id from songs s where s.id = t.song_id) as user_id, t.id, t.provider,
+                  t.beside, t.run";
     let statement = client.prepare_cached(take).await?;
-    let rows = client.query(&statement, &[&node.id, &node.epoch, &limit, &most]).await?;
-    Ok(distinct(&rows))
+    let from = from.map_or(Uuid::nil(), |song| song.0);
+    let rows = client.query(&statement, &[&node.id, &node.epoch, &limit, &most, &from]).await?;
+    let mut taken = Taken::default();
+    for row in &rows {
+        let song = SongId(row.get("song_id"));
+        taken.next = taken.next.max(Some(song));
+        match row.try_get::<_, Json<Run>>("run") {
+            Ok(Json(run)) if !row.get::<_, bool>("beside") => taken.heads.push(TakenHead {
+                song,
+                user: UserId::trusted(row.get("user_id")),
+                task: TaskId(row.get("id")),
+                provider: row.get("provider"),
+                run,
+            }),
+            Ok(_) | Err(_) => drop(taken.others.insert(song)),
+        }
+    }
+    taken.heads.retain(|head| !taken.others.contains(&head.song));
+    taken.next = taken.next.filter(|_| i64::try_from(rows.len()).is_ok_and(|found| found >= limit));
+    Ok(taken)
 }
 
 /// Counts that a song of this node's is begun anew, as [`take_over`] does; answers how often it was since it moved.

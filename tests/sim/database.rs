@@ -12,6 +12,7 @@ use songflight::store::StoreError;
 use songflight::store::births::Birth;
 use songflight::store::database::Database;
 use songflight::store::journal::{Committed, Entry, FENCED, NodeKey, Session, Sessions, Verdict, Waiting};
+use songflight::store::nodes::Taken;
 use songflight::store::row::StepRow;
 use songflight::store::songs::Stored;
 use songflight::time::Time;
@@ -97,8 +98,14 @@ impl Database for Way {
         self.ask(|state, now| state.tables.fence_the_dead(node, now)).await
     }
 
-    async fn take_over(&self, node: NodeKey, limit: i64, _: i16) -> Result<Vec<SongId>, StoreError> {
-        self.ask(|state, _| state.tables.take_over(node, limit)).await
+    async fn take_over(
+        &self,
+        node: NodeKey,
+        from: Option<SongId>,
+        limit: i64,
+        _: i16,
+    ) -> Result<Taken, StoreError> {
+        self.ask(|state, _| state.tables.take_over(node, from, limit)).await
     }
 
     async fn running(&self, node: NodeKey) -> Result<Vec<SongId>, StoreError> {

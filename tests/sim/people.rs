@@ -111,7 +111,7 @@ async fn create(new: NewSong, ports: Ports) -> Result<Birth, CommitError> {
         let committed = ports.world.journal.commit(Entry::Create(Box::new(new))).await?;
         let Committed::Birth { birth, .. } = committed else { return Err(CommitError::Away) };
         if matches!(birth, Birth::Created { .. }) {
-            ports.directories.of(song.id).do_send(Born { song: Box::new(song) });
+            ports.directories.of(song.id).do_send(Born { song: Box::new(song), beginning: None });
         }
         Ok(birth)
     });

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use songflight::credit::Credits;
 use songflight::id::{CallKey, SongId, TaskId, UserId};
 use songflight::store::journal::NodeKey;
+use songflight::store::nodes::{Taken, TakenHead};
 use songflight::store::row::{NewSong, StepRow};
 use songflight::store::songs::Stored;
 use songflight::time::Time;
@@ -109,12 +110,13 @@ impl Tables {
         self.nodes.get(&owner.id).is_some_and(|row| row.epoch == owner.epoch && !row.left)
     }
 
-    pub fn take_over(&mut self, node: NodeKey, limit: i64) -> Vec<SongId> {
-        let mut taken = Vec::new();
+    pub fn take_over(&mut self, node: NodeKey, from: Option<SongId>, limit: i64) -> Taken {
+        let mut taken = Taken::default();
+        let mut tasks = 0;
         if !self.owns(node) {
             return taken;
         }
-        for id in self.songs.keys().copied().collect::<Vec<_>>() {
+        for id in self.songs.keys().copied().filter(|id| Some(*id) >= from).collect::<Vec<_>>() {
             let orphans: Vec<usize> = self.songs[&id]
                 .tasks
                 .iter()
@@ -122,13 +124,29 @@ impl Tables {
                 .filter(|(_, task)| task.run.is_some() && !self.is_current(task.owner))
                 .map(|(at, _)| at)
                 .collect();
-            if orphans.is_empty() || i64::try_from(taken.len()).expect("few") >= limit {
+            if orphans.is_empty() {
                 continue;
             }
+            if tasks >= limit {
+                break;
+            }
             let song = self.songs.get_mut(&id).expect("its key was found");
+            tasks += i64::try_from(orphans.len()).expect("few");
+            taken.next = Some(id);
+            let beside = orphans.iter().any(|at| song.tasks[*at].id != song.head().id);
             orphans.into_iter().for_each(|at| song.tasks[at].owner = node);
-            taken.push(id);
+            match song.song.phase.run().filter(|_| !beside) {
+                Some(run) => taken.heads.push(TakenHead {
+                    song: id,
+                    user: song.song.user.clone(),
+                    task: song.song.head.task,
+                    provider: song.song.head.provider.clone(),
+                    run: run.clone(),
+                }),
+                None => drop(taken.others.insert(id)),
+            }
         }
+        taken.next = taken.next.filter(|_| tasks >= limit);
         taken
     }
 

@@ -1,0 +1,25 @@
+//! How many files this process may have open, and how many of them are for connections: where all were taken, calls to
+//! providers and to Postgres would fail, and even the next connection could not be told so.
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+/// Where the system sets no limit, or more than anybody needs.
+const MANY: usize = 1_000_000;
+
+/// Raises the limit to what the system allows, and says what it is now.
+pub(super) fn raise() -> usize {
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => limit = raised,
+            Err(error) => tracing::debug!(%error, "the limit of open files stays as it is"),
+        }
+    }
+    limit.current.and_then(|limit| usize::try_from(limit).ok()).map_or(MANY, |limit| limit.min(MANY))
+}
+
+/// Three quarters are for connections from outside. One that comes beyond them waits at the door until another goes.
+pub(super) const fn for_connections(files: usize) -> usize {
+    files - files / 4
+}
