@@ -585,7 +585,7 @@ fn serve(
     let workers = config.http.workers.map_or_else(cores, std::num::NonZeroUsize::get);
     let files = descriptors::raise();
     let connections = descriptors::for_connections(files);
-    tracing::info!(files, connections, "open files allowed, and connections that are accepted at a time");
+    tracing::debug!(files, connections, "open files allowed, and connections that are accepted at a time");
     // Each worker counts its own; they are given them in turn.
     server = server.workers(workers).max_connections((connections / workers).max(1));
     listener.set_nonblocking(true)?;

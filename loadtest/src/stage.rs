@@ -113,17 +113,17 @@ impl Stage {
         Ok(Look {
             here,
             server: Some(server.usage()),
-            postgres: Some(process::family(own.postmaster)),
+            postgres: Some(process::family(own.postmaster, true)),
             database: Some([row.get(0), row.get(1), row.get(2)]),
             journal_commits: whole("songflight_journal_commit_seconds_count"),
             possible_duplicates: whole("songflight_possible_duplicates_total"),
         })
     }
 
-    /// What the server and its database use at the moment.
-    pub fn glance(&self) -> Option<[Usage; 2]> {
+    /// What the server and its database use at the moment; the database's memory only where it is asked for.
+    pub fn glance(&self, with_memory: bool) -> Option<[Usage; 2]> {
         let own = self.own.as_ref()?;
-        Some([own.server.try_lock().ok()?.usage(), process::family(own.postmaster)])
+        Some([own.server.try_lock().ok()?.usage(), process::family(own.postmaster, with_memory)])
     }
 
     /// The rules that the database breaks; `None` of a server elsewhere.

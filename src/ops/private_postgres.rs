@@ -36,12 +36,13 @@ const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 const TAIL_LINES: usize = 15;
 
 /// What each server is started with. On the command line, so that no file can disagree.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "max_connections=100",
     "shared_buffers=256MB",
-    "max_wal_size=1GB",
+    "max_wal_size=4GB",
+    "checkpoint_timeout=15min",
     "jit=off",
     "log_line_prefix=%m [%p] ",
 ];

@@ -48,11 +48,15 @@ pub enum Purpose {
     Ask,
 }
 
+/// How long a connection that submissions used is used for others. Without it each would cost a handshake: a tenth of
+/// all that a song costs this program.
+const FRESH: Duration = Duration::from_secs(1);
+
 /// The clients of one provider.
 ///
-/// Submissions have a client of their own that keeps no connection: hyper sends a request again, unasked,
-/// when a reused connection turns out to be closed, and reqwest (0.13) has no switch for that. A fresh
-/// connection for each submission costs a handshake and cannot be stale.
+/// Submissions have a client of their own, which uses a connection again only within [`FRESH`]: servers close idle ones
+/// after several seconds, and what is written to one that is being closed may or may not have arrived. (hyper sends a
+/// request on another connection only where it had not begun to write it; `tests/providers/transport.rs` holds it to that.)
 #[derive(Clone, Debug)]
 pub struct Http {
     submit: Client,
@@ -71,7 +75,7 @@ impl Http {
         let build =
             |builder: ClientBuilder| builder.build().map_err(|error| format!("{base_url}: {error:?}"));
         Ok(Self {
-            submit: build(client(&base, timeouts).timeout(timeouts.submit).pool_max_idle_per_host(0))?,
+            submit: build(client(&base, timeouts).timeout(timeouts.submit).pool_idle_timeout(FRESH))?,
             ask: build(client(&base, timeouts).timeout(timeouts.ask))?,
         })
     }

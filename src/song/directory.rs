@@ -3,7 +3,7 @@
 //!
 //! Not here: anything about what a song is or does.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,6 +28,9 @@ pub struct Directory {
     awake: HashMap<SongId, Addr<SongActor>>,
     /// Songs that are being loaded, and who waits for them.
     waking: HashMap<SongId, Vec<Waiter>>,
+    /// Those of them that nobody has begun to load yet, and how many loads are under way.
+    to_load: VecDeque<SongId>,
+    loads: usize,
     /// Songs that rest until a time, with their place at the provider.
     asleep: HashMap<SongId, Sleep>,
     wheel: BTreeSet<(Time, SongId)>,
@@ -42,8 +45,10 @@ struct Sleep {
     places: Places,
 }
 
-/// Songs that are woken in one go when their time has come; the rest follow at once after.
+/// Songs that are woken, and loaded, in one go; the rest follow at once after.
 const WAKE_AT_ONCE: usize = 256;
+/// Loads that one directory has under way.
+const LOADS_AT_ONCE: usize = 2;
 
 /// Questions that may wait for one directory.
 const MAILBOX: usize = 4096;
@@ -148,6 +153,8 @@ impl Directory {
             world,
             awake: HashMap::new(),
             waking: HashMap::new(),
+            to_load: VecDeque::new(),
+            loads: 0,
             asleep: HashMap::new(),
             wheel: BTreeSet::new(),
             timer: None,
@@ -212,24 +219,31 @@ impl Directory {
             .iter()
             .map(|(_, song)| *song)
             .filter(|song| !self.awake.get(song).is_some_and(Addr::connected))
+            .filter(|song| !self.waking.contains_key(song))
             .collect();
-        if !ids.is_empty() {
-            self.load(ids, ctx);
+        for id in ids {
+            self.waking.insert(id, Vec::new());
+            self.to_load.push_back(id);
         }
+        self.load(ctx);
         self.arm(ctx);
     }
 
-    /// Loads songs and starts their actors; whoever waits for one of them is answered.
-    fn load(&mut self, ids: Vec<SongId>, ctx: &mut Context<Self>) {
-        for id in &ids {
-            self.waking.entry(*id).or_default();
+    /// Loads songs and starts their actors; whoever waits for one of them is answered. Songs that come while others are
+    /// being loaded go together: after a crash thousands are asked for at once.
+    fn load(&mut self, ctx: &mut Context<Self>) {
+        while self.loads < LOADS_AT_ONCE && !self.to_load.is_empty() {
+            let many = self.to_load.len().min(WAKE_AT_ONCE);
+            let ids: Vec<SongId> = self.to_load.drain(..many).collect();
+            let (world, asked) = (self.world.clone(), ids.clone());
+            let loading = async move { load(&world, &asked).await };
+            self.loads += 1;
+            ctx.spawn(loading.into_actor(self).map(move |loaded, directory, ctx| {
+                directory.loads -= 1;
+                directory.loaded(&ids, loaded, ctx);
+                directory.load(ctx);
+            }));
         }
-        let world = self.world.clone();
-        let asked = ids.clone();
-        let loading = async move { load(&world, &asked).await };
-        ctx.spawn(
-            loading.into_actor(self).map(move |loaded, directory, ctx| directory.loaded(&ids, loaded, ctx)),
-        );
     }
 
     fn loaded(&mut self, ids: &[SongId], loaded: Result<Vec<Stored>, StoreError>, ctx: &mut Context<Self>) {
@@ -340,7 +354,8 @@ impl Handler<Find> for Directory {
             Some(waiters) => waiters.push(answer),
             None => {
                 self.waking.insert(song, vec![answer]);
-                self.load(vec![song], ctx);
+                self.to_load.push_back(song);
+                self.load(ctx);
             }
         }
         Box::pin(async move { heard.await.unwrap_or(Err(TellError::Unavailable)) })

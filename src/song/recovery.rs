@@ -15,8 +15,8 @@ use crate::store::nodes::Taken;
 use crate::store::songs::Stored;
 use crate::time::Time;
 
-/// Songs taken in one statement.
-const PAGE: i64 = 5000;
+/// Tasks taken in one statement. Each statement looks over all that are left.
+const PAGE: i64 = 20_000;
 /// Songs loaded whole in one statement.
 const WHOLE_AT_ONCE: usize = 1000;
 /// Nobody has asked the provider yet.
