@@ -199,6 +199,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         call_timeout: config.tasks.call_timeout,
         activations_max: config.ops.activations_max,
         calls: std::sync::atomic::AtomicUsize::new(0),
+        awake: std::sync::atomic::AtomicUsize::new(0),
     });
     let directories = Directories::start(&world, &arbiters);
     actix::spawn(recovery::keep_taking_over(world.clone(), directories.clone()));

@@ -12,7 +12,8 @@ use songflight::time::Clock;
 use tokio::sync::{Notify, Semaphore};
 
 use super::person::{Person, World};
-use super::scenario::{Manner, Scenario};
+use super::figures::CALM;
+use super::scenario::{Afterwards, Manner, Scenario};
 use super::socket::Watcher;
 use super::stage::Stage;
 use super::{Failure, cannot};
@@ -118,7 +119,37 @@ impl Crowd {
             })
             .collect();
         while orders.next().await.is_some() {}
+        drop(orders);
+        if let Some(afterwards) = load.afterwards {
+            self.go_on(afterwards).await;
+        }
         tokio::time::timeout(load.patience, self.all_ended()).await.is_ok()
+    }
+
+    /// Orders at an even pace, and finds from when on each was answered quickly.
+    async fn go_on(&self, Afterwards { songs, rate }: Afterwards) {
+        let rush_over = Clock.monotonic();
+        let load = &self.world.scenario.load;
+        let mut orders: FuturesUnordered<_> = (0..songs)
+            .map(|number| {
+                let number = load.songs + number;
+                let person = self.people[number % self.ordering].clone();
+                let at = Duration::from_secs_f64((number - load.songs) as f64 / rate);
+                async move {
+                    until(rush_over, at).await;
+                    let sent = Clock.monotonic();
+                    person.order(number).await;
+                    (at, Clock.monotonic().duration_since(sent))
+                }
+            })
+            .collect();
+        let mut calm = Duration::ZERO;
+        while let Some((at, took)) = orders.next().await {
+            if took > CALM {
+                calm = calm.max(at + took);
+            }
+        }
+        self.world.seen.borrow_mut().calm.add(calm);
     }
 
     async fn all_ended(&self) {

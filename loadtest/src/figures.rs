@@ -62,7 +62,11 @@ pub struct Seen {
     pub take_overs: Times,
     /// From the request to its whole answer, of those that made a song.
     pub creates: Times,
-    /// The same of those that were refused.
+    /// The same of those that came afterwards.
+    pub creates_afterwards: Times,
+    /// From the last answer to the rush until no order took longer than [`CALM`] any more.
+    pub calm: Times,
+    /// The same as `creates`, of those that were refused.
     pub refusals: Times,
     /// From the moment a callback that tells something new is about to be written by the simulator to the moment its
     /// event was read from the owner's socket. Both by the clock of this process.
@@ -78,6 +82,9 @@ pub struct Seen {
     /// How late this program came to what it had to do: where that is long, it measures itself.
     pub late: Times,
 }
+
+/// A creation that takes no longer is as quick as ever.
+pub const CALM: Duration = Duration::from_millis(100);
 
 /// So many of the slowest are told.
 const SLOWEST: usize = 12;

@@ -144,7 +144,10 @@ impl Person {
                 {
                     let mut seen = world.seen.borrow_mut();
                     seen.created += 1;
-                    seen.creates.add(took);
+                    match number < world.scenario.load.songs {
+                        true => seen.creates.add(took),
+                        false => seen.creates_afterwards.add(took),
+                    }
                 }
                 self.songs.borrow_mut().entry(id.clone()).or_default().ordered = Some((started, kind));
                 self.count_if_over(&id);

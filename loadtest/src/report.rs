@@ -36,7 +36,11 @@ pub fn print(outcome: &Outcome) {
     let created = outcome.counts.get("songs created").copied().unwrap_or_default();
     let ready: u64 = outcome.ends.iter().filter(|end| end.is_ready()).map(|end| end.count).sum();
     let rate = if outcome.took_s > 0.0 { ready as f64 / outcome.took_s } else { 0.0 };
-    println!("\n  {created} songs made, {ready} ready, after {:.1} s ({rate:.0} songs/s)\n", outcome.took_s);
+    println!("\n  {created} songs made, {ready} ready, after {:.1} s ({rate:.0} songs/s)", outcome.took_s);
+    if let Some(rate) = outcome.best_minute() {
+        println!("  {rate:.0} ready in each second of the best minute");
+    }
+    println!();
     ends(&outcome.ends);
     println!("                                 count       p50       p90       p99     p99.9       max");
     for (name, times) in &outcome.times {

@@ -35,6 +35,18 @@ pub struct Outcome {
     pub faults: Vec<String>,
 }
 
+impl Outcome {
+    /// The most songs that became ready in a second over a minute; `None` where all was over sooner.
+    pub fn best_minute(&self) -> Option<f64> {
+        const MINUTE_S: f64 = 60.0;
+        let rate = |from: &Sample| {
+            let to = self.samples.iter().find(|to| to.at_s - from.at_s >= MINUTE_S)?;
+            Some(to.ready.saturating_sub(from.ready) as f64 / (to.at_s - from.at_s))
+        };
+        self.samples.iter().filter_map(rate).max_by(f64::total_cmp)
+    }
+}
+
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Machine {
     pub cores: usize,

@@ -160,6 +160,8 @@ fn times(seen: &Seen) -> BTreeMap<String, Quantiles> {
     [
         ("bare commit", &seen.commits),
         ("create", &seen.creates),
+        ("create, afterwards", &seen.creates_afterwards),
+        ("rush over to calm", &seen.calm),
         ("refusal", &seen.refusals),
         ("callback to socket", &seen.callbacks),
         ("callback to rough socket", &seen.callbacks_rough),

@@ -78,9 +78,19 @@ pub struct Load {
     /// Most orders that wait for their answer at the same time, as behind a proxy with so many connections; later ones
     /// are sent as answers come. Default: no limit.
     pub at_once: Option<usize>,
+    /// Orders that come when those have been answered, at a rate that anybody can bear: how soon all is quick again.
+    pub afterwards: Option<Afterwards>,
     /// Give up so long after the last order.
     #[serde(deserialize_with = "duration")]
     pub patience: Duration,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Afterwards {
+    pub songs: usize,
+    /// Orders in a second.
+    pub rate: f64,
 }
 
 /// Rows changed and committed before the load begins, for comparison.

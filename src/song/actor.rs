@@ -6,7 +6,8 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::{Duration, Instant};
 
 use actix::{
@@ -60,13 +61,18 @@ pub struct World {
     pub activations_max: i16,
     /// Submissions under way, from the intent to the durable answer; a graceful stop waits for them.
     pub calls: AtomicUsize,
+    /// Songs that have an actor.
+    pub awake: AtomicUsize,
 }
 
 /// Makes the callback url of a song's call.
 pub type ReplyTo = Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>;
 
-/// A song whose next need is farther off than this gives its actor up.
+/// A song whose next need is farther off than this gives its actor up …
 const LINGER: Duration = Duration::from_secs(20);
+/// … or than this, while so many are awake on this node: an actor is ten times as much memory as a song that rests.
+const LINGER_IN_A_CROWD: Duration = Duration::from_secs(4);
+const CROWD: usize = 10_000;
 /// A call starts at most this long after its intent was recorded.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
 /// A provider that takes longer to answer does not keep others from ordering.
@@ -191,10 +197,12 @@ impl SongActor {
         match all.into_iter().find(|(_, what)| !self.busy.contains(what)) {
             Some((at, what)) if at <= now => self.perform(what, ctx),
             next => {
-                let left = next.map_or(LINGER, |(at, _)| at.since(now));
-                let rest = next.is_none() || left > LINGER;
+                let crowd = self.world.awake.load(Relaxed) > CROWD;
+                let linger = if crowd { LINGER_IN_A_CROWD } else { LINGER };
+                let left = next.map_or(linger, |(at, _)| at.since(now));
+                let rest = next.is_none() || left > linger;
                 // Rounded up: a timer that fires early would find nothing due.
-                let wait = left.min(LINGER) + Duration::from_millis(1);
+                let wait = left.min(linger) + Duration::from_millis(1);
                 let timer = ctx.run_later(wait, move |actor, ctx| {
                     actor.timer = None;
                     if rest { actor.rest(ctx) } else { actor.arm(ctx) }

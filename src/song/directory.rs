@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use actix::{
@@ -172,8 +173,11 @@ impl Directory {
         let places = self.unschedule(id).unwrap_or_default();
         let actor =
             SongActor::new(song, version, places, beginning, self.world.clone(), ctx.address()).start();
-        self.awake.insert(id, actor.clone());
-        metrics::gauge!("songflight_song_actors").increment(1);
+        // One that has stopped may not have said so yet.
+        if self.awake.insert(id, actor.clone()).is_none() {
+            self.world.awake.fetch_add(1, Relaxed);
+            metrics::gauge!("songflight_song_actors").increment(1);
+        }
         actor
     }
 
@@ -415,6 +419,7 @@ impl Handler<Rest> for Directory {
     fn handle(&mut self, Rest { song, due, places, actor }: Rest, ctx: &mut Context<Self>) {
         if actor.is_some() && self.awake.get(&song) == actor.as_ref() {
             self.awake.remove(&song);
+            self.world.awake.fetch_sub(1, Relaxed);
             metrics::gauge!("songflight_song_actors").decrement(1);
         }
         if self.awake.get(&song).is_some_and(Addr::connected) {

@@ -1,8 +1,6 @@
 //! What a song at work takes up: a place at the provider for each of its calls, from the submission to its end, and
 //! one of its owner's seats (CRED-3). Dropping them frees them.
 
-use std::collections::BTreeMap;
-
 use super::phase::{CallState, Run, Song};
 use crate::credit::seats::{Seat, Seats};
 use crate::id::{CallKey, TaskId};
@@ -13,7 +11,7 @@ use crate::store::nodes::TakenHead;
 /// By task and call: an attempt that is made again keeps the place of the one before.
 #[derive(Default)]
 pub struct Places {
-    slots: BTreeMap<(TaskId, u8), TaskSlot>,
+    slots: Vec<((TaskId, u8), TaskSlot)>,
     /// For the phase; what is made beside a finished song needs none.
     seat: Option<Seat>,
 }
@@ -30,7 +28,7 @@ impl Places {
     /// The same for a song that was taken over, of which nothing else runs.
     pub fn adopted_for(taken: &TakenHead, providers: &Providers, seats: &Seats) -> Self {
         let gate = providers.gate(&taken.provider);
-        let slots: BTreeMap<_, _> =
+        let slots =
             working_calls(taken.task, &taken.run).filter_map(|key| Some((key, gate?.adopt_slot()))).collect();
         let seat = working_calls(taken.task, &taken.run).next().map(|_| seats.adopt(&taken.user, taken.song));
         Self { slots, seat }
@@ -52,11 +50,14 @@ impl Places {
     }
 
     pub fn has(&self, call: CallKey) -> bool {
-        self.slots.contains_key(&(call.task, call.call))
+        self.slots.iter().any(|(held, _)| *held == (call.task, call.call))
     }
 
     pub fn take(&mut self, call: CallKey, slot: TaskSlot) {
-        self.slots.insert((call.task, call.call), slot);
+        self.slots.retain(|(held, _)| *held != (call.task, call.call));
+        // Of most songs it is the only one, and many songs rest with it.
+        self.slots.reserve_exact(1);
+        self.slots.push(((call.task, call.call), slot));
     }
 
     /// Frees what nobody needs: of calls that have ended, and that are not about to be submitted.
@@ -66,7 +67,7 @@ impl Places {
         }
         let soon = submitting.iter().map(|key| (key.task, key.call));
         let needed: Vec<_> = working(song).chain(soon).collect();
-        self.slots.retain(|key, _| needed.contains(key));
+        self.slots.retain(|(held, _)| needed.contains(held));
         if !needed.iter().any(|(task, _)| *task == song.head.task) {
             self.seat = None;
         }

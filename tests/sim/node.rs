@@ -192,6 +192,7 @@ async fn program(sim: Sim, run: Rc<Run>) {
         reply_to: Box::new(|_, key| key.to_string()),
         call_timeout: CALL_TIMEOUT,
         calls: AtomicUsize::new(0),
+        awake: AtomicUsize::new(0),
     });
     let directories = Directories::here(&world);
     actix::spawn(recovery::keep_taking_over(world.clone(), directories.clone()));
