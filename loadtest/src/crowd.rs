@@ -11,8 +11,8 @@ use reqwest::Client;
 use songflight::time::Clock;
 use tokio::sync::{Notify, Semaphore};
 
-use super::person::{Person, World};
 use super::figures::CALM;
+use super::person::{Person, World};
 use super::scenario::{Afterwards, Manner, Scenario};
 use super::socket::Watcher;
 use super::stage::Stage;

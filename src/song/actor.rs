@@ -72,7 +72,7 @@ pub type ReplyTo = Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>;
 const LINGER: Duration = Duration::from_secs(20);
 /// … or than this, while so many are awake on this node: an actor is ten times as much memory as a song that rests.
 const LINGER_IN_A_CROWD: Duration = Duration::from_secs(4);
-const CROWD: usize = 10_000;
+const CROWD: usize = 20_000;
 /// A call starts at most this long after its intent was recorded.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
 /// A provider that takes longer to answer does not keep others from ordering.

@@ -36,7 +36,8 @@ const MOVE: &str = include_str!("journal.sql");
 /// empty is kept as they grow (durability.md section 2), so it must reach them by their keys alone; the statements are
 /// written to leave no other choice (`journal.sql`).
 const PLANNING: &str = "
-set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_mergejoin = off; set jit = off";
+set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_mergejoin = off;
+set enable_hashjoin = off; set jit = off";
 
 const RESERVE: &str = "
 with fence as materialized (select 1 from nodes where id = $1 and epoch = $2 for key share)

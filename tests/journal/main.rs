@@ -382,3 +382,37 @@ async fn the_rate_does_not_sink_while_an_empty_database_fills() {
     }
     world.audit().await;
 }
+
+/// A plan that was made while there were few once joined them by reading all of them for every commit.
+#[actix_web::test]
+async fn a_commit_reads_only_the_people_it_is_about() {
+    const SONGS: usize = 15;
+    let mut world = World::new("people").await;
+    world.begin();
+    let clock = Clock;
+    let mut times = Vec::new();
+    for others in [0, 200_000_i32] {
+        let people = "insert into profiles (user_id) select 'other-' || n from generate_series(1, $1) n";
+        world.look.execute(people, &[&others]).await.unwrap();
+        let (mut creates, mut steps) = (Vec::new(), Vec::new());
+        for number in 0..SONGS {
+            let mut song = Life::new(&format!("user-{number}"));
+            let started = clock.monotonic();
+            world.create_all(std::slice::from_ref(&song)).await;
+            let created = clock.monotonic();
+            for act in 0..2 {
+                assert_eq!(world.step(song.next(act)).await, Ok(Committed::Moved));
+            }
+            creates.push(created.duration_since(started));
+            steps.push(clock.monotonic().duration_since(created));
+        }
+        let middle = |mut all: Vec<std::time::Duration>| {
+            all.sort();
+            all[SONGS / 2]
+        };
+        times.push((middle(creates), middle(steps)));
+    }
+    println!("a creation and two steps among few people, and among many: {times:?}");
+    let (few, many) = (times[0], times[1]);
+    assert!(many.0 < few.0 * 6 && many.1 < few.1 * 6, "{times:?}");
+}
