@@ -73,7 +73,7 @@ impl Follower {
         }
     }
 
-    pub fn take(&mut self, frame: &Value) -> Came {
+    pub fn take(&mut self, mut frame: Value) -> Came {
         let came = match frame["t"].as_str().unwrap_or_default() {
             "subd" if frame["mode"] == "snapshot" => {
                 self.figures.snapshots += 1;
@@ -84,8 +84,8 @@ impl Follower {
                 self.resuming = frame["n"].as_i64().map(|announced| (announced, 0));
                 Came::Nothing
             }
-            "snap" => self.page(frame),
-            "ev" => self.event(frame),
+            "snap" => self.page(&mut frame),
+            "ev" => self.event(&mut frame),
             "live" => {
                 match self.resuming.take() {
                     Some((announced, came)) if announced != came => {
@@ -124,9 +124,11 @@ impl Follower {
         }
     }
 
-    fn page(&mut self, frame: &Value) -> Came {
+    fn page(&mut self, frame: &mut Value) -> Came {
         let mut named = Vec::new();
-        for fields in frame["songs"].as_array().into_iter().flatten().filter_map(Value::as_object) {
+        let Value::Array(songs) = frame["songs"].take() else { return Came::Nothing };
+        for song in songs {
+            let Value::Object(fields) = song else { continue };
             let id = text(&fields["id"]);
             let seq = fields.get("seq").and_then(Value::as_i64).unwrap_or_default();
             named.push(id.clone());
@@ -136,13 +138,13 @@ impl Follower {
             }
             song.told += seq - song.seq;
             song.seq = seq;
-            song.fields = fields.clone();
+            song.fields = fields;
             song.here = Some(seq);
         }
         Came::Songs(named)
     }
 
-    fn event(&mut self, frame: &Value) -> Came {
+    fn event(&mut self, frame: &mut Value) -> Came {
         let (id, kind) = (text(&frame["song"]), text(&frame["kind"]));
         let number = |name: &str| frame[name].as_i64().unwrap_or_default();
         let (seq, prev, skipped) = (number("seq"), number("prev"), number("skipped"));
@@ -171,8 +173,9 @@ impl Follower {
         // An event that closes a hole leaves it open here: that is the fault to be found.
         song.told += (1 + skipped).min(seq - song.seq);
         song.seq = seq;
-        song.fields
-            .extend(frame["set"].as_object().into_iter().flatten().map(|(k, v)| (k.clone(), v.clone())));
+        if let Value::Object(set) = frame["set"].take() {
+            song.fields.extend(set);
+        }
         song.fields.insert("seq".to_owned(), seq.into());
         song.kinds.push(kind.clone());
         Came::Event { song: id, kind }
@@ -211,7 +214,7 @@ mod tests {
     fn after(frames: &[Value]) -> Follower {
         let mut follower = Follower::default();
         for frame in frames {
-            follower.take(frame);
+            follower.take(frame.clone());
         }
         follower
     }
@@ -254,7 +257,7 @@ mod tests {
         follower.connected();
         for frame in [event(1, 0, 0), event(2, 1, 0), event(3, 2, 0)] {
             let frame = json!({"t": "ev", "song": "a", "seq": frame["seq"], "prev": frame["prev"], "kind": "x", "set": {}});
-            follower.take(&frame);
+            follower.take(frame);
         }
         assert_eq!(follower.faults, Vec::<String>::new());
         assert_eq!((follower.figures.repeated, follower.songs["a"].seq), (2, 3));

@@ -217,7 +217,7 @@ impl Watcher {
         let mut live = false;
         for line in text.split('\n').filter(|line| !line.is_empty()) {
             let frame: Value = serde_json::from_str(line).map_err(|error| error.to_string())?;
-            let came = self.follower.borrow_mut().take(&frame);
+            let came = self.follower.borrow_mut().take(frame);
             match came {
                 Came::Event { song, kind } => self.happened(person, &song, &kind, heard),
                 Came::Songs(songs) => songs.iter().for_each(|song| self.told(person, song, heard)),

@@ -70,8 +70,9 @@ pub type ReplyTo = Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>;
 
 /// A song whose next need is farther off than this gives its actor up …
 const LINGER: Duration = Duration::from_secs(20);
-/// … or than this, while so many are awake on this node: an actor is ten times as much memory as a song that rests.
-const LINGER_IN_A_CROWD: Duration = Duration::from_secs(4);
+/// … or than this, where nothing is due at all, or while so many are awake on this node: an actor is ten times as much
+/// memory as a song that rests.
+const LINGER_BRIEFLY: Duration = Duration::from_secs(4);
 const CROWD: usize = 20_000;
 /// A call starts at most this long after its intent was recorded.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
@@ -198,7 +199,7 @@ impl SongActor {
             Some((at, what)) if at <= now => self.perform(what, ctx),
             next => {
                 let crowd = self.world.awake.load(Relaxed) > CROWD;
-                let linger = if crowd { LINGER_IN_A_CROWD } else { LINGER };
+                let linger = if crowd || next.is_none() { LINGER_BRIEFLY } else { LINGER };
                 let left = next.map_or(linger, |(at, _)| at.since(now));
                 let rest = next.is_none() || left > linger;
                 // Rounded up: a timer that fires early would find nothing due.

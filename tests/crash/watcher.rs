@@ -39,7 +39,7 @@ async fn follow(
         let Message::Text(text) = message? else { continue };
         for line in text.split('\n').filter(|line| !line.is_empty()) {
             let frame: Value = serde_json::from_str(line).expect("a frame is JSON");
-            let came = follower.borrow_mut().take(&frame);
+            let came = follower.borrow_mut().take(frame);
             if came == Came::Ping {
                 socket.send(Message::text(r#"{"t":"pong"}"#)).await?;
             }

@@ -9,6 +9,7 @@ use serde_json::json;
 use songflight::time::Clock;
 
 use crate::harness::person::{Answer, answer, client, music};
+use crate::harness::provider::Manner;
 use crate::harness::{Cable, Person, Provider, Server, Setup, audit, eventually, simulator};
 
 /// How much memory a wave may cost that is over.
@@ -86,6 +87,30 @@ async fn of_orders_at_once_those_beyond_the_room_are_refused_before_anything_is_
     cable.mend();
     is_as_before(&server, &mira).await;
     all_are_ready(&mira).await;
+    audit(server.look().await, None).await;
+}
+
+/// Or far more would be let in than can then be brought on their way.
+#[tokio::test]
+async fn a_song_keeps_its_room_until_its_provider_has_it_but_not_for_as_long_as_that_hangs() {
+    let mut provider = Provider::start().await;
+    provider.behave(Manner::Hesitate);
+    let setup = Setup::new(&provider.url).await.set("http.creates_at_once", "1");
+    let server = setup.start().await;
+    let mira = server.person("mira");
+    let first = mira.order(music("the first")).await;
+    provider.order().await;
+    assert_eq!(mira.create(music("the second")).await.problem(503), "unavailable");
+    let second = eventually("the provider to have hung for too long", || async {
+        let answer = mira.create(music("the second")).await;
+        if answer.status == 202 { Ok(answer) } else { Err(answer.text) }
+    })
+    .await;
+    provider.order().await;
+    provider.speak();
+    for song in [&first, second.body["id"].as_str().unwrap()] {
+        mira.until(song, "generating_music").await;
+    }
     audit(server.look().await, None).await;
 }
 

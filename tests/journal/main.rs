@@ -21,7 +21,7 @@ use songflight::id::{CallKey, TaskId, UserId};
 use songflight::song::event::{Event, NewAddition};
 use songflight::song::parts::{News, Stage, Work};
 use songflight::song::phase::Song;
-use songflight::store::journal::{CommitError, Committed, Entry};
+use songflight::store::journal::{CommitError, Committed, Entry, Settings};
 use songflight::store::row::{InboxRow, NewSong};
 use songflight::store::{claims, nodes};
 use songflight::time::Clock;
@@ -344,6 +344,41 @@ async fn of_a_claim_and_a_step_for_one_version_only_one_is_written() {
     let moved = answers.iter().filter(|answer| **answer == Ok(Committed::Moved)).count();
     assert_eq!(moved, 1, "{answers:?}");
     assert_eq!(world.version(&song).await, 2);
+    world.audit().await;
+}
+
+/// What happened must not be lost; what is asked for can be asked again.
+#[actix_web::test]
+async fn where_the_queue_is_full_steps_stand_in_line_and_creations_are_refused() {
+    let mut world = World::new("full").await;
+    let mut songs: Vec<Life> = (0..20).map(|number| Life::new(&format!("user-{number}"))).collect();
+    world.begin();
+    world.create_all(&songs).await;
+
+    let (mut world, journal) = world.pause().await;
+    let full = Settings::default().queue_max;
+    let callback = |task: usize| InboxRow {
+        provider: "suno",
+        task: uuid::Uuid::from_u128(task as u128),
+        call: 0,
+        attempt: 0,
+        body: b"told".to_vec().into(),
+        outcome: "no such task",
+    };
+    let filling = join_all((0..full).map(|task| journal.commit(Entry::Callback(callback(task)))));
+    let in_line = join_all(
+        songs.iter_mut().map(|song| journal.commit_in_line(Entry::Step(Box::new(song.next(0)), None))),
+    );
+    let late = async {
+        let new = Life::new("too late").birth();
+        let refused = journal.commit(Entry::Create(Box::new(new))).await;
+        world.begin();
+        refused
+    };
+    let (filled, moved, refused) = tokio::join!(biased; filling, in_line, late);
+    assert!(filled.iter().all(|answer| *answer == Ok(Committed::Kept)));
+    assert!(moved.iter().all(|answer| *answer == Ok(Committed::Moved)), "{moved:?}");
+    assert_eq!(refused, Err(CommitError::Busy));
     world.audit().await;
 }
 
