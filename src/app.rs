@@ -4,6 +4,7 @@
 //! songs, doors. Stopping is the reverse: doors shut, calls under way end, the lease is given back.
 
 mod descriptors;
+mod folder;
 mod leaving;
 mod providers;
 
@@ -24,6 +25,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use secrecy::{ExposeSecret, SecretString};
 use tracing_actix_web::{RequestId, RootSpanBuilder, TracingLogger};
 
+use self::folder::Folder;
 use crate::api::creation::Creation;
 use crate::api::guests::Guests;
 use crate::api::{self, Api};
@@ -83,6 +85,7 @@ pub struct Running {
     simulator: Option<Simulator>,
     postgres: Option<PrivatePostgres>,
     stopped: tokio::task::JoinHandle<std::io::Result<()>>,
+    _folder: Option<Folder>,
 }
 
 /// What a newcomer needs for a first song.
@@ -147,7 +150,12 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     progress("Bringing the schema up to date …");
     store::migrate(&postgres).await.map_err(cannot("the database"))?;
     let pool = store::pool(&postgres, config.database.pool_size).map_err(cannot("the pool"))?;
-    let node = enter(config, &pool, private.is_some(), clock).await.map_err(cannot("the database"))?;
+    let mut folder = Folder::lock(config.local_dir());
+    let node = enter(config, &pool, private.is_some(), folder.as_ref(), clock);
+    let node = node.await.map_err(cannot("the database"))?;
+    if let Some(folder) = &mut folder {
+        folder.keep(node.key.id);
+    }
     // A connection of its own: readers that take all others must not cost the lease.
     let lifeline = store::pool(&postgres, 1).map_err(cannot("the pool"))?;
     actix::spawn(node.clone().keep_alive(Arc::new(lifeline)));
@@ -245,6 +253,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         simulator,
         postgres: private,
         stopped,
+        _folder: folder,
     })
 }
 
@@ -312,10 +321,18 @@ async fn note_prices(providers: &Providers, pool: &Pool) -> Result<(), StoreErro
     accounts::note_prices(&pool.get().await?, &costs.collect::<Vec<_>>()).await
 }
 
-async fn enter(config: &Config, pool: &Pool, alone: bool, clock: Clock) -> Result<Node, StoreError> {
+async fn enter(
+    config: &Config,
+    pool: &Pool,
+    alone: bool,
+    folder: Option<&Folder>,
+    clock: Clock,
+) -> Result<Node, StoreError> {
     if alone {
         // We hold the lock on the data folder: whoever wrote here before is gone for certain.
         nodes::end_all_leases(&pool.get().await?).await?;
+    } else if let Some(former) = folder.and_then(Folder::former) {
+        nodes::end_lease(&pool.get().await?, former).await?;
     }
     let settings = cluster::Settings { heartbeat: config.cluster.heartbeat, lease: config.cluster.lease };
     let name = format!("{}:{}", std::env::var("HOSTNAME").unwrap_or_default(), std::process::id());

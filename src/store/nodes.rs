@@ -96,6 +96,16 @@ pub struct TakenHead {
     pub run: Run,
 }
 
+/// Ends the lease of a node that is gone for certain, if it was one of this database's.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn end_lease(client: &impl GenericClient, node: Uuid) -> Result<(), StoreError> {
+    let sql = "update nodes set lease_until = '-infinity' where id = $1 and left_at is null";
+    client.execute(sql, &[&node]).await?;
+    Ok(())
+}
+
 /// Takes running songs of nodes that are gone, and those of nobody: at most `limit` tasks, in the order of their songs
 /// and from the song `from` on. Each time is counted unless the one before stopped on request; what was taken `most`
 /// times without a step since is left alone (`store::letters`).

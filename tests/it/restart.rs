@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::harness::person::{client, id, lyrics_first, music};
+use crate::harness::program::folder;
 use crate::harness::provider::Manner;
 use crate::harness::{Provider, Setup, Socket, audit, eventually, simulator};
 
@@ -76,6 +77,39 @@ async fn a_crash_between_the_order_and_its_answer_does_not_order_twice() {
     .await;
     mira.until(&song, "ready").await;
     assert_eq!(provider.more_orders(), 0);
+    audit(server.look().await, None).await;
+}
+
+/// The folder's lock tells that the former process is gone; from another folder nobody can know.
+#[tokio::test]
+async fn started_anew_in_its_folder_it_need_not_wait_for_the_lease_of_the_one_that_was_killed() {
+    let simulator = simulator().await;
+    simulator
+        .steer(json!({"latency": {"music_ms": [500, 1000]}, "callback_retry_ms": [200, 500, 1000]}))
+        .await;
+    let setup = Setup::new(&simulator.provider()).await.set("tasks.poll.initial", "300ms");
+    let setup = setup.set("cluster.heartbeat", "200ms").set("cluster.lease", "10m");
+    let mut server = setup.start().await;
+    let mira = server.person("mira");
+    let song = mira.order(music("nobody waits")).await;
+    mira.until(&song, "generating_music").await;
+    server.program.signal("KILL");
+    server.program.ended().await;
+    let mut elsewhere = setup.clone();
+    elsewhere.home = folder();
+    let other = elsewhere.set("http.bind", "127.0.0.1:0").start().await;
+    let gone = "select count(*) from nodes where left_at is not null";
+    let look = other.look().await;
+    assert_eq!(
+        look.query_one(gone, &[]).await.unwrap().get::<_, i64>(0),
+        0,
+        "it may live, for all they know"
+    );
+    drop(server);
+    let server = setup.start().await;
+    mira.at(server.url()).until(&song, "ready").await;
+    assert_eq!(look.query_one(gone, &[]).await.unwrap().get::<_, i64>(0), 1);
+    assert_eq!(simulator.stats().await["duplicates_of_intent"], 0);
     audit(server.look().await, None).await;
 }
 

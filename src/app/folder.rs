@@ -1,0 +1,98 @@
+//! Whether the node that ran in this folder before is gone for certain: it held the folder's lock, which the system takes
+//! away with its process. Then nobody need wait until its lease has run out (OPS-3).
+//!
+//! Not here: what becomes of its songs (`song::recovery`).
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+
+use uuid::Uuid;
+
+/// Holds the lock and, in it, the name of the node that runs here.
+const FILE: &str = "node.lock";
+/// An id, a blank and the name of a machine.
+const BYTES_MAX: u64 = 512;
+
+/// The folder's lock; the system frees it when we end, however we end.
+pub(super) struct Folder {
+    file: File,
+    former: Option<Uuid>,
+}
+
+impl Folder {
+    /// `None` where another process runs here, or nothing can be written: then leases decide, as among machines.
+    pub(super) fn lock(dir: &Path) -> Option<Self> {
+        let path = dir.join(FILE);
+        let opened = std::fs::create_dir_all(dir)
+            .and_then(|()| File::options().read(true).write(true).create(true).truncate(false).open(&path));
+        let mut file = opened
+            .inspect_err(|error| tracing::debug!(%error, path = %path.display(), "not locked"))
+            .ok()
+            .filter(|file| file.try_lock().is_ok())?;
+        let mut text = String::new();
+        let read = (&mut file).take(BYTES_MAX).read_to_string(&mut text);
+        let former = read.ok().and_then(|_| former(&text, &machine()));
+        Some(Self { file, former })
+    }
+
+    /// The last node that ran here, on this machine.
+    pub(super) const fn former(&self) -> Option<Uuid> {
+        self.former
+    }
+
+    /// Leaves word of the node that runs here from now on. Where that fails, the next one waits for its lease.
+    pub(super) fn keep(&mut self, node: Uuid) {
+        let text = format!("{node} {}\n", machine());
+        let written = self
+            .file
+            .set_len(0)
+            .and_then(|()| self.file.seek(SeekFrom::Start(0)))
+            .and_then(|_| self.file.write_all(text.as_bytes()));
+        if let Err(error) = written {
+            tracing::debug!(%error, "the node's name could not be left in its folder");
+        }
+    }
+}
+
+/// The folder may be shared with another machine that does not see our locks: only a node of this one counts.
+fn former(text: &str, machine: &str) -> Option<Uuid> {
+    let (node, of) = text.trim_end().split_once(' ')?;
+    node.parse().ok().filter(|_| of == machine)
+}
+
+fn machine() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::fresh;
+
+    #[test]
+    fn who_comes_next_learns_who_was_here_once_that_one_has_gone() {
+        let dir = std::env::temp_dir().join(format!("songflight-folder-{}", fresh()));
+        let node = fresh();
+        let mut first = Folder::lock(&dir).expect("a folder of our own");
+        assert_eq!(first.former(), None);
+        first.keep(node);
+        assert!(Folder::lock(&dir).is_none(), "while the first is here");
+        drop(first);
+        let second = Folder::lock(&dir).expect("free again");
+        assert_eq!(second.former(), Some(node));
+        drop(second);
+        std::fs::write(dir.join(FILE), [0xff; 600]).expect("written");
+        assert_eq!(Folder::lock(&dir).expect("free").former(), None, "no name at all");
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    #[test]
+    fn a_node_of_another_machine_may_live() {
+        let node = fresh();
+        assert_eq!(former(&format!("{node} here\n"), "here"), Some(node));
+        for text in [format!("{node} there\n"), format!("{node}\n"), "x here\n".to_owned(), String::new()] {
+            assert_eq!(former(&text, "here"), None, "{text}");
+        }
+    }
+}
