@@ -59,6 +59,8 @@ const BACKLOG: i32 = 4096;
 const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
 /// The files we serve, in the folder of what is kept on this machine.
 const ASSETS_DIR: &str = "assets";
+/// Where WebSockets are opened.
+const SOCKETS: &str = "/v1/ws";
 /// What the simulator keeps, in the folder of what is kept on this machine.
 const SIMULATOR_DIR: &str = "simulator";
 
@@ -590,7 +592,7 @@ fn serve(
             .wrap(cors)
             .wrap(from_fn(with_request_id))
             .wrap(TracingLogger::<Spans>::new())
-            .route("/v1/ws", web::get().to(realtime::session::open))
+            .route(SOCKETS, web::get().to(realtime::session::open))
             .configure(callback::routes)
             .configure(asset::routes)
             .configure(api::routes)
@@ -641,6 +643,9 @@ async fn with_request_id(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    if request.path() != SOCKETS {
+        realtime::let_go(request.request());
+    }
     let id = request.extensions().get::<RequestId>().copied();
     let mut response = next.call(request).await?;
     if let Some(value) = id.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {

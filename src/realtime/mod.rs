@@ -251,6 +251,12 @@ impl Descriptor {
     }
 }
 
+/// The connection serves plain requests: it needs no duplicate of its socket, which is one of the files that may be open.
+/// (Should a WebSocket be opened on it later, a jammed peer is cut by the kernel's patience alone.)
+pub fn let_go(request: &actix_web::HttpRequest) {
+    drop(request.conn_data::<Descriptor>().and_then(Descriptor::take));
+}
+
 /// For `HttpServer::on_connect`. The small send buffer makes a backlog show here instead of in the kernel;
 /// the duplicate is how a jammed peer is cut, whose actor stands still.
 pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
