@@ -7,6 +7,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 use songflight::time::Clock;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::harness::person::{Answer, answer, client, music};
 use crate::harness::provider::Manner;
@@ -142,6 +144,29 @@ async fn callbacks_beyond_what_fits_are_told_to_come_again_and_none_is_lost() {
     .await;
     mira.until(&song, "ready").await;
     audit(server.look().await, None).await;
+}
+
+/// A WebSocket keeps a duplicate of its socket; whoever only asks does not.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_plain_connection_holds_one_open_file() {
+    const CONNECTIONS: usize = 60;
+    let simulator = simulator().await;
+    let server = Setup::new(&simulator.provider()).await.start().await;
+    let files = || std::fs::read_dir(format!("/proc/{}/fd", server.program.pid)).unwrap().count();
+    let address = server.url().trim_start_matches("http://").to_owned();
+    let before = files();
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = TcpStream::connect(&address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: here\r\n\r\n").await.unwrap();
+        let mut answer = [0; 15];
+        stream.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        connections.push(stream);
+    }
+    let more = files().saturating_sub(before);
+    assert!((CONNECTIONS..CONNECTIONS * 3 / 2).contains(&more), "{more} files for {CONNECTIONS} connections");
 }
 
 /// One user's flood costs that user an answer, the others nothing.
