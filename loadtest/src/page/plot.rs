@@ -78,7 +78,9 @@ impl Axis {
             }
             Scale::Nines => {
                 let high = most.ceil().clamp(1.0, 6.0);
-                Self { scale, low: 0.0, high, ticks: (0..=high as i32).map(f64::from).collect() }
+                // The last two labels are long, and side by side they would cover each other.
+                let ticks = (0..=high as i32).filter(|tick| *tick != 5 || high < 6.0).map(f64::from);
+                Self { scale, low: 0.0, high, ticks: ticks.collect() }
             }
             Scale::Powers => {
                 let least = values.filter(|value| *value > 0.0).fold(f64::INFINITY, f64::min);
