@@ -101,8 +101,17 @@ async fn a_song_keeps_its_room_until_its_provider_has_it_but_not_for_as_long_as_
     let server = setup.start().await;
     let mira = server.person("mira");
     let first = mira.order(music("the first")).await;
-    provider.order().await;
-    assert_eq!(mira.create(music("the second")).await.problem(503), "unavailable");
+    let mut songs = vec![first];
+    // On a machine that stands still for a second the provider has hung for too long already: then the next one shows it.
+    let refused = loop {
+        provider.order().await;
+        let answer = mira.create(music(&format!("number {}", songs.len()))).await;
+        match answer.status {
+            202 if songs.len() < 5 => songs.push(answer.body["id"].as_str().unwrap().to_owned()),
+            _ => break answer,
+        }
+    };
+    assert_eq!(refused.problem(503), "unavailable");
     let second = eventually("the provider to have hung for too long", || async {
         let answer = mira.create(music("the second")).await;
         if answer.status == 202 { Ok(answer) } else { Err(answer.text) }
@@ -110,7 +119,8 @@ async fn a_song_keeps_its_room_until_its_provider_has_it_but_not_for_as_long_as_
     .await;
     provider.order().await;
     provider.speak();
-    for song in [&first, second.body["id"].as_str().unwrap()] {
+    songs.push(second.body["id"].as_str().unwrap().to_owned());
+    for song in &songs {
         mira.until(song, "generating_music").await;
     }
     audit(server.look().await, None).await;

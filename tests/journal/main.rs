@@ -449,5 +449,7 @@ async fn a_commit_reads_only_the_people_it_is_about() {
     }
     println!("a creation and two steps among few people, and among many: {times:?}");
     let (few, many) = (times[0], times[1]);
-    assert!(many.0 < few.0 * 6 && many.1 < few.1 * 6, "{times:?}");
+    // A disk may be ten times slower a moment later; reading everybody takes longer than that.
+    let slack = std::time::Duration::from_millis(10);
+    assert!(many.0 < few.0 * 4 + slack && many.1 < few.1 * 4 + slack, "{times:?}");
 }
