@@ -591,6 +591,7 @@ fn serve(
             .wrap(from_fn(leaving::only_reads))
             .wrap(cors)
             .wrap(from_fn(with_request_id))
+            .wrap(from_fn(with_one_file))
             .wrap(TracingLogger::<Spans>::new())
             .route(SOCKETS, web::get().to(realtime::session::open))
             .configure(callback::routes)
@@ -638,14 +639,22 @@ impl RootSpanBuilder for Spans {
     fn on_request_end<B: MessageBody>(_: tracing::Span, _: &Result<ServiceResponse<B>, actix_web::Error>) {}
 }
 
-/// Every answer names its request, as the logs do.
-async fn with_request_id(
+/// Whoever opens no WebSocket needs no second open file.
+async fn with_one_file(
     request: ServiceRequest,
     next: Next<impl MessageBody>,
 ) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     if request.path() != SOCKETS {
         realtime::let_go(request.request());
     }
+    next.call(request).await
+}
+
+/// Every answer names its request, as the logs do.
+async fn with_request_id(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
     let id = request.extensions().get::<RequestId>().copied();
     let mut response = next.call(request).await?;
     if let Some(value) = id.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {

@@ -140,6 +140,28 @@ async fn a_slow_first_reading_misses_nothing_that_a_later_quick_one_has_seen() {
     assert_eq!(slow.next("ev").await["c"], "7.2");
 }
 
+/// The log forgets, so that only memory can still bring what is resumed.
+#[actix_web::test]
+async fn of_a_users_last_events_so_many_bytes_are_kept_in_memory() {
+    for (recent_bytes, far) in [(1_000, "snapshot"), (Settings::default().recent_bytes, "resumed")] {
+        let world = World::start(Settings { recent_bytes, ..Settings::default() });
+        let song = world.create("alice");
+        let mut watcher = world.client("alice", &["me"]).await;
+        watcher.until_live().await;
+        for n in 2..=11 {
+            world.change(song, json!({"n": n, "long": "x".repeat(300)}));
+            watcher.next("ev").await;
+        }
+        let events = world.log().events.len();
+        world.log().forget_before(events);
+        for (since, mode) in [("7.10", "resumed"), ("7.3", far)] {
+            let mut client = world.connect().await;
+            client.hello(Some("alice"), &[json!({"ch": "me", "since": since})]).await;
+            assert_eq!(client.next("subd").await["mode"], mode, "{since} of {recent_bytes} bytes");
+        }
+    }
+}
+
 #[actix_web::test]
 async fn clients_that_come_and_go_while_everything_changes_end_with_the_truth() {
     let world = World::start(Settings {

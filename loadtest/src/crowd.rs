@@ -1,6 +1,7 @@
 //! The people of a scenario together: they gather, order, and are waited for.
 
 use std::cell::Cell;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -104,20 +105,8 @@ impl Crowd {
         let load = &self.world.scenario.load;
         let began = Clock.monotonic();
         self.world.seen.borrow_mut().began = Some(began);
-        let doors = Rc::new(Semaphore::new(load.at_once.unwrap_or(Semaphore::MAX_PERMITS)));
-        let mut orders: FuturesUnordered<_> = (0..load.songs)
-            .map(|number| {
-                let person = self.people[number % self.ordering].clone();
-                let at =
-                    load.rate.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(number as f64 / rate));
-                let doors = doors.clone();
-                async move {
-                    until(began, at).await;
-                    let _place = doors.acquire().await;
-                    person.order(number).await;
-                }
-            })
-            .collect();
+        let doors = Semaphore::new(load.at_once.unwrap_or(Semaphore::MAX_PERMITS));
+        let mut orders = self.orders(0..load.songs, load.rate, &doors);
         while orders.next().await.is_some() {}
         drop(orders);
         if let Some(afterwards) = load.afterwards {
@@ -126,23 +115,31 @@ impl Crowd {
         tokio::time::timeout(load.patience, self.all_ended()).await.is_ok()
     }
 
+    /// Orders of these numbers, at a rate from now on or all at once: when each was to be sent, and how long it took.
+    fn orders<'a>(
+        &'a self,
+        numbers: Range<usize>,
+        rate: Option<f64>,
+        doors: &'a Semaphore,
+    ) -> FuturesUnordered<impl Future<Output = (Duration, Duration)> + 'a> {
+        let (began, first) = (Clock.monotonic(), numbers.start);
+        let order = move |number: usize| async move {
+            let at = rate.map_or(0.0, |rate| (number - first) as f64 / rate);
+            let at = Duration::from_secs_f64(at);
+            until(began, at).await;
+            let _place = doors.acquire().await;
+            let sent = Clock.monotonic();
+            self.people[number % self.ordering].clone().order(number).await;
+            (at, Clock.monotonic().duration_since(sent))
+        };
+        numbers.map(order).collect()
+    }
+
     /// Orders at an even pace, and finds from when on each was answered quickly.
     async fn go_on(&self, Afterwards { songs, rate }: Afterwards) {
-        let rush_over = Clock.monotonic();
-        let load = &self.world.scenario.load;
-        let mut orders: FuturesUnordered<_> = (0..songs)
-            .map(|number| {
-                let number = load.songs + number;
-                let person = self.people[number % self.ordering].clone();
-                let at = Duration::from_secs_f64((number - load.songs) as f64 / rate);
-                async move {
-                    until(rush_over, at).await;
-                    let sent = Clock.monotonic();
-                    person.order(number).await;
-                    (at, Clock.monotonic().duration_since(sent))
-                }
-            })
-            .collect();
+        let rush = self.world.scenario.load.songs;
+        let doors = Semaphore::new(Semaphore::MAX_PERMITS);
+        let mut orders = self.orders(rush..rush + songs, Some(rate), &doors);
         let mut calm = Duration::ZERO;
         while let Some((at, took)) = orders.next().await {
             if took > CALM {

@@ -2,7 +2,7 @@
 
 use std::io::IsTerminal;
 
-use super::result::{End, Outcome, Quantiles};
+use super::result::{End, Outcome, Quantiles, best_minute};
 use super::scenario::Scenario;
 
 /// A callback that takes longer is told of by itself.
@@ -37,7 +37,7 @@ pub fn print(outcome: &Outcome) {
     let ready: u64 = outcome.ends.iter().filter(|end| end.is_ready()).map(|end| end.count).sum();
     let rate = if outcome.took_s > 0.0 { ready as f64 / outcome.took_s } else { 0.0 };
     println!("\n  {created} songs made, {ready} ready, after {:.1} s ({rate:.0} songs/s)", outcome.took_s);
-    if let Some(rate) = outcome.best_minute() {
+    if let Some(rate) = best_minute(&outcome.samples) {
         println!("  {rate:.0} ready in each second of the best minute");
     }
     println!();

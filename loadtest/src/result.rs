@@ -35,16 +35,14 @@ pub struct Outcome {
     pub faults: Vec<String>,
 }
 
-impl Outcome {
-    /// The most songs that became ready in a second over a minute; `None` where all was over sooner.
-    pub fn best_minute(&self) -> Option<f64> {
-        const MINUTE_S: f64 = 60.0;
-        let rate = |from: &Sample| {
-            let to = self.samples.iter().find(|to| to.at_s - from.at_s >= MINUTE_S)?;
-            Some(to.ready.saturating_sub(from.ready) as f64 / (to.at_s - from.at_s))
-        };
-        self.samples.iter().filter_map(rate).max_by(f64::total_cmp)
-    }
+/// The most songs that became ready in a second over a minute; `None` where all was over sooner.
+pub fn best_minute(samples: &[Sample]) -> Option<f64> {
+    const MINUTE_S: f64 = 60.0;
+    let rate = |from: &Sample| {
+        let to = samples.iter().find(|to| to.at_s - from.at_s >= MINUTE_S)?;
+        Some(to.ready.saturating_sub(from.ready) as f64 / (to.at_s - from.at_s))
+    };
+    samples.iter().filter_map(rate).max_by(f64::total_cmp)
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -155,4 +153,20 @@ pub struct Sample {
     pub here_cpu: f64,
     pub server_mib: f64,
     pub postgres_mib: f64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_best_minute_is_the_one_in_which_most_became_ready() {
+        let ready = |second: u64| if second < 30 { 0 } else { (second - 30) * 100 };
+        let samples = |to: u64| {
+            (0..=to).map(|second| Sample { at_s: second as f64, ready: ready(second), ..Sample::default() })
+        };
+        assert_eq!(best_minute(&samples(120).collect::<Vec<_>>()), Some(100.0));
+        assert_eq!(best_minute(&samples(60).collect::<Vec<_>>()), Some(50.0));
+        assert_eq!(best_minute(&samples(59).collect::<Vec<_>>()), None, "less than a minute");
+    }
 }

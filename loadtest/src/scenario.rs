@@ -267,6 +267,9 @@ impl Scenario {
         if self.commits.as_ref().is_some_and(|commits| !share(commits.rate)) {
             return wrong("commits.rate", "must be above 0");
         }
+        if self.load.afterwards.is_some_and(|afterwards| !share(afterwards.rate)) {
+            return wrong("load.afterwards.rate", "must be above 0");
+        }
         if self.load.at_once == Some(0) {
             return wrong("load.at_once", "must be at least 1; leave it out for no limit");
         }

@@ -41,6 +41,7 @@ const SETTINGS: [&str; 8] = [
     "unix_socket_permissions=0700",
     "max_connections=100",
     "shared_buffers=256MB",
+    // After each checkpoint a page is logged whole when it changes for the first time: so they are rare.
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",
     "jit=off",

@@ -70,9 +70,10 @@ pub type ReplyTo = Box<dyn Fn(&Song, &CallKey) -> String + Send + Sync>;
 
 /// A song whose next need is farther off than this gives its actor up …
 const LINGER: Duration = Duration::from_secs(20);
-/// … or than this, where nothing is due at all, or while so many are awake on this node: an actor is ten times as much
-/// memory as a song that rests.
+/// … or than this, where nothing is due at all, or while very many are awake on this node: an actor holds its whole song in
+/// memory, of a song that rests only the time and its places are kept.
 const LINGER_BRIEFLY: Duration = Duration::from_secs(4);
+/// Very many.
 const CROWD: usize = 20_000;
 /// A call starts at most this long after its intent was recorded.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
@@ -198,6 +199,8 @@ impl SongActor {
         match all.into_iter().find(|(_, what)| !self.busy.contains(what)) {
             Some((at, what)) if at <= now => self.perform(what, ctx),
             next => {
+                // It waits, for whatever it is: others may begin.
+                self.beginning = None;
                 let crowd = self.world.awake.load(Relaxed) > CROWD;
                 let linger = if crowd || next.is_none() { LINGER_BRIEFLY } else { LINGER };
                 let left = next.map_or(linger, |(at, _)| at.since(now));
@@ -288,7 +291,6 @@ impl SongActor {
     }
 
     fn wait_in(&mut self, queue: impl Future<Output = ()> + 'static, call: CallKey, ctx: &mut Context<Self>) {
-        self.beginning = None;
         let waiting = ctx.spawn(queue.into_actor(self));
         self.waits.push((call, waiting));
         // Maybe for long: nothing else that is due must wait for it.
@@ -445,6 +447,12 @@ impl SongActor {
         self.free_places();
     }
 
+    /// Without the lease nothing may be sent; it comes back with the database (`durability.md` section 5).
+    fn may_not_send(&mut self, call: CallKey, ctx: &mut Context<Self>) {
+        self.place_not_used(call);
+        self.arm_later(Duration::from_secs(1), ctx);
+    }
+
     fn free_places(&mut self) {
         let submitting = |due: &Due| match due {
             Due::Submit(call) => Some(*call),
@@ -497,8 +505,7 @@ impl Handler<Happened> for SongActor {
         if let (Some(call), None) = (submitting, &under_way) {
             return AtomicResponse::new(Box::pin(std::future::ready(()).into_actor(self).map(
                 move |(), actor, ctx| {
-                    actor.place_not_used(call);
-                    actor.arm_later(Duration::from_secs(1), ctx);
+                    actor.may_not_send(call, ctx);
                     Err(TellError::Unavailable)
                 },
             )));
@@ -604,9 +611,7 @@ impl Handler<SlotHeld> for SongActor {
         }
         let lease_left = self.world.lease.ends().saturating_duration_since(self.world.clock.monotonic());
         if lease_left < Duration::from_millis(100) {
-            // Without the lease nothing may be sent; it comes back with the database (durability.md section 5).
-            self.place_not_used(call);
-            return self.arm_later(Duration::from_secs(1), ctx);
+            return self.may_not_send(call, ctx);
         }
         let not_after = self.world.clock.now() + lease_left.min(CALL_WITHIN);
         let able = self.member(call).map(|member| member.provider.capabilities());

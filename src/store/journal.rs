@@ -125,7 +125,8 @@ pub struct Settings {
     pub lanes: usize,
     /// Most entries in one transaction.
     pub batch_max: usize,
-    /// Most entries waiting; beyond it creates and callbacks are refused before anything is accepted.
+    /// Most entries waiting; beyond it creations and wishes are refused before anything is accepted, and what happened to a
+    /// song already stands in line.
     pub queue_max: usize,
     /// How long one transaction may take before the connection is given up.
     pub patience: Duration,

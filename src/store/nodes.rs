@@ -75,6 +75,16 @@ pub async fn end_all_leases(client: &impl GenericClient) -> Result<(), StoreErro
     Ok(())
 }
 
+/// Ends the lease of a node that is gone for certain, if it was one of this database's.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn end_lease(client: &impl GenericClient, node: Uuid) -> Result<(), StoreError> {
+    let sql = "update nodes set lease_until = '-infinity' where id = $1 and left_at is null";
+    client.execute(sql, &[&node]).await?;
+    Ok(())
+}
+
 /// Tasks that were taken over, with no more of their songs than says what they need next: there may be a hundred
 /// thousand of them.
 #[derive(Clone, Debug, Default)]
@@ -94,16 +104,6 @@ pub struct TakenHead {
     pub task: TaskId,
     pub provider: String,
     pub run: Run,
-}
-
-/// Ends the lease of a node that is gone for certain, if it was one of this database's.
-///
-/// # Errors
-/// [`StoreError::Unavailable`] while Postgres is away.
-pub async fn end_lease(client: &impl GenericClient, node: Uuid) -> Result<(), StoreError> {
-    let sql = "update nodes set lease_until = '-infinity' where id = $1 and left_at is null";
-    client.execute(sql, &[&node]).await?;
-    Ok(())
 }
 
 /// Takes running songs of nodes that are gone, and those of nobody: at most `limit` tasks, in the order of their songs
