@@ -11,13 +11,14 @@ mod limits;
 mod wire;
 mod world;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
 use songflight::credit::Credits;
 use songflight::credit::plan::Plan;
-use songflight::id::{CallKey, TaskId, UserId};
+use songflight::id::{CallKey, TaskId, UserId, fresh};
 use songflight::song::event::{Event, NewAddition};
 use songflight::song::parts::{News, Stage, Work};
 use songflight::song::phase::Song;
@@ -345,6 +346,52 @@ async fn of_a_claim_and_a_step_for_one_version_only_one_is_written() {
     assert_eq!(moved, 1, "{answers:?}");
     assert_eq!(world.version(&song).await, 2);
     world.audit().await;
+}
+
+#[actix_web::test]
+async fn what_a_dead_node_left_is_taken_page_by_page_each_song_once() {
+    let mut world = World::new("pages").await;
+    let mut songs: Vec<Life> = (0..5).map(|number| Life::new(&format!("user-{number}"))).collect();
+    songs.sort_by_key(|song| song.song.id);
+    world.begin();
+    world.create_all(&songs).await;
+    for song in &mut songs {
+        assert_eq!(world.step(song.next(0)).await, Ok(Committed::Moved));
+    }
+    let beside = songs[2].song.id;
+    let add = "insert into tasks (id, song_id, number, kind, provider, owner, epoch, run, progress, beside, addition)
+               select gen_random_uuid(), song_id, 2, 'persona', provider, owner, epoch, run, progress, true, '{}'
+                 from tasks where song_id = $1";
+    world.look.execute(add, &[&beside.0]).await.unwrap();
+    let client = world.pool.get().await.unwrap();
+    let second = nodes::enter(&client, fresh(), "second", Duration::from_secs(600)).await.unwrap();
+    assert_eq!(nodes::fence_the_dead(&client, second).await.unwrap(), 0, "the first lives");
+    nodes::end_lease(&client, world.journal.node().id).await.unwrap();
+    assert_eq!(nodes::fence_the_dead(&client, second).await.unwrap(), 1);
+
+    let (mut heads, mut others, mut from, mut pages) = (Vec::new(), BTreeSet::new(), None, 0);
+    loop {
+        let taken = nodes::take_over(&client, second, from, 2, 20).await.unwrap();
+        heads.extend(taken.heads);
+        others.extend(taken.others);
+        (from, pages) = (taken.next, pages + 1);
+        if from.is_none() {
+            break;
+        }
+    }
+    assert!(pages >= 3, "{pages}");
+    heads.retain(|head| !others.contains(&head.song));
+    heads.sort_by_key(|head| head.song);
+    assert_eq!(others, BTreeSet::from([beside]), "to be loaded whole");
+    let alone: Vec<&Life> = songs.iter().filter(|song| song.song.id != beside).collect();
+    assert_eq!(heads.len(), alone.len());
+    for (head, song) in heads.iter().zip(alone) {
+        let song = &song.song;
+        assert_eq!((head.song, &head.user, head.task), (song.id, &song.user, song.head.task));
+        assert_eq!(Some(&head.run), song.phase.run());
+    }
+    let nothing = nodes::take_over(&client, second, None, 2, 20).await.unwrap();
+    assert!(nothing.heads.is_empty() && nothing.others.is_empty());
 }
 
 /// What happened must not be lost; what is asked for can be asked again.
