@@ -4,6 +4,7 @@
 //! songs, doors. Stopping is the reverse: doors shut, calls under way end, the lease is given back.
 
 mod descriptors;
+mod doors;
 mod folder;
 mod leaving;
 mod providers;
@@ -14,24 +15,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::Arbiter;
-use actix_cors::Cors;
-use actix_web::body::MessageBody;
-use actix_web::dev::{ServerHandle, ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
-use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, HttpMessage, HttpServer, web};
+use actix_web::dev::ServerHandle;
+use actix_web::web;
 use deadpool_postgres::Pool;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use secrecy::{ExposeSecret, SecretString};
-use tracing_actix_web::{RequestId, RootSpanBuilder, TracingLogger};
 
 use self::folder::Folder;
+use crate::api::Api;
 use crate::api::creation::Creation;
 use crate::api::guests::Guests;
-use crate::api::{self, Api};
-use crate::asset::{self, Assets};
+use crate::asset::Assets;
 use crate::auth::{self, Auth, CallbackKeys, Role};
-use crate::callback::{self, Callbacks, Tasks};
+use crate::callback::{Callbacks, Tasks};
 use crate::cluster::{self, Node};
 use crate::config::{self, Config, Env, Loaded};
 use crate::credit::Credits;
@@ -53,14 +49,10 @@ use crate::store::journal::{self, Journal};
 use crate::store::{self, StoreError, accounts, feed, nodes};
 use crate::time::{Clock, Time};
 
-/// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
 /// Partitions are made and dropped this often.
 const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
 /// The files we serve, in the folder of what is kept on this machine.
 const ASSETS_DIR: &str = "assets";
-/// Where WebSockets are opened.
-const SOCKETS: &str = "/v1/ws";
 /// What the simulator keeps, in the folder of what is kept on this machine.
 const SIMULATOR_DIR: &str = "simulator";
 
@@ -240,7 +232,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         tasks,
         room: tokio::sync::Semaphore::new(config.http.callbacks_at_once),
     });
-    let server = serve(config, listener, api, callbacks, assets, &realtime).map_err(cannot("the server"))?;
+    let server =
+        doors::serve(config, listener, api, callbacks, assets, &realtime).map_err(cannot("the server"))?;
     let handle = server.handle();
     let stopped = actix::spawn(server);
     Ok(Running {
@@ -551,114 +544,6 @@ fn recorder() -> PrometheusHandle {
         .clone()
 }
 
-fn serve(
-    config: &Config,
-    listener: TcpListener,
-    api: web::Data<Api>,
-    callbacks: web::Data<Callbacks>,
-    assets: Assets,
-    realtime: &Realtime,
-) -> std::io::Result<actix_web::dev::Server> {
-    let realtime = web::Data::new(realtime.clone());
-    let assets = web::Data::new(assets);
-    let origins = config.clone();
-    let mut server = HttpServer::new(move || {
-        let allowed = origins.clone();
-        let cors = Cors::default()
-            .allowed_origin_fn(move |origin, _| {
-                origin.to_str().is_ok_and(|origin| allowed.http.allows(origin))
-            })
-            .allow_any_method()
-            .allow_any_header()
-            .expose_headers([
-                "ETag",
-                "Location",
-                "Retry-After",
-                "Next-Cursor",
-                "X-RateLimit-Limit",
-                "X-RateLimit-Remaining",
-                "X-RateLimit-Reset",
-                "Songs-Cursor",
-                "Idempotent-Replayed",
-                "X-Request-Id",
-            ])
-            .max_age(3600);
-        App::new()
-            .app_data(api.clone())
-            .app_data(callbacks.clone())
-            .app_data(realtime.clone())
-            .app_data(assets.clone())
-            .wrap(from_fn(leaving::only_reads))
-            .wrap(cors)
-            .wrap(from_fn(with_request_id))
-            .wrap(from_fn(with_one_file))
-            .wrap(TracingLogger::<Spans>::new())
-            .route(SOCKETS, web::get().to(realtime::session::open))
-            .configure(callback::routes)
-            .configure(asset::routes)
-            .configure(api::routes)
-    })
-    .on_connect(realtime::on_connect)
-    .disable_signals()
-    .shutdown_timeout(5)
-    // The WebSocket's close handshake is done by then (protocol.md section 12).
-    .client_disconnect_timeout(Duration::ZERO);
-    let workers = config.http.workers.map_or_else(cores, std::num::NonZeroUsize::get);
-    let files = descriptors::raise();
-    let connections = descriptors::for_connections(files);
-    tracing::debug!(files, connections, "open files allowed, and connections that are accepted at a time");
-    // Each worker counts its own; they are given them in turn.
-    server = server.workers(workers).max_connections((connections / workers).max(1));
-    listener.set_nonblocking(true)?;
-    // The standard library's 128 connections that wait to be accepted are few for many who come at once: the
-    // kernel drops the others, and they try again after a second. `HttpServer::backlog` is for listeners of its own.
-    socket2::SockRef::from(&listener).listen(BACKLOG)?;
-    Ok(server.listen(listener)?.run())
-}
-
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get)
-}
-
-/// What log lines of a request carry. The route, never the path: callback urls hold their secret there.
-struct Spans;
-
-impl RootSpanBuilder for Spans {
-    fn on_request_start(request: &ServiceRequest) -> tracing::Span {
-        let id = request.extensions().get::<RequestId>().map(ToString::to_string);
-        let route = request.match_pattern();
-        tracing::info_span!(
-            "request",
-            method = %request.method(),
-            route = route.as_deref().unwrap_or("none"),
-            request_id = id.as_deref().unwrap_or(""),
-            user.id = tracing::field::Empty,
-        )
-    }
-
-    fn on_request_end<B: MessageBody>(_: tracing::Span, _: &Result<ServiceResponse<B>, actix_web::Error>) {}
-}
-
-/// Whoever opens no WebSocket needs no second open file.
-async fn with_one_file(
-    request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    if request.path() != SOCKETS {
-        realtime::let_go(request.request());
-    }
-    next.call(request).await
-}
-
-/// Every answer names its request, as the logs do.
-async fn with_request_id(
-    request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    let id = request.extensions().get::<RequestId>().copied();
-    let mut response = next.call(request).await?;
-    if let Some(value) = id.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {
-        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
-    }
-    Ok(response)
 }

@@ -16,6 +16,7 @@ const ROWS: &[(&str, &[&str])] = &[
             "song::places",
             "song::queueing",
             "song::recovery",
+            "song::submission",
             "song::sweeper",
             "asset",
         ],

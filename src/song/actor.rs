@@ -7,8 +7,8 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, Message,
@@ -25,15 +25,16 @@ use super::places::Places;
 use super::queueing::{Asker, stand_for_seat, stand_in_queue};
 use super::refusal::{self, Refusal};
 use super::step::{Act, Step, step};
+use super::submission::{Beginning, Submission, UnderWay};
 use crate::cluster::Lease;
 use crate::credit::Credits;
 use crate::credit::plan::{Plan, Plans};
 use crate::credit::seats::{Seat, Seats};
-use crate::id::{CallKey, SongId, TaskId, UserId};
+use crate::id::{CallKey, TaskId, UserId};
 use crate::mutant::{Mutant, planted};
 use crate::provider::failure::{Class, Failure};
 use crate::provider::gate::{Ask, Call, Outcome, Rank, TaskSlot};
-use crate::provider::{Member, Providers, Submitted};
+use crate::provider::{Member, Providers};
 use crate::store::claims::Claim;
 use crate::store::database::Database;
 use crate::store::journal::{CommitError, Committed, Entry, Journal};
@@ -77,36 +78,8 @@ const LINGER_BRIEFLY: Duration = Duration::from_secs(4);
 const CROWD: usize = 20_000;
 /// A call starts at most this long after its intent was recorded.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
-/// A provider that takes longer to answer does not keep others from ordering.
-const BEGINS_WITHIN: Duration = Duration::from_secs(1);
 /// A song whose step was refused by the database is looked at again after this.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
-
-/// A song's share of the room for songs that are being created (`http.creates_at_once`): given back once its provider
-/// has taken it, so that no more are begun than can be brought to their providers.
-pub type Beginning = tokio::sync::OwnedSemaphorePermit;
-
-/// One submission from before its intent is recorded until its answer is durable: a node that leaves waits for it, so
-/// that no intent is left behind of which nobody knows what became (OPS-9).
-struct UnderWay(Arc<World>);
-
-impl UnderWay {
-    fn begin(world: &Arc<World>) -> Self {
-        world.calls.fetch_add(1, SeqCst);
-        Self(world.clone())
-    }
-
-    /// `None` once the node leaves. Who leaves says so first and then counts: either it sees this one, or this sees it.
-    fn begin_unless_leaving(world: &Arc<World>) -> Option<Self> {
-        Some(Self::begin(world)).filter(|_| !world.lease.is_draining())
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, SeqCst);
-    }
-}
 
 pub struct SongActor {
     song: Arc<Song>,
@@ -333,32 +306,19 @@ impl SongActor {
     /// Makes the call whose intent is durable, unless it is too late for it (PROV-5).
     fn submit(&mut self, key: CallKey, not_after: Time, under_way: UnderWay) {
         let Some(member) = self.member(key) else { return };
-        let order = self.song.order(key);
-        let (world, provider, gate) = (self.world.clone(), member.provider.clone(), member.gate.clone());
-        let (directory, song) = (self.directory.clone(), self.song.id);
-        let beginning = self.beginning.take();
-        let reply_to = (world.reply_to)(&self.song, &key);
-        actix::spawn(async move {
-            let event = if in_time(&world, not_after) {
-                let started = world.clock.monotonic();
-                let begun = gate.begin(Call::Submit);
-                let mut asking = provider.submit(&order, &reply_to);
-                let answer = match tokio::time::timeout(BEGINS_WITHIN, &mut asking).await {
-                    Ok(answer) => answer,
-                    Err(_) => {
-                        drop(beginning);
-                        asking.await
-                    }
-                };
-                gate.report(begun, Outcome::of(&answer));
-                tell_metrics(&world, started, &answer);
-                outcome(key, answer, &gate)
-            } else {
-                Event::NotSent { call: key }
-            };
-            insist(&directory, song, event).await;
-            drop(under_way);
-        });
+        let submission = Submission {
+            key,
+            not_after,
+            order: self.song.order(key),
+            reply_to: (self.world.reply_to)(&self.song, &key),
+            song: self.song.id,
+            directory: self.directory.clone(),
+            world: self.world.clone(),
+            member: member.clone(),
+            beginning: self.beginning.take(),
+            under_way,
+        };
+        actix::spawn(submission.make());
     }
 
     // --- asking ---
@@ -714,58 +674,6 @@ fn how_it_went(before: &Song, after: &Song, task: TaskId) -> Option<bool> {
             None
         }
     }
-}
-
-/// Tells a song something that must not get lost: until it is durable, or known to matter no more.
-async fn insist(directory: &Addr<Directory>, song: SongId, event: Event) {
-    let mut wait = Duration::from_millis(100);
-    loop {
-        match super::directory::tell(directory, song, None, event.clone(), None).await {
-            Ok(_) | Err(TellError::NotFound | TellError::Elsewhere) => return,
-            Err(error) => {
-                // While the database is away the journal says so, once for all songs.
-                tracing::debug!(song.id = %song, %error, "what the provider answered is not durable yet");
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(Duration::from_secs(4));
-            }
-        }
-    }
-}
-
-/// The last look before money may be spent: the call starts in time and under our lease, or never.
-fn in_time(world: &World, not_after: Time) -> bool {
-    if planted(Mutant::NoLeaseCheck) {
-        return true;
-    }
-    world.clock.now() < not_after && !world.lease.is_lost() && world.clock.monotonic() < world.lease.ends()
-}
-
-fn outcome(call: CallKey, answer: Result<Submitted, Failure>, gate: &crate::provider::gate::Gate) -> Event {
-    match answer {
-        Ok(Submitted::Task(taken)) => {
-            Event::Submitted { call, provider_task: taken.task, clip_ids: taken.clip_ids }
-        }
-        Ok(Submitted::Done(news)) => Event::Answered { call, news },
-        Err(failure) => {
-            if failure.class == Class::RateLimited {
-                gate.pause(failure.retry_after.unwrap_or(Duration::from_secs(1)));
-            }
-            if failure.operator || failure.class == Class::InsufficientProviderCredits {
-                tracing::error!(?failure, "the provider account needs an operator");
-            }
-            Event::SubmitFailed { call, failure }
-        }
-    }
-}
-
-fn tell_metrics(world: &World, started: Instant, answer: &Result<Submitted, Failure>) {
-    let took = world.clock.monotonic().duration_since(started).as_secs_f64();
-    metrics::histogram!("songflight_submit_seconds").record(took);
-    let outcome = match answer {
-        Ok(_) => "accepted",
-        Err(failure) => failure.class.as_str(),
-    };
-    metrics::counter!("songflight_submissions_total", "outcome" => outcome).increment(1);
 }
 
 fn resends(song: &Song) -> usize {

@@ -14,10 +14,11 @@ use actix::{
 };
 use tokio::sync::oneshot;
 
-use super::actor::{Afresh, Beginning, Happened, SongActor, TellError, Told, World};
+use super::actor::{Afresh, Happened, SongActor, TellError, Told, World};
 use super::event::Event;
 use super::phase::Song;
 use super::places::Places;
+use super::submission::Beginning;
 use crate::id::{SongId, UserId};
 use crate::store::StoreError;
 use crate::store::row::InboxRow;

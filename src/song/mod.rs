@@ -15,6 +15,7 @@ mod queueing;
 pub mod recovery;
 pub mod refusal;
 pub mod step;
+mod submission;
 pub mod sweeper;
 pub mod view;
 pub mod wish;

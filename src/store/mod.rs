@@ -15,6 +15,7 @@ pub mod letters;
 pub mod nodes;
 pub mod orders;
 pub mod row;
+mod session;
 pub mod songs;
 pub mod stuck;
 

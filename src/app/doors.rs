@@ -1,0 +1,138 @@
+//! What is reached from outside: the HTTP server with all its routes, and what every request goes through.
+//!
+//! Not here: what a route does (`api`, `callback`, `asset`, `realtime`).
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use actix_cors::Cors;
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::middleware::{Next, from_fn};
+use actix_web::{App, HttpMessage, HttpServer, web};
+use tracing_actix_web::{RequestId, RootSpanBuilder, TracingLogger};
+
+use super::{cores, descriptors, leaving};
+use crate::api::{self, Api};
+use crate::asset::{self, Assets};
+use crate::callback::{self, Callbacks};
+use crate::config::Config;
+use crate::realtime::{self, Realtime};
+
+/// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+/// Where WebSockets are opened.
+const SOCKETS: &str = "/v1/ws";
+
+/// Begins to serve at this address.
+///
+/// # Errors
+/// The address cannot be listened at any more.
+pub(super) fn serve(
+    config: &Config,
+    listener: TcpListener,
+    api: web::Data<Api>,
+    callbacks: web::Data<Callbacks>,
+    assets: Assets,
+    realtime: &Realtime,
+) -> std::io::Result<actix_web::dev::Server> {
+    let realtime = web::Data::new(realtime.clone());
+    let assets = web::Data::new(assets);
+    let origins = config.clone();
+    let mut server = HttpServer::new(move || {
+        let allowed = origins.clone();
+        let cors = Cors::default()
+            .allowed_origin_fn(move |origin, _| {
+                origin.to_str().is_ok_and(|origin| allowed.http.allows(origin))
+            })
+            .allow_any_method()
+            .allow_any_header()
+            .expose_headers([
+                "ETag",
+                "Location",
+                "Retry-After",
+                "Next-Cursor",
+                "X-RateLimit-Limit",
+                "X-RateLimit-Remaining",
+                "X-RateLimit-Reset",
+                "Songs-Cursor",
+                "Idempotent-Replayed",
+                "X-Request-Id",
+            ])
+            .max_age(3600);
+        App::new()
+            .app_data(api.clone())
+            .app_data(callbacks.clone())
+            .app_data(realtime.clone())
+            .app_data(assets.clone())
+            .wrap(from_fn(leaving::only_reads))
+            .wrap(cors)
+            .wrap(from_fn(with_request_id))
+            .wrap(from_fn(with_one_file))
+            .wrap(TracingLogger::<Spans>::new())
+            .route(SOCKETS, web::get().to(realtime::session::open))
+            .configure(callback::routes)
+            .configure(asset::routes)
+            .configure(api::routes)
+    })
+    .on_connect(realtime::on_connect)
+    .disable_signals()
+    .shutdown_timeout(5)
+    // The WebSocket's close handshake is done by then (protocol.md section 12).
+    .client_disconnect_timeout(Duration::ZERO);
+    let workers = config.http.workers.map_or_else(cores, std::num::NonZeroUsize::get);
+    let files = descriptors::raise();
+    let connections = descriptors::for_connections(files);
+    tracing::debug!(files, connections, "open files allowed, and connections that are accepted at a time");
+    // Each worker counts its own; they are given them in turn.
+    server = server.workers(workers).max_connections((connections / workers).max(1));
+    listener.set_nonblocking(true)?;
+    // The standard library's 128 connections that wait to be accepted are few for many who come at once: the
+    // kernel drops the others, and they try again after a second. `HttpServer::backlog` is for listeners of its own.
+    socket2::SockRef::from(&listener).listen(BACKLOG)?;
+    Ok(server.listen(listener)?.run())
+}
+
+/// What log lines of a request carry. The route, never the path: callback urls hold their secret there.
+struct Spans;
+
+impl RootSpanBuilder for Spans {
+    fn on_request_start(request: &ServiceRequest) -> tracing::Span {
+        let id = request.extensions().get::<RequestId>().map(ToString::to_string);
+        let route = request.match_pattern();
+        tracing::info_span!(
+            "request",
+            method = %request.method(),
+            route = route.as_deref().unwrap_or("none"),
+            request_id = id.as_deref().unwrap_or(""),
+            user.id = tracing::field::Empty,
+        )
+    }
+
+    fn on_request_end<B: MessageBody>(_: tracing::Span, _: &Result<ServiceResponse<B>, actix_web::Error>) {}
+}
+
+/// Whoever opens no WebSocket needs no second open file.
+async fn with_one_file(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    if request.path() != SOCKETS {
+        realtime::let_go(request.request());
+    }
+    next.call(request).await
+}
+
+/// Every answer names its request, as the logs do.
+async fn with_request_id(
+    request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    let id = request.extensions().get::<RequestId>().copied();
+    let mut response = next.call(request).await?;
+    if let Some(value) = id.and_then(|id| HeaderValue::from_str(&id.to_string()).ok()) {
+        response.headers_mut().insert(HeaderName::from_static("x-request-id"), value);
+    }
+    Ok(response)
+}

@@ -1,0 +1,391 @@
+//! A [`Session`] of the journal on Postgres: a batch in one transaction and one round trip, each kind of entry by one
+//! statement for all of them.
+//!
+//! Not here: what is written when, and what becomes of an unknown outcome (`journal`); what a step's columns are (`row`).
+
+use async_trait::async_trait;
+use tokio_postgres::types::Json;
+use tokio_postgres::{Client, Row};
+use uuid::Uuid;
+
+use super::births::{self, Birth};
+use super::claims::{self, Claim};
+use super::journal::{Committed, Entry, FENCED, NodeKey, Session, Sessions, Verdict, Waiting};
+use super::row::{InboxRow, NewSong, StepRow};
+use super::{StoreError, timestamp};
+use crate::credit::Credits;
+use crate::time::Time;
+
+const MOVE: &str = include_str!("journal.sql");
+
+/// A statement is planned once: each time would cost more than most batches. A plan that was made while the tables were
+/// empty is kept as they grow (durability.md section 2), so it must reach them by their keys alone; the statements are
+/// written to leave no other choice (`journal.sql`).
+const PLANNING: &str = "
+set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_mergejoin = off;
+set enable_hashjoin = off; set jit = off";
+
+const RESERVE: &str = "
+with fence as materialized (select 1 from nodes where id = $1 and epoch = $2 for key share)
+select b.ord, r.*
+  from (select * from unnest($3::text[], $4::uuid[], $5::uuid[], $6::bigint[], $7::uuid[], $8::text[], $9::bigint[],
+            $10::bigint[]) as b (user_id, song, head, version, task, kind, amount, ord)
+         order by user_id, ord) b
+ cross join fence
+ cross join lateral reserve_credits($1, $2, b.user_id, b.song, b.head, b.version, b.task, b.kind, b.amount) r";
+
+const INBOX: &str = "
+insert into callback_inbox (day, provider, task_id, call, attempt, body_hash, body, outcome)
+select (now() at time zone 'utc')::date, b.provider, b.task, b.call, b.attempt, sha256(b.body), b.body, b.outcome
+  from unnest($1::text[], $2::uuid[], $3::smallint[], $4::smallint[], $5::bytea[], $6::text[])
+    as b (provider, task, call, attempt, body, outcome)
+on conflict do nothing";
+
+// What the step says of the head alone is not enough: of a song that rests, two steps may differ only in what watchers
+// are told, or in a task beside it.
+const READ_BACK: &str = "
+select b.ord, e.u, (extract(epoch from e.at) * 1000)::bigint as at
+  from unnest($1::uuid[], $2::bigint[], $3::bigint[], $6::jsonb[], $7::jsonb[], $8::text[], $9::jsonb[], $10::jsonb[])
+       with ordinality as b (head, version, seq, run, progress, kind, set, additions, ord)
+  join tasks t on t.id = b.head and t.version = b.version + 1 and t.owner = $4 and t.epoch = $5
+   and t.seq = b.seq and t.run is not distinct from b.run and t.progress = b.progress
+  left join song_events e on e.song_id = t.song_id and e.seq = b.seq
+ where (b.kind is null or (e.kind = b.kind and e.set = b.set))
+   and not exists (
+        select 1 from jsonb_to_recordset(b.additions) as a(id uuid, run jsonb, addition jsonb)
+          left join tasks o on o.id = a.id
+         where o.run is distinct from a.run or o.addition is distinct from a.addition)";
+
+/// A connection with its statements prepared.
+struct PostgresSession {
+    client: Client,
+    create: tokio_postgres::Statement,
+    reserve: tokio_postgres::Statement,
+    claim: tokio_postgres::Statement,
+    step: tokio_postgres::Statement,
+    inbox: tokio_postgres::Statement,
+}
+
+#[async_trait]
+impl Sessions for tokio_postgres::Config {
+    async fn open(&self) -> Result<Box<dyn Session>, StoreError> {
+        Ok(Box::new(PostgresSession::open(self).await?))
+    }
+}
+
+impl PostgresSession {
+    async fn open(postgres: &tokio_postgres::Config) -> Result<Self, StoreError> {
+        let client = super::connect(postgres, "songflight journal").await?;
+        client.batch_execute(PLANNING).await?;
+        let (create, reserve, claim, step, inbox) = tokio::try_join!(
+            client.prepare(births::CREATE),
+            client.prepare(RESERVE),
+            client.prepare(claims::CLAIM),
+            client.prepare(MOVE),
+            client.prepare(INBOX)
+        )?;
+        Ok(Self { client, create, reserve, claim, step, inbox })
+    }
+
+    async fn reserve(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        let users: Vec<&str> = steps.iter().map(|(_, row)| row.user.as_str()).collect();
+        let songs: Vec<Uuid> = steps.iter().map(|(_, row)| row.song.0).collect();
+        let heads: Vec<Uuid> = steps.iter().map(|(_, row)| row.head.0).collect();
+        let versions: Vec<i64> = steps.iter().map(|(_, row)| row.version).collect();
+        let reserves = steps.iter().filter_map(|(_, row)| row.reserve.as_ref());
+        let tasks: Vec<Uuid> = reserves.clone().map(|reserve| reserve.task.0).collect();
+        let kinds: Vec<&str> = reserves.clone().map(|reserve| reserve.kind).collect();
+        let amounts: Vec<i64> = reserves.map(|reserve| reserve.amount.thousandths()).collect();
+        let places: Vec<i64> = steps.iter().map(|(at, _)| i64::try_from(*at).unwrap_or(i64::MAX)).collect();
+        Ok(self
+            .client
+            .query(
+                &self.reserve,
+                &[
+                    &node.id,
+                    &node.epoch,
+                    &users,
+                    &songs,
+                    &heads,
+                    &versions,
+                    &tasks,
+                    &kinds,
+                    &amounts,
+                    &places,
+                ],
+            )
+            .await?)
+    }
+
+    async fn step(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
+        if steps.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = || steps.iter().map(|(_, row)| *row);
+        let heads: Vec<Uuid> = rows().map(|row| row.head.0).collect();
+        let versions: Vec<i64> = rows().map(|row| row.version).collect();
+        let songs: Vec<Uuid> = rows().map(|row| row.song.0).collect();
+        let users: Vec<&str> = rows().map(|row| row.user.as_str()).collect();
+        let seqs: Vec<i64> = rows().map(|row| row.seq).collect();
+        let runs: Vec<_> = rows().map(|row| row.run.as_ref().map(Json)).collect();
+        let progress: Vec<_> = rows().map(|row| Json(&row.progress)).collect();
+        let times: Vec<_> = rows().map(|row| timestamp(row.at.millis())).collect();
+        let kinds: Vec<_> = rows().map(StepRow::event_kind).collect();
+        let sets: Vec<_> = rows().map(|row| row.event.as_ref().map(|(_, set)| Json(set))).collect();
+        let library: Vec<_> = rows().map(|row| row.library.as_ref().map(Json)).collect();
+        let lyrics: Vec<_> = rows().map(|row| row.lyrics.as_ref().map(Json)).collect();
+        let variants: Vec<_> = rows().map(|row| row.variants.as_ref().map(Json)).collect();
+        let further: Vec<_> = rows().map(|row| row.further_task.as_ref().map(Json)).collect();
+        let settles: Vec<_> = rows().map(|row| row.settle.as_ref().map(Json)).collect();
+        let notify: Vec<_> = rows().map(|row| row.notify).collect();
+        let refs: Vec<_> = rows().map(|row| row.refs.as_ref().map(Json)).collect();
+        let additions: Vec<_> = rows().map(|row| row.additions.as_ref().map(Json)).collect();
+        let providers: Vec<_> = rows().map(|row| row.provider.as_deref()).collect();
+        let reserved: Vec<_> = rows().map(|row| row.reserve.as_ref().map(|reserve| reserve.task.0)).collect();
+        Ok(self
+            .client
+            .query(
+                &self.step,
+                &[
+                    &node.id,
+                    &node.epoch,
+                    &heads,
+                    &versions,
+                    &songs,
+                    &users,
+                    &seqs,
+                    &runs,
+                    &progress,
+                    &times,
+                    &kinds,
+                    &sets,
+                    &library,
+                    &lyrics,
+                    &variants,
+                    &further,
+                    &settles,
+                    &notify,
+                    &refs,
+                    &reserved,
+                    &additions,
+                    &providers,
+                ],
+            )
+            .await?)
+    }
+
+    async fn keep(&self, inbox: &[&InboxRow]) -> Result<(), StoreError> {
+        if inbox.is_empty() {
+            return Ok(());
+        }
+        let providers: Vec<&str> = inbox.iter().map(|row| row.provider).collect();
+        let tasks: Vec<Uuid> = inbox.iter().map(|row| row.task).collect();
+        let calls: Vec<i16> = inbox.iter().map(|row| i16::from(row.call)).collect();
+        let attempts: Vec<i16> =
+            inbox.iter().map(|row| i16::try_from(row.attempt).unwrap_or(i16::MAX)).collect();
+        let bodies: Vec<&[u8]> = inbox.iter().map(|row| &row.body[..]).collect();
+        let outcomes: Vec<&str> = inbox.iter().map(|row| row.outcome).collect();
+        self.client
+            .execute(&self.inbox, &[&providers, &tasks, &calls, &attempts, &bodies, &outcomes])
+            .await?;
+        Ok(())
+    }
+
+    async fn owns(&self, node: NodeKey) -> Result<bool, StoreError> {
+        let sql = "select 1 from nodes where id = $1 and epoch = $2";
+        Ok(self.client.query_opt(sql, &[&node.id, &node.epoch]).await?.is_some())
+    }
+}
+
+#[async_trait]
+impl Session for PostgresSession {
+    fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+
+    /// All statements are sent without waiting for one another's answers: one round trip.
+    async fn write(&self, batch: &[Waiting], node: NodeKey) -> Result<Vec<Verdict>, StoreError> {
+        let creates: Vec<(usize, &NewSong)> = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(at, waiting)| match &waiting.entry {
+                Entry::Create(new) => Some((at, &**new)),
+                Entry::Step(..) | Entry::Claim(_) | Entry::Callback(_) => None,
+            })
+            .collect();
+        let claims: Vec<(usize, &Claim)> = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(at, waiting)| match &waiting.entry {
+                Entry::Claim(claim) => Some((at, &**claim)),
+                Entry::Create(_) | Entry::Step(..) | Entry::Callback(_) => None,
+            })
+            .collect();
+        let steps: Vec<(usize, &StepRow)> = batch
+            .iter()
+            .enumerate()
+            .filter_map(|(at, waiting)| match &waiting.entry {
+                Entry::Step(row, _) => Some((at, &**row)),
+                Entry::Create(_) | Entry::Claim(_) | Entry::Callback(_) => None,
+            })
+            .collect();
+        let reserving: Vec<(usize, &StepRow)> =
+            steps.iter().filter(|(_, row)| row.reserve.is_some()).copied().collect();
+        let inbox: Vec<&InboxRow> = batch
+            .iter()
+            .filter_map(|waiting| match &waiting.entry {
+                Entry::Step(_, row) => row.as_ref(),
+                Entry::Callback(row) => Some(row),
+                Entry::Create(_) | Entry::Claim(_) => None,
+            })
+            .collect();
+        let statements = [
+            !creates.is_empty(),
+            !reserving.is_empty(),
+            !claims.is_empty(),
+            !steps.is_empty(),
+            !inbox.is_empty(),
+        ];
+        let one = statements.iter().filter(|needed| **needed).count() == 1;
+
+        let begin = async { if one { Ok(()) } else { self.client.batch_execute("begin").await } };
+        let commit = async { if one { Ok(()) } else { self.client.batch_execute("commit").await } };
+        // `join` polls in this order, and the client writes requests in the order they are polled.
+        let (began, created, reserved, claimed, moved, kept, committed) = tokio::join!(
+            biased;
+            begin,
+            births::create(&self.client, &self.create, &creates, node),
+            self.reserve(&reserving, node),
+            claims::claim(&self.client, &self.claim, &claims, node),
+            self.step(&steps, node),
+            self.keep(&inbox),
+            commit
+        );
+        let all =
+            async { began.map_err(StoreError::from).and(Ok((created?, reserved?, claimed?, moved?, kept?))) };
+        let (created, reserved, claimed, moved, ()) = match all.await {
+            Ok(all) => all,
+            Err(error) => {
+                // The transaction is aborted; its `commit` was a rollback. Leave the session clean.
+                if !one && !self.client.is_closed() {
+                    self.client.batch_execute("rollback").await?;
+                }
+                return Err(error);
+            }
+        };
+        committed.map_err(|error| StoreError::Unknown(error.to_string()))?;
+        let fenced = (!creates.is_empty() && created.is_empty())
+            || (!claims.is_empty() && claimed.is_empty())
+            || (!steps.is_empty() && moved.is_empty() && !self.owns(node).await?);
+        if fenced {
+            return Err(StoreError::Refused(FENCED.to_owned()));
+        }
+        let mut verdicts = verdicts(batch, &creates, &steps, &created, &reserved, &moved);
+        for row in claimed.iter().filter(|row| row.get("moved")) {
+            let Some((at, _)) = claims.get(place(row, 1)) else { continue };
+            verdicts[*at] = Verdict { committed: Committed::Moved, told: told(row), gone: row.get("u_gone") };
+        }
+        Ok(verdicts)
+    }
+
+    async fn read_back(
+        &self,
+        steps: &[(usize, &StepRow)],
+        node: NodeKey,
+    ) -> Result<Vec<(usize, Verdict)>, StoreError> {
+        let heads: Vec<Uuid> = steps.iter().map(|(_, row)| row.head.0).collect();
+        let versions: Vec<i64> = steps.iter().map(|(_, row)| row.version).collect();
+        let seqs: Vec<i64> = steps.iter().map(|(_, row)| row.seq).collect();
+        let runs: Vec<_> = steps.iter().map(|(_, row)| row.run.as_ref().map(Json)).collect();
+        let progress: Vec<_> = steps.iter().map(|(_, row)| Json(&row.progress)).collect();
+        let kinds: Vec<_> = steps.iter().map(|(_, row)| row.event_kind()).collect();
+        let sets: Vec<_> =
+            steps.iter().map(|(_, row)| row.event.as_ref().map(|(_, set)| Json(set))).collect();
+        let additions: Vec<_> = steps.iter().map(|(_, row)| row.additions.as_ref().map(Json)).collect();
+        let found = self
+            .client
+            .query(
+                READ_BACK,
+                &[
+                    &heads,
+                    &versions,
+                    &seqs,
+                    &node.id,
+                    &node.epoch,
+                    &runs,
+                    &progress,
+                    &kinds,
+                    &sets,
+                    &additions,
+                ],
+            )
+            .await?;
+        let verdict = |found: &Row| {
+            let (at, row) = steps.get(place(found, 1))?;
+            let told = told(found).filter(|_| row.event.is_some());
+            Some((*at, Verdict::new(Committed::Moved, told)))
+        };
+        Ok(found.iter().filter_map(verdict).collect())
+    }
+
+    async fn put_aside(&self, entry: &Entry, error: &str) -> Result<(), StoreError> {
+        super::letters::put_entry_aside(&self.client, entry, error).await
+    }
+}
+
+fn told(row: &Row) -> Option<(i64, Time)> {
+    let u: Option<i64> = row.get("u");
+    let at: Option<i64> = row.get("at");
+    u.zip(at.map(Time::from_millis))
+}
+
+/// Puts the answers of the statements to the entries they are about.
+fn verdicts(
+    batch: &[Waiting],
+    creates: &[(usize, &NewSong)],
+    steps: &[(usize, &StepRow)],
+    created: &[Row],
+    reserved: &[Row],
+    moved: &[Row],
+) -> Vec<Verdict> {
+    let mut verdicts: Vec<Verdict> = batch
+        .iter()
+        .map(|waiting| match &waiting.entry {
+            Entry::Callback(_) => Verdict::new(Committed::Kept, None),
+            Entry::Create(_) | Entry::Claim(_) | Entry::Step(..) => Verdict::new(Committed::Stale, None),
+        })
+        .collect();
+    for row in created {
+        let Some((at, new)) = creates.get(place(row, 1)) else { continue };
+        verdicts[*at] = creation(row, new);
+    }
+    for row in moved {
+        let Some((at, _)) = steps.get(place(row, 1)) else { continue };
+        verdicts[*at] = Verdict::new(Committed::Moved, told(row));
+    }
+    for row in reserved {
+        let Some(verdict) = verdicts.get_mut(place(row, 0)) else { continue };
+        if row.get::<_, &str>("outcome") == "short"
+            && let Entry::Step(step, _) = &batch[place(row, 0)].entry
+        {
+            verdict.committed = Committed::Short {
+                required: step.reserve.as_ref().map_or(Credits::ZERO, |reserve| reserve.amount),
+                available: Credits::from_thousandths(row.get("available")),
+            };
+        }
+    }
+    verdicts
+}
+
+fn creation(row: &Row, new: &NewSong) -> Verdict {
+    let (birth, standing) = births::read(row, new);
+    let told = matches!(birth, Birth::Created { .. }).then(|| told(row)).flatten();
+    Verdict::new(Committed::Birth { birth, standing }, told)
+}
+
+fn place(row: &Row, from: i64) -> usize {
+    usize::try_from(row.get::<_, i64>("ord") - from).unwrap_or(usize::MAX)
+}
