@@ -19,19 +19,32 @@ pub struct Places {
 impl Places {
     /// The places of a song that is taken up in the middle of its life: they count, also above the limit.
     pub fn adopted(song: &Song, providers: &Providers, seats: &Seats) -> Self {
-        let gate = |task| providers.gate(song.provider_of(task));
-        let slots = working(song).filter_map(|key| Some((key, gate(key.0)?.adopt_slot()))).collect();
-        let seat = phase_is_working(song).then(|| seats.adopt(&song.user, song.id));
-        Self { slots, seat }
+        let runs = song.runs().map(|(task, run)| (task, song.provider_of(task), run));
+        Self::of(runs, providers, song.head.task, || seats.adopt(&song.user, song.id))
     }
 
     /// The same for a song that was taken over, of which nothing else runs.
     pub fn adopted_for(taken: &TakenHead, providers: &Providers, seats: &Seats) -> Self {
-        let gate = providers.gate(&taken.provider);
-        let slots =
-            working_calls(taken.task, &taken.run).filter_map(|key| Some((key, gate?.adopt_slot()))).collect();
-        let seat = working_calls(taken.task, &taken.run).next().map(|_| seats.adopt(&taken.user, taken.song));
-        Self { slots, seat }
+        let run = (taken.task, taken.provider.as_str(), &taken.run);
+        Self::of([run], providers, taken.task, || seats.adopt(&taken.user, taken.song))
+    }
+
+    fn of<'a>(
+        runs: impl IntoIterator<Item = (TaskId, &'a str, &'a Run)>,
+        providers: &Providers,
+        head: TaskId,
+        sit: impl Fn() -> Seat,
+    ) -> Self {
+        let mut places = Self::default();
+        for (task, provider, run) in runs {
+            for call in working_calls(task, run) {
+                places.slots.extend(providers.gate(provider).map(|gate| (call, gate.adopt_slot())));
+                if task == head && places.seat.is_none() {
+                    places.seat = Some(sit());
+                }
+            }
+        }
+        places
     }
 
     pub const fn has_seat(&self) -> bool {
@@ -76,10 +89,6 @@ impl Places {
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty() && self.seat.is_none()
     }
-}
-
-fn phase_is_working(song: &Song) -> bool {
-    working(song).any(|(task, _)| task == song.head.task)
 }
 
 /// The calls that a provider may be working on.
