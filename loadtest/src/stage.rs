@@ -153,10 +153,12 @@ impl Own {
         self.postgres.fresh_database("bare").await.map_err(cannot("a database"))
     }
 
-    /// Songs under way that the program started last has not taken up, of several that ran one after the other.
-    pub async fn orphans(&self) -> Result<i64, Failure> {
-        let sql = "select count(*) from tasks where ended_at is null
-                      and owner is distinct from (select id from nodes order by started_at desc limit 1)";
+    /// Whether songs are under way that the program started last has not taken up, of several that ran one after the other.
+    pub async fn has_orphans(&self) -> Result<bool, Failure> {
+        // The newest is taken over last: whoever looks from that end does not hold up what it waits for.
+        let sql = "select (select true from tasks where ended_at is null
+                              and owner is distinct from (select id from nodes order by started_at desc limit 1)
+                            order by song_id desc limit 1) is not null";
         let row = self.database.lock().await.query_one(sql, &[]).await.map_err(cannot("the database"))?;
         Ok(row.get(0))
     }

@@ -64,7 +64,7 @@ async fn kills(stage: Rc<Stage>, world: Rc<World>, began: Instant, marks: Marks)
             server.revive().await
         };
         let up = Clock.monotonic().duration_since(began);
-        while own.orphans().await.is_ok_and(|orphans| orphans > 0) {
+        while own.has_orphans().await.is_ok_and(|left| left) {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let over = Clock.monotonic().duration_since(began);

@@ -15,7 +15,7 @@ use crate::store::nodes::Taken;
 use crate::store::songs::Stored;
 use crate::time::Time;
 
-/// Tasks taken in one statement. Each statement looks over all that are left.
+/// Tasks taken in one statement.
 const PAGE: i64 = 20_000;
 /// Songs loaded whole in one statement.
 const WHOLE_AT_ONCE: usize = 1000;
@@ -63,33 +63,43 @@ async fn take_over(world: &World, directories: &Directories, thorough: bool) -> 
     if database.fence_the_dead(node).await? == 0 && !thorough {
         return Ok(0);
     }
-    let mut from = None;
+    let page = |from| database.take_over(node, from, PAGE, world.activations_max);
+    let mut taken = page(None).await?;
     loop {
-        let Taken { heads, others, next } =
-            database.take_over(node, from, PAGE, world.activations_max).await?;
-        let songs = heads.len() + others.len();
-        total += songs;
-        let now = world.clock.now();
-        let rest = |song: SongId, next: Option<(Time, Due)>, places: Places| {
-            let due = next.map(|next| spread(song, next, now, songs));
-            directories.of(song).do_send(Rest { song, due, places, actor: None });
-        };
-        // A task that holds a place at the provider keeps it while its song rests.
-        for head in heads {
-            let places = Places::adopted_for(&head, &world.providers, &world.seats);
-            rest(head.song, due_for_run(head.task, &head.run, NEVER, &world.rules), places);
-        }
-        for page in others.into_iter().collect::<Vec<_>>().chunks(WHOLE_AT_ONCE) {
-            for Stored { song, .. } in database.load(page).await? {
-                let places = Places::adopted(&song, &world.providers, &world.seats);
-                rest(song.id, due(&song, NEVER, &world.rules), places);
-            }
-        }
-        if next.is_none() {
+        total += taken.heads.len() + taken.others.len();
+        let Some(from) = taken.next else {
+            hand_out(world, directories, taken).await?;
             return Ok(total);
-        }
-        from = next;
+        };
+        // The database is at the next page while this one finds its hands.
+        let (next, handed_out) = tokio::join!(biased; page(Some(from)), hand_out(world, directories, taken));
+        handed_out?;
+        taken = next?;
     }
+}
+
+/// Each of these songs rests here, until it is due.
+async fn hand_out(world: &World, directories: &Directories, taken: Taken) -> Result<(), StoreError> {
+    // Whatever else this thread has to do comes first: the question for the next page, for one.
+    tokio::task::yield_now().await;
+    let Taken { heads, others, next: _ } = taken;
+    let (songs, now) = (heads.len() + others.len(), world.clock.now());
+    let rest = |song: SongId, next: Option<(Time, Due)>, places: Places| {
+        let due = next.map(|next| spread(song, next, now, songs));
+        directories.of(song).do_send(Rest { song, due, places, actor: None });
+    };
+    // A task that holds a place at the provider keeps it while its song rests.
+    for head in heads {
+        let places = Places::adopted_for(&head, &world.providers, &world.seats);
+        rest(head.song, due_for_run(head.task, &head.run, NEVER, &world.rules), places);
+    }
+    for page in others.into_iter().collect::<Vec<_>>().chunks(WHOLE_AT_ONCE) {
+        for Stored { song, .. } in world.database.load(page).await? {
+            let places = Places::adopted(&song, &world.providers, &world.seats);
+            rest(song.id, due(&song, NEVER, &world.rules), places);
+        }
+    }
+    Ok(())
 }
 
 /// Songs that run here by the database, and of which no directory knows: their creation was committed and

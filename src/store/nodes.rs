@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 use uuid::Uuid;
 
 use super::StoreError;
@@ -93,7 +93,7 @@ pub struct Taken {
     pub heads: Vec<TakenHead>,
     /// Songs with something under way beside the head, or that do not read: to be loaded whole.
     pub others: BTreeSet<SongId>,
-    /// The last song, if there may be more.
+    /// The last song, from which to go on until none comes.
     pub next: Option<SongId>,
 }
 
@@ -119,21 +119,33 @@ pub async fn take_over(
     limit: i64,
     most: i16,
 ) -> Result<Taken, StoreError> {
+    // In the order of the index, so that a page costs as much as it has rows: sorted, each would look at all that are left.
+    // Where a row stands (`ctid`) is where it was locked.
     let take = "
         update tasks t set owner = $1, epoch = $2, activations = t.activations + gone.counts
           from (
-            select t.id, (not coalesce(o.left_well, false))::int::smallint as counts
-              from tasks t left join nodes n on n.id = t.owner and n.epoch = t.epoch and n.left_at is null
-              left join nodes o on o.id = t.owner
-             where t.ended_at is null and n.id is null and t.activations < $4 and t.song_id >= $5
+            select t.ctid as place, (not coalesce(o.left_well, false))::int::smallint as counts
+              from tasks t left join nodes o on o.id = t.owner
+             where t.ended_at is null and t.activations < $4 and t.song_id >= $5
+               and not exists (select from nodes n where n.id = t.owner and n.epoch = t.epoch and n.left_at is null)
              order by t.song_id limit $3 for update of t skip locked) gone
-         where t.id = gone.id
+         where t.ctid = gone.place
            and exists (select 1 from nodes where id = $1 and epoch = $2)
         returning t.song_id, (select s.user_id from songs s where s.id = t.song_id) as user_id, t.id, t.provider,
                   t.beside, t.run";
     let statement = client.prepare_cached(take).await?;
     let from = from.map_or(Uuid::nil(), |song| song.0);
-    let rows = client.query(&statement, &[&node.id, &node.epoch, &limit, &most, &from]).await?;
+    let asked: [&(dyn ToSql + Sync); 5] = [&node.id, &node.epoch, &limit, &most, &from];
+    // All sent at once: whoever stops waiting leaves no transaction open behind.
+    let (began, rows, committed) = tokio::join!(
+        biased;
+        client.batch_execute("begin; set local enable_seqscan = off; set local enable_sort = off"),
+        client.query(&statement, &asked),
+        client.batch_execute("commit")
+    );
+    began?;
+    let rows = rows?;
+    committed?;
     let mut taken = Taken::default();
     for row in &rows {
         let song = SongId(row.get("song_id"));
@@ -150,7 +162,6 @@ pub async fn take_over(
         }
     }
     taken.heads.retain(|head| !taken.others.contains(&head.song));
-    taken.next = taken.next.filter(|_| i64::try_from(rows.len()).is_ok_and(|found| found >= limit));
     Ok(taken)
 }
 
