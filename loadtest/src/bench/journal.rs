@@ -35,6 +35,9 @@ pub struct Wanted {
     /// People that the songs belong to
     #[arg(long, default_value_t = 250)]
     users: usize,
+    /// The journal's writers side by side; unless told, as many as a server has
+    #[arg(long)]
+    lanes: Option<usize>,
 }
 
 /// All that is written of one song, made before anything is measured.
@@ -71,6 +74,7 @@ async fn measure(ground: &Ground, wanted: &Wanted) -> Result<(), Failure> {
     let client = pool.get().await.map_err(cannot("the database"))?;
     let node = nodes::enter(&client, fresh(), "bench", Duration::from_secs(3600)).await;
     let settings = Settings::default();
+    let settings = Settings { lanes: wanted.lanes.unwrap_or(settings.lanes), ..settings };
     let (journal, writers) = Journal::new(&database, node.map_err(cannot("a node"))?, &settings, |_| {});
     for writer in writers {
         Arbiter::new().spawn(writer);
