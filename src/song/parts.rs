@@ -193,21 +193,35 @@ impl Order {
     }
 }
 
-/// How the music is to be (PROV-3).
+/// How the music is to be (PROV-3). What was not asked for is not written down.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MusicOptions {
+    #[serde(skip_serializing_if = "is_default")]
     pub style_tags: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
     pub instrumental: bool,
+    #[serde(skip_serializing_if = "is_default")]
     pub model: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
     pub negative_tags: Vec<String>,
+    #[serde(skip_serializing_if = "is_default")]
     pub vocal_gender: Option<VocalGender>,
     /// 0.0 to 1.0, like the two below.
+    #[serde(skip_serializing_if = "is_default")]
     pub style_weight: Option<f32>,
+    #[serde(skip_serializing_if = "is_default")]
     pub weirdness: Option<f32>,
+    #[serde(skip_serializing_if = "is_default")]
     pub audio_weight: Option<f32>,
+    #[serde(skip_serializing_if = "is_default")]
     pub reference_audio_url: Option<String>,
+    #[serde(skip_serializing_if = "is_default")]
     pub persona_id: Option<String>,
+}
+
+pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// A lyrics text as a provider wrote it. `text` may be empty: `song::step` counts only the others (SONG-5).

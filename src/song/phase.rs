@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::parts::{LyricsText, Made, Makes, Order, Stage, TaskKind, Work};
+use super::parts::{LyricsText, Made, Makes, Order, Stage, TaskKind, Work, is_default};
 use super::wish::Wish;
 use crate::credit::Credits;
 use crate::id::{CallKey, ShareToken, SongId, TaskId, UserId};
@@ -279,12 +279,18 @@ pub struct Head {
 #[serde(default)]
 pub struct Progress {
     /// The newest task of the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub provider_task: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub completed_at: Option<Time>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<Failure>,
     /// Automatic and manual attempts after the first.
+    #[serde(skip_serializing_if = "is_default")]
     pub retry_count: u16,
     /// Providers that failed for their own reasons before the present one was asked (PROV-12).
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -390,7 +396,7 @@ pub struct Call {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<Lost>,
     /// It was submitted again although it may have arrived, which happens once at most (PROV-5).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub resent: bool,
 }
 

@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::parts::{Makes, MusicOptions, Order, TaskKind, Work};
+use super::parts::{Makes, MusicOptions, Order, TaskKind, Work, is_default};
 use crate::credit::Credits;
 use crate::id::{CallKey, ShareToken, SongId};
 
@@ -29,18 +29,21 @@ impl Mode {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Wish {
     pub mode: Mode,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lyrics: Option<String>,
     #[serde(flatten)]
     pub options: MusicOptions,
     /// The provider that was chosen; `auto` was settled before anything was stored.
     pub provider: String,
     /// How the music is made: from nothing, or from clips that exist.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub work: Work,
     /// The songs that it was made from (SONG-10).
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parent_ids: Vec<SongId>,
     /// Clips to expect: that many placeholders are shown from the submission on (SONG-9).
     pub variants: u8,
@@ -49,7 +52,7 @@ pub struct Wish {
     pub variations: Vec<Variation>,
     /// How many calls a phase takes at this provider: two where it writes one lyrics text per call (SONG-5).
     pub calls: Calls,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub preview: bool,
     pub prices: Prices,
     /// One for each variant there can be, so that the core need not make any (SONG-9).

@@ -30,7 +30,7 @@ pub struct Scope<'a> {
 
 /// Each answers what must not be there, in words. `$1` is a user, or null for all; `$2` to `$4` are as in
 /// `store::stuck`. `slots` holds every task's reservations and settlements.
-const RULES: [(&str, &str); 20] = [
+const RULES: [(&str, &str); 21] = [
     (
         "a balance is the sum of its entries",
         "select format('%s has %s, the entries say %s', p.user_id, p.credits, coalesce(sum(c.amount), 0))
@@ -138,6 +138,18 @@ const RULES: [(&str, &str); 20] = [
         "what a provider calls its task belongs to a task of ours",
         "select format('%s calls %s what is task %s here, and there is none', r.provider, r.provider_task, r.task_id)
            from provider_refs r left join tasks t on t.id = r.task_id where t.id is null and $1 is null",
+    ),
+    (
+        // The journal writes these without asking the database each time.
+        "what belongs to a song or to a person has one",
+        "select format('task %s: no song %s', t.id, t.song_id)
+           from tasks t left join songs s on s.id = t.song_id where s.id is null and $1 is null
+          union all
+         select format('%s of %s: no song %s', n.kind, n.user_id, n.song_id)
+           from notifications n left join songs s on s.id = n.song_id where s.id is null and n.user_id = coalesce($1, n.user_id)
+          union all
+         select format('entry %s: nobody is %s', c.id, c.user_id)
+           from credit_entries c left join profiles p using (user_id) where p.user_id is null and $1 is null",
     ),
     (
         "what was made beside a song has its end written down",

@@ -26,7 +26,7 @@ select r.ord, r.outcome, r.song_id, r.u, r.available, r.on_plan, r.left_now, r.u
   from fence
  cross join lateral create_songs($1, $2, $3, $4::text[], $5::uuid[], $6::text[], $7::bytea[], $8::text[], $9::jsonb[],
         $10::jsonb[], $11::text[], $12::text[], $13::timestamptz[], $14::uuid[], $15::text[], $16::text[],
-        $17::bigint[], $18::jsonb[], $19::jsonb[], $20::jsonb[], $21::text[], $22::bigint[], $23::boolean[]) r";
+        $17::bigint[], $18::jsonb[], $19::jsonb[], $20::json[], $21::text[], $22::bigint[], $23::boolean[]) r";
 
 /// On what terms somebody may create.
 #[derive(Clone, Debug)]

@@ -12,6 +12,7 @@ pub mod insight;
 pub mod journal;
 pub mod ledger;
 pub mod letters;
+mod moves;
 pub mod nodes;
 pub mod orders;
 pub mod row;

@@ -8,15 +8,14 @@ use tokio_postgres::types::Json;
 use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
+use super::StoreError;
 use super::births::{self, Birth};
 use super::claims::{self, Claim};
 use super::journal::{Committed, Entry, FENCED, NodeKey, Session, Sessions, Verdict, Waiting};
+use super::moves::{self, Moves};
 use super::row::{InboxRow, NewSong, StepRow};
-use super::{StoreError, timestamp};
 use crate::credit::Credits;
 use crate::time::Time;
-
-const MOVE: &str = include_str!("journal.sql");
 
 /// A statement is planned once: each time would cost more than most batches. A plan that was made while the tables were
 /// empty is kept as they grow (durability.md section 2), so it must reach them by their keys alone; the statements are
@@ -45,12 +44,12 @@ on conflict do nothing";
 // are told, or in a task beside it.
 const READ_BACK: &str = "
 select b.ord, e.u, (extract(epoch from e.at) * 1000)::bigint as at
-  from unnest($1::uuid[], $2::bigint[], $3::bigint[], $6::jsonb[], $7::jsonb[], $8::text[], $9::jsonb[], $10::jsonb[])
+  from unnest($1::uuid[], $2::bigint[], $3::bigint[], $6::jsonb[], $7::jsonb[], $8::text[], $9::json[], $10::jsonb[])
        with ordinality as b (head, version, seq, run, progress, kind, set, additions, ord)
   join tasks t on t.id = b.head and t.version = b.version + 1 and t.owner = $4 and t.epoch = $5
    and t.seq = b.seq and t.run is not distinct from b.run and t.progress = b.progress
   left join song_events e on e.song_id = t.song_id and e.seq = b.seq
- where (b.kind is null or (e.kind = b.kind and e.set = b.set))
+ where (b.kind is null or (e.kind = b.kind and e.set::text = b.set::text))
    and not exists (
         select 1 from jsonb_to_recordset(b.additions) as a(id uuid, run jsonb, addition jsonb)
           left join tasks o on o.id = a.id
@@ -62,7 +61,7 @@ struct PostgresSession {
     create: tokio_postgres::Statement,
     reserve: tokio_postgres::Statement,
     claim: tokio_postgres::Statement,
-    step: tokio_postgres::Statement,
+    moves: Moves,
     inbox: tokio_postgres::Statement,
 }
 
@@ -77,14 +76,13 @@ impl PostgresSession {
     async fn open(postgres: &tokio_postgres::Config) -> Result<Self, StoreError> {
         let client = super::connect(postgres, "songflight journal").await?;
         client.batch_execute(PLANNING).await?;
-        let (create, reserve, claim, step, inbox) = tokio::try_join!(
+        let (create, reserve, claim, inbox) = tokio::try_join!(
             client.prepare(births::CREATE),
             client.prepare(RESERVE),
             client.prepare(claims::CLAIM),
-            client.prepare(MOVE),
             client.prepare(INBOX)
         )?;
-        Ok(Self { client, create, reserve, claim, step, inbox })
+        Ok(Self { client, create, reserve, claim, moves: Moves::default(), inbox })
     }
 
     async fn reserve(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
@@ -115,63 +113,6 @@ impl PostgresSession {
                     &kinds,
                     &amounts,
                     &places,
-                ],
-            )
-            .await?)
-    }
-
-    async fn step(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
-        if steps.is_empty() {
-            return Ok(Vec::new());
-        }
-        let rows = || steps.iter().map(|(_, row)| *row);
-        let heads: Vec<Uuid> = rows().map(|row| row.head.0).collect();
-        let versions: Vec<i64> = rows().map(|row| row.version).collect();
-        let songs: Vec<Uuid> = rows().map(|row| row.song.0).collect();
-        let users: Vec<&str> = rows().map(|row| row.user.as_str()).collect();
-        let seqs: Vec<i64> = rows().map(|row| row.seq).collect();
-        let runs: Vec<_> = rows().map(|row| row.run.as_ref().map(Json)).collect();
-        let progress: Vec<_> = rows().map(|row| Json(&row.progress)).collect();
-        let times: Vec<_> = rows().map(|row| timestamp(row.at.millis())).collect();
-        let kinds: Vec<_> = rows().map(StepRow::event_kind).collect();
-        let sets: Vec<_> = rows().map(|row| row.event.as_ref().map(|(_, set)| Json(set))).collect();
-        let library: Vec<_> = rows().map(|row| row.library.as_ref().map(Json)).collect();
-        let lyrics: Vec<_> = rows().map(|row| row.lyrics.as_ref().map(Json)).collect();
-        let variants: Vec<_> = rows().map(|row| row.variants.as_ref().map(Json)).collect();
-        let further: Vec<_> = rows().map(|row| row.further_task.as_ref().map(Json)).collect();
-        let settles: Vec<_> = rows().map(|row| row.settle.as_ref().map(Json)).collect();
-        let notify: Vec<_> = rows().map(|row| row.notify).collect();
-        let refs: Vec<_> = rows().map(|row| row.refs.as_ref().map(Json)).collect();
-        let additions: Vec<_> = rows().map(|row| row.additions.as_ref().map(Json)).collect();
-        let providers: Vec<_> = rows().map(|row| row.provider.as_deref()).collect();
-        let reserved: Vec<_> = rows().map(|row| row.reserve.as_ref().map(|reserve| reserve.task.0)).collect();
-        Ok(self
-            .client
-            .query(
-                &self.step,
-                &[
-                    &node.id,
-                    &node.epoch,
-                    &heads,
-                    &versions,
-                    &songs,
-                    &users,
-                    &seqs,
-                    &runs,
-                    &progress,
-                    &times,
-                    &kinds,
-                    &sets,
-                    &library,
-                    &lyrics,
-                    &variants,
-                    &further,
-                    &settles,
-                    &notify,
-                    &refs,
-                    &reserved,
-                    &additions,
-                    &providers,
                 ],
             )
             .await?)
@@ -249,6 +190,7 @@ impl Session for PostgresSession {
             !steps.is_empty(),
             !inbox.is_empty(),
         ];
+        let moving = self.moves.statement(&self.client, &steps).await?;
         let one = statements.iter().filter(|needed| **needed).count() == 1;
 
         let begin = async { if one { Ok(()) } else { self.client.batch_execute("begin").await } };
@@ -260,7 +202,7 @@ impl Session for PostgresSession {
             births::create(&self.client, &self.create, &creates, node),
             self.reserve(&reserving, node),
             claims::claim(&self.client, &self.claim, &claims, node),
-            self.step(&steps, node),
+            moves::step(&self.client, moving.as_ref(), &steps, node),
             self.keep(&inbox),
             commit
         );

@@ -216,7 +216,8 @@ async fn the_audit_names_what_breaks_a_rule() {
         .await
         .unwrap();
     look.batch_execute(
-        "delete from song_variants; insert into provider_refs values ('suno', 'x', gen_random_uuid(), 0, 0)",
+        "delete from song_variants; insert into provider_refs values ('suno', 'x', gen_random_uuid(), 0, 0);
+         insert into notifications (song_id, kind, user_id) values (gen_random_uuid(), 'ready', 'nobody')",
     )
     .await
     .unwrap();
@@ -229,6 +230,7 @@ async fn the_audit_names_what_breaks_a_rule() {
         "a user's events are numbered",
         "a song that is ready can be played",
         "belongs to a task of ours",
+        "what belongs to a song or to a person has one",
     ] {
         assert!(told.contains(rule), "{rule}: {told}");
     }
