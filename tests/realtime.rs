@@ -1,18 +1,22 @@
 //! The realtime protocol over real sockets, with a database of this test's own making: what clients see
 //! when events are lost on the way, the database is away, peers are slow or say the wrong thing.
 
+#[path = "realtime/handshakes.rs"]
+mod handshakes;
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix_web::{App, HttpServer, web};
+use actix_web::dev::Server;
+use actix_web::{App, HttpResponse, web};
 use async_trait::async_trait;
 use futures_util::future::LocalBoxFuture;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Map, Value, json};
 use songflight::cli::watch;
 use songflight::id::{ShareToken, SongId, UserId};
-use songflight::realtime::{Deps, Identity, Realtime, Settings, TokenError, Verifier, on_connect, session};
+use songflight::realtime::{Deps, Identity, Realtime, Settings, TokenError, Verifier, handover, session};
 use songflight::song::event::EventKind;
 use songflight::store::feed::{Feed, Heads, Page, Snapshot};
 use songflight::store::{SongChanged, StoreError};
@@ -491,17 +495,22 @@ impl World {
         let arbiters = [actix::Arbiter::new().handle(), actix::Arbiter::new().handle()];
         let realtime = Realtime::start(settings, deps, &arbiters);
         let data = web::Data::new(realtime.clone());
-        let server = HttpServer::new(move || {
-            App::new().app_data(data.clone()).route("/v1/ws", web::get().to(session::open))
-        })
-        .workers(2)
-        .on_connect(on_connect)
-        .client_disconnect_timeout(Duration::ZERO)
-        .disable_signals()
-        .bind("127.0.0.1:0")
-        .expect("a free port");
-        let port = server.addrs()[0].port();
-        actix_web::rt::spawn(server.run());
+        let app = move || {
+            let piecemeal = || async {
+                let pieces = ["piece ", "by ", "piece"].map(|piece| Ok::<_, actix_web::Error>(piece.into()));
+                HttpResponse::Ok().streaming(futures_util::stream::iter(pieces))
+            };
+            App::new()
+                .app_data(data.clone())
+                .route("/v1/ws", web::get().to(session::open))
+                .route("/said", web::post().to(|said: String| async { said }))
+                .route("/piecemeal", web::get().to(piecemeal))
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let port = listener.local_addr().expect("an address").port();
+        let connections = move || handover::connections(app.clone(), std::future::pending);
+        let server = Server::build().workers(2).disable_signals().listen("realtime", listener, connections);
+        actix_web::rt::spawn(server.expect("a listener").run());
         Self { log, realtime, port }
     }
 
@@ -569,6 +578,16 @@ impl World {
         let subs: Vec<Value> = channels.iter().map(|ch| json!({"ch": ch})).collect();
         client.hello(Some(token), &subs).await;
         client
+    }
+
+    /// Changes a song so often that whoever does not read is jammed.
+    async fn fill(&self, song: SongId) {
+        for n in 0..3000 {
+            self.change(song, json!({"text": "x".repeat(2000), "n": n}));
+            if n % 20 == 0 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        }
     }
 
     async fn emptied(&self) {

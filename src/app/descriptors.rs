@@ -19,7 +19,7 @@ pub(super) fn raise() -> usize {
     limit.current.and_then(|limit| usize::try_from(limit).ok()).map_or(MANY, |limit| limit.min(MANY))
 }
 
-/// Connections from outside: a WebSocket takes two files (`realtime::on_connect`), and an eighth of all is for what this
+/// Connections from outside: a WebSocket takes two files (`realtime::line`), and an eighth of all is for what this
 /// program opens itself. One that comes beyond them waits at the door until another goes.
 pub(super) const fn for_connections(files: usize) -> usize {
     (files - files / 8) / 2

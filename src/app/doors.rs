@@ -3,14 +3,13 @@
 //! Not here: what a route does (`api`, `callback`, `asset`, `realtime`).
 
 use std::net::TcpListener;
-use std::time::Duration;
 
 use actix_cors::Cors;
 use actix_web::body::MessageBody;
-use actix_web::dev::{ServiceRequest, ServiceResponse};
+use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
-use actix_web::{App, HttpMessage, HttpServer, web};
+use actix_web::{App, HttpMessage, web};
 use tracing_actix_web::{RequestId, RootSpanBuilder, TracingLogger};
 
 use super::{cores, descriptors, leaving};
@@ -18,12 +17,10 @@ use crate::api::{self, Api};
 use crate::asset::{self, Assets};
 use crate::callback::{self, Callbacks};
 use crate::config::Config;
-use crate::realtime::{self, Realtime};
+use crate::realtime::{Realtime, handover, session};
 
 /// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
-/// Where WebSockets are opened.
-const SOCKETS: &str = "/v1/ws";
 
 /// Begins to serve at this address.
 ///
@@ -36,11 +33,11 @@ pub(super) fn serve(
     callbacks: web::Data<Callbacks>,
     assets: Assets,
     realtime: &Realtime,
-) -> std::io::Result<actix_web::dev::Server> {
+) -> std::io::Result<Server> {
     let realtime = web::Data::new(realtime.clone());
     let assets = web::Data::new(assets);
     let origins = config.clone();
-    let mut server = HttpServer::new(move || {
+    let app = move || {
         let allowed = origins.clone();
         let cors = Cors::default()
             .allowed_origin_fn(move |origin, _| {
@@ -69,29 +66,32 @@ pub(super) fn serve(
             .wrap(from_fn(leaving::only_reads))
             .wrap(cors)
             .wrap(from_fn(with_request_id))
-            .wrap(from_fn(with_one_file))
             .wrap(TracingLogger::<Spans>::new())
-            .route(SOCKETS, web::get().to(realtime::session::open))
+            .route("/v1/ws", web::get().to(session::open))
             .configure(callback::routes)
             .configure(asset::routes)
             .configure(api::routes)
-    })
-    .on_connect(realtime::on_connect)
-    .disable_signals()
-    .shutdown_timeout(5)
-    // The WebSocket's close handshake is done by then (protocol.md section 12).
-    .client_disconnect_timeout(Duration::ZERO);
+    };
     let workers = config.http.workers.map_or_else(cores, std::num::NonZeroUsize::get);
     let files = descriptors::raise();
     let connections = descriptors::for_connections(files);
     tracing::debug!(files, connections, "open files allowed, and connections that are accepted at a time");
-    // Each worker counts its own; they are given them in turn.
-    server = server.workers(workers).max_connections((connections / workers).max(1));
-    listener.set_nonblocking(true)?;
+    let server = Server::build()
+        .disable_signals()
+        .shutdown_timeout(5)
+        .workers(workers)
+        // Each worker counts its own; they are given them in turn.
+        .max_concurrent_connections((connections / workers).max(1));
     // The standard library's 128 connections that wait to be accepted are few for many who come at once: the
-    // kernel drops the others, and they try again after a second. `HttpServer::backlog` is for listeners of its own.
+    // kernel drops the others, and they try again after a second. `ServerBuilder::backlog` is for listeners of its own.
     socket2::SockRef::from(&listener).listen(BACKLOG)?;
-    Ok(server.listen(listener)?.run())
+    let stopping = server.graceful_shutdown_signal();
+    let leaving = move || {
+        let stopping = stopping.clone();
+        async move { stopping.notified().await }
+    };
+    let connections = move || handover::connections(app.clone(), leaving.clone());
+    Ok(server.listen("songflight", listener, connections)?.run())
 }
 
 /// What log lines of a request carry. The route, never the path: callback urls hold their secret there.
@@ -111,17 +111,6 @@ impl RootSpanBuilder for Spans {
     }
 
     fn on_request_end<B: MessageBody>(_: tracing::Span, _: &Result<ServiceResponse<B>, actix_web::Error>) {}
-}
-
-/// Whoever opens no WebSocket needs no second open file.
-async fn with_one_file(
-    request: ServiceRequest,
-    next: Next<impl MessageBody>,
-) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
-    if request.path() != SOCKETS {
-        realtime::let_go(request.request());
-    }
-    next.call(request).await
 }
 
 /// Every answer names its request, as the logs do.

@@ -2,14 +2,16 @@
 //!
 //! Postgres is the truth; what goes through here may be lost anywhere and is made good by the numbers on
 //! it. An event's way: `journal` → [`Realtime::changed`] → `hub` (one per arbiter) → `outbox` (one per
-//! connection) → the response stream. A command's way: `socket` → `session` → `hub`. Beside both, the
-//! `reaper` ends what is dead.
+//! connection) → `handover`'s pump → `line`. A command's way: `line` → `socket` → `session` → `hub`. Beside
+//! both, the `reaper` ends what is dead.
 //!
 //! Not here: what a change means (`song::step`), the reads (`store::feed`).
 
 pub mod connection;
 pub mod frames;
+pub mod handover;
 mod hub;
+mod line;
 pub mod outbox;
 mod reaper;
 mod resume;
@@ -17,14 +19,11 @@ pub mod session;
 pub mod socket;
 pub mod wire;
 
-use std::any::Any;
-use std::os::fd::AsFd as _;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use actix::{Actor as _, Addr, ArbiterHandle};
-use actix_web::dev::Extensions;
 use futures_util::future::LocalBoxFuture;
 use metrics::counter;
 use tokio::sync::Semaphore;
@@ -32,6 +31,7 @@ use tokio::sync::Semaphore;
 use self::connection::{Connection, Registry};
 use self::hub::Hub;
 use self::outbox::Limits;
+use self::socket::Handshake;
 use crate::chance;
 use crate::id::UserId;
 use crate::store::SongChanged;
@@ -217,8 +217,8 @@ impl Realtime {
     }
 
     /// A connection without songs behind it, for trying the socket itself.
-    pub fn bare_connection(&self, descriptor: Option<&Descriptor>) -> (Arc<Connection>, Arc<Registry>) {
-        let connection = self.inner.registry.open(descriptor.and_then(Descriptor::take));
+    pub fn bare_connection(&self, handshake: &Handshake) -> (Arc<Connection>, Arc<Registry>) {
+        let connection = self.inner.registry.open(handshake.handed.line.duplicate());
         connection.hello_came();
         (connection, Arc::clone(&self.inner.registry))
     }
@@ -240,34 +240,4 @@ pub fn shard(user: &UserId) -> usize {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });
     usize::try_from((hash ^ (hash >> 32)) % SHARDS as u64).unwrap_or(0)
-}
-
-/// A duplicate of a connection's socket, kept from [`on_connect`] until a WebSocket takes it over.
-pub struct Descriptor(Mutex<Option<socket2::Socket>>);
-
-impl Descriptor {
-    fn take(&self) -> Option<socket2::Socket> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
-
-/// The connection serves plain requests: it needs no duplicate of its socket, which is one of the files that may be open.
-/// (Should a WebSocket be opened on it later, a jammed peer is cut by the kernel's patience alone.)
-pub fn let_go(request: &actix_web::HttpRequest) {
-    drop(request.conn_data::<Descriptor>().and_then(Descriptor::take));
-}
-
-/// For `HttpServer::on_connect`. The small send buffer makes a backlog show here instead of in the kernel;
-/// the duplicate is how a jammed peer is cut, whose actor stands still.
-pub fn on_connect(connection: &dyn Any, extensions: &mut Extensions) {
-    let Some(stream) = connection.downcast_ref::<actix_web::rt::net::TcpStream>() else { return };
-    // A socket that refuses an option is about to fail anyway.
-    let _ = stream.set_nodelay(true);
-    let socket = socket2::SockRef::from(stream);
-    let _ = socket.set_send_buffer_size(65_536);
-    #[cfg(target_os = "linux")]
-    let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(30)));
-    if let Ok(duplicate) = stream.as_fd().try_clone_to_owned() {
-        extensions.insert(Descriptor(Mutex::new(Some(duplicate.into()))));
-    }
 }

@@ -21,8 +21,8 @@ use super::connection::Connection;
 use super::frames::{self, BadCommand, Channel, Command, Hello, Mode, Refusal, Sub};
 use super::hub::{Leave, Subscribe};
 use super::outbox::LaneId;
-use super::socket::{self, Ctx, Talk};
-use super::{Descriptor, Identity, Inner, Realtime, TokenError};
+use super::socket::{self, Ctx, Handshake, Talk};
+use super::{Identity, Inner, Realtime, TokenError};
 use crate::id::UserId;
 
 /// Mistakes in a row that a client may make (`protocol.md` 7).
@@ -34,7 +34,6 @@ const BAD_COMMANDS_MAX: u32 = 10;
 /// When the request is no proper WebSocket handshake; to be answered as it is.
 pub async fn open(
     request: HttpRequest,
-    payload: web::Payload,
     realtime: web::Data<Realtime>,
 ) -> Result<HttpResponse, actix_web::Error> {
     let inner = Arc::clone(&realtime.inner);
@@ -44,11 +43,11 @@ pub async fn open(
     if inner.is_draining() {
         return Ok(problem(503, "shutting_down", "this node is shutting down; connect again"));
     }
-    let descriptor = request.conn_data::<Descriptor>().and_then(Descriptor::take);
-    let connection = inner.registry.open(descriptor);
+    let handshake = Handshake::of(&request)?;
+    let connection = inner.registry.open(handshake.handed.line.duplicate());
     let session = Session::new(Arc::clone(&inner), Arc::clone(&connection), bearer(&request));
     let registry = Arc::clone(&inner.registry);
-    socket::serve(&request, payload, registry, connection, inner.settings.frame_bytes_max, session)
+    Ok(handshake.accept(registry, connection, inner.settings.frame_bytes_max, session))
 }
 
 fn problem(status: u16, code: &str, detail: &str) -> HttpResponse {

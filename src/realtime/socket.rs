@@ -1,23 +1,26 @@
 //! The WebSocket itself: the handshake, an actor for what comes in, a stream for what goes out. The one
 //! file that knows `actix-web-actors` (its maintainers call it deprecated).
 //!
-//! Everything to the client goes through the connection's outbox, merged into the response stream: an
+//! Everything to the client goes through the connection's outbox, merged into the stream that is written: an
 //! event wakes no actor and is no message. What comes in is read by `wire`, not by the actor's own
-//! codec. Not here: what the messages mean (`session`).
+//! codec. Not here: how the connection came to be ours (`handover`), what the messages mean (`session`).
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix::{Actor, ActorContext as _, AsyncContext as _, StreamHandler};
+use actix_web::error::ErrorBadRequest;
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder};
 use actix_web_actors::ws::{self, WebsocketContext};
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use metrics::counter;
 
 use super::connection::{Connection, Registry};
+use super::handover::{Handed, Outgoing};
+use super::line::Line;
 use super::wire::{self, Incoming, Reader};
 
 /// What a connection's messages mean. Lives in the socket's actor.
@@ -38,39 +41,43 @@ pub struct Socket<T> {
 /// Small frames are handed over together, up to this many bytes: fewer turns of the actor.
 const CHUNK_BYTES: usize = 16_384;
 
-/// Opens a WebSocket whose messages `talk` understands.
-///
-/// # Errors
-/// When the request is no proper handshake; to be answered as it is.
-pub fn serve<T: Talk>(
-    request: &HttpRequest,
-    payload: web::Payload,
-    registry: Arc<Registry>,
-    connection: Arc<Connection>,
-    message_bytes_max: usize,
-    talk: T,
-) -> Result<HttpResponse, actix_web::Error> {
-    let mut response = match ws::handshake_with_protocols(request, &[super::PROTOCOL]) {
-        Ok(response) => response,
-        Err(error) => {
-            registry.end(&connection);
-            return Err(error.into());
-        }
-    };
-    let messages = Messages {
-        payload: Box::pin(payload),
-        reader: Reader::new(message_bytes_max),
-        chunk: Bytes::new(),
-        ended: false,
-    };
-    let socket = Socket { connection: Arc::clone(&connection), talk };
-    let actor = WebsocketContext::with_factory(futures_util::stream::pending(), |ctx: &mut Ctx<T>| {
-        ctx.add_stream(messages);
-        socket
-    });
-    let out = Out { actor: Some(Box::pin(actor)), connection, registry };
-    response.insert_header((header::CACHE_CONTROL, "no-store"));
-    Ok(response.streaming(out))
+/// A proper handshake, and the connection it came on.
+pub struct Handshake {
+    answer: HttpResponseBuilder,
+    pub(super) handed: Handed,
+}
+
+impl Handshake {
+    /// # Errors
+    /// When the request is none; to be answered as it is.
+    pub fn of(request: &HttpRequest) -> Result<Self, actix_web::Error> {
+        let answer = ws::handshake_with_protocols(request, &[super::PROTOCOL])?;
+        let handed = request.extensions_mut().remove();
+        let handed = handed.ok_or_else(|| ErrorBadRequest("a WebSocket's handshake has no body"))?;
+        Ok(Self { answer, handed })
+    }
+
+    /// Opens a WebSocket whose messages `talk` understands.
+    pub fn accept<T: Talk>(
+        self,
+        registry: Arc<Registry>,
+        connection: Arc<Connection>,
+        message_bytes_max: usize,
+        talk: T,
+    ) -> HttpResponse {
+        let Self { mut answer, handed: Handed { line, arrived } } = self;
+        let reader = Reader::new(message_bytes_max);
+        let messages = Messages { line, reader, chunk: arrived, ended: false };
+        let socket = Socket { connection: Arc::clone(&connection), talk };
+        let actor = WebsocketContext::with_factory(futures_util::stream::pending(), |ctx: &mut Ctx<T>| {
+            ctx.add_stream(messages);
+            socket
+        });
+        let out = Out { actor: Some(Box::pin(actor)), connection, registry };
+        let mut answer = answer.insert_header((header::CACHE_CONTROL, "no-store")).finish();
+        answer.extensions_mut().insert(Outgoing(Box::pin(out)));
+        answer
+    }
 }
 
 impl<T: Talk> Actor for Socket<T> {
@@ -116,9 +123,9 @@ impl<T: Talk> StreamHandler<Incoming> for Socket<T> {
     }
 }
 
-/// The request's payload as messages.
+/// What comes on the line, as messages.
 struct Messages {
-    payload: Pin<Box<web::Payload>>,
+    line: Arc<Line>,
     reader: Reader,
     chunk: Bytes,
     ended: bool,
@@ -133,21 +140,20 @@ impl Stream for Messages {
             if let Some(incoming) = this.reader.read(&mut this.chunk) {
                 return Poll::Ready(Some(incoming));
             }
-            // Even an empty piece keeps the whole read buffer it was cut from.
+            // Even nothing of a piece would keep the whole piece.
             this.chunk = Bytes::new();
             if this.ended {
                 return Poll::Ready(None);
             }
-            match this.payload.as_mut().poll_next(cx) {
-                Poll::Ready(Some(Ok(chunk))) => this.chunk = chunk,
-                Poll::Ready(None | Some(Err(_))) => this.ended = true,
-                Poll::Pending => return Poll::Pending,
+            match ready!(this.line.poll_read(cx)) {
+                Ok(chunk) if !chunk.is_empty() => this.chunk = chunk,
+                Ok(_) | Err(_) => this.ended = true,
             }
         }
     }
 }
 
-/// The response: the outbox, and with it the actor, which is driven by being polled here.
+/// What is written: the outbox, and with it the actor, which is driven by being polled here.
 struct Out<S> {
     actor: Option<Pin<Box<S>>>,
     connection: Arc<Connection>,
@@ -155,9 +161,9 @@ struct Out<S> {
 }
 
 impl<S: Stream<Item = Result<Bytes, actix_web::Error>>> Stream for Out<S> {
-    type Item = Result<Bytes, actix_web::Error>;
+    type Item = Bytes;
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         let this = &mut *self;
         while let Some(actor) = &mut this.actor {
             match actor.as_mut().poll_next(cx) {
@@ -182,7 +188,7 @@ impl<S: Stream<Item = Result<Bytes, actix_web::Error>>> Stream for Out<S> {
                 chunk = several.freeze();
             }
             counter!("songflight_realtime_frames_total").increment(frames);
-            return Poll::Ready(Some(Ok(chunk)));
+            return Poll::Ready(Some(chunk));
         }
         let over = outbox.close_taken() && this.connection.has_peer_closed();
         if over || this.actor.is_none() {

@@ -1,19 +1,17 @@
 //! Sends every message back: the peer of Autobahn's fuzzing client (`tests/autobahn/run`). The same
 //! reader, socket and outbox as the service, with messages up to 16 MiB.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
-use std::time::Duration;
 
-use actix_web::{App, HttpRequest, HttpResponse, HttpServer, web};
+use actix_web::dev::Server;
+use actix_web::{App, HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
 use futures_util::future::LocalBoxFuture;
 use songflight::id::{ShareToken, SongId, UserId};
 use songflight::realtime::connection::Connection;
-use songflight::realtime::socket::{self, Ctx, Talk};
-use songflight::realtime::{
-    Deps, Descriptor, Identity, Realtime, Settings, TokenError, Verifier, on_connect, wire,
-};
+use songflight::realtime::socket::{Ctx, Handshake, Talk};
+use songflight::realtime::{Deps, Identity, Realtime, Settings, TokenError, Verifier, handover, wire};
 use songflight::store::StoreError;
 use songflight::store::feed::{Feed, Heads, Page, Snapshot};
 use songflight::time::Clock;
@@ -32,14 +30,11 @@ impl Talk for Echo {
     }
 }
 
-async fn echo(
-    request: HttpRequest,
-    payload: web::Payload,
-    realtime: web::Data<Realtime>,
-) -> Result<HttpResponse, actix_web::Error> {
-    let (connection, registry) = realtime.bare_connection(request.conn_data::<Descriptor>());
+async fn echo(request: HttpRequest, realtime: web::Data<Realtime>) -> Result<HttpResponse, actix_web::Error> {
+    let handshake = Handshake::of(&request)?;
+    let (connection, registry) = realtime.bare_connection(&handshake);
     let talk = Echo(Arc::clone(&connection));
-    socket::serve(&request, payload, registry, connection, MESSAGE_BYTES_MAX, talk)
+    Ok(handshake.accept(registry, connection, MESSAGE_BYTES_MAX, talk))
 }
 
 #[actix_web::main]
@@ -50,15 +45,10 @@ async fn main() -> std::io::Result<()> {
     let deps = Deps { feed: nobody.clone(), verifier: nobody, clock: Clock };
     let arbiter = actix::Arbiter::new();
     let realtime = Realtime::start(Settings::default(), deps, &[arbiter.handle()]);
-    HttpServer::new(move || {
-        App::new().app_data(web::Data::new(realtime.clone())).default_service(web::get().to(echo))
-    })
-    .workers(1)
-    .on_connect(on_connect)
-    .client_disconnect_timeout(Duration::ZERO)
-    .bind(address)?
-    .run()
-    .await
+    let app =
+        move || App::new().app_data(web::Data::new(realtime.clone())).default_service(web::get().to(echo));
+    let connections = move || handover::connections(app.clone(), std::future::pending);
+    Server::build().workers(1).listen("echo", TcpListener::bind(address)?, connections)?.run().await
 }
 
 /// There are no songs here.
