@@ -19,10 +19,10 @@ pub(super) fn raise() -> usize {
     limit.current.and_then(|limit| usize::try_from(limit).ok()).map_or(MANY, |limit| limit.min(MANY))
 }
 
-/// Connections from outside: a WebSocket takes two files (`realtime::line`), and an eighth of all is for what this
-/// program opens itself. One that comes beyond them waits at the door until another goes.
+/// Connections from outside: each is a file, and an eighth of all is for what this program opens itself. One that comes
+/// beyond them waits at the door until another goes.
 pub(super) const fn for_connections(files: usize) -> usize {
-    (files - files / 8) / 2
+    files - files / 8
 }
 
 #[cfg(test)]
@@ -40,8 +40,8 @@ mod tests {
     #[test]
     fn connections_leave_files_for_the_rest() {
         for files in [64, 1024, 20_000, MANY] {
-            let left = files - 2 * for_connections(files);
-            assert!(left >= files / 8 && left <= files / 8 + 1, "{left} of {files}");
+            let left = files - for_connections(files);
+            assert_eq!(left, files / 8, "of {files}");
         }
     }
 }

@@ -221,7 +221,7 @@ fn files() -> Finding {
             format!("at most {limit}"),
             "raise it (ulimit -n) for more sockets than that",
         ),
-        Some(limit) => well("open files", format!("at most {limit}; a socket takes two")),
+        Some(limit) => well("open files", format!("at most {limit}; a socket takes one")),
         None => well("open files", "the limit is not known here"),
     }
 }

@@ -1,4 +1,4 @@
-//! One connection as everybody outside its actor sees it: its outbox, how alive it is, the descriptor
+//! One connection as everybody outside its actor sees it: its outbox, how alive it is, the line
 //! to cut it by; and the registry of all of them.
 //!
 //! The actor is frozen while its peer does not read, so nothing here waits for it.
@@ -11,6 +11,7 @@ use bytes::Bytes;
 use metrics::{counter, gauge};
 
 use super::Settings;
+use super::line::Line;
 use super::outbox::{Closing, Event, LaneId, Limits, Outbox, Pushed};
 use super::reaper::{Act, Liveness, Observed};
 use super::wire;
@@ -22,8 +23,8 @@ pub struct Connection {
     outbox: Mutex<Outbox>,
     liveness: Mutex<Liveness>,
     user: Mutex<Option<UserId>>,
-    /// A duplicate of the socket; dropped when the connection ends, or the peer would see no end.
-    descriptor: Mutex<Option<socket2::Socket>>,
+    /// Let go when the connection ends, or the peer would see no end.
+    line: Mutex<Option<Arc<Line>>>,
     peer_closed: AtomicBool,
     ended: AtomicBool,
     clock: Clock,
@@ -116,10 +117,8 @@ impl Connection {
 
     fn kill(&self) {
         self.stop_listening();
-        if let Some(socket) = lock(&self.descriptor).take() {
-            // Errors mean that it is gone already, which is what is wanted.
-            let _ = socket.set_linger(Some(std::time::Duration::ZERO));
-            let _ = socket.shutdown(std::net::Shutdown::Both);
+        if let Some(line) = lock(&self.line).take() {
+            line.cut();
         }
     }
 
@@ -186,14 +185,14 @@ impl Registry {
         }
     }
 
-    pub(super) fn open(&self, descriptor: Option<socket2::Socket>) -> Arc<Connection> {
+    pub(super) fn open(&self, line: Arc<Line>) -> Arc<Connection> {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let connection = Arc::new(Connection {
             id,
             outbox: Mutex::new(Outbox::new(self.limits)),
             liveness: Mutex::new(Liveness::new(id, self.clock.monotonic())),
             user: Mutex::default(),
-            descriptor: Mutex::new(descriptor),
+            line: Mutex::new(Some(line)),
             peer_closed: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             clock: self.clock,
@@ -225,7 +224,7 @@ impl Registry {
             return;
         }
         lock(self.part(connection.id)).remove(&connection.id);
-        lock(&connection.descriptor).take();
+        lock(&connection.line).take();
         // Hubs find its lanes gone and forget it; what waited is given back now.
         *connection.outbox() = Outbox::new(self.limits);
         if let Some(user) = connection.user() {

@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::io::{ErrorKind, Result};
-use std::os::fd::AsFd as _;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
 }
 
-/// Polled by the one task that drives the socket.
+/// Polled by the one task that drives the socket, and cut from outside.
 pub(super) struct Line(TcpStream);
 
 /// What every connection is accepted with. The small send buffer makes a backlog show here instead of in the kernel.
@@ -35,11 +34,6 @@ pub(super) fn settle(stream: &TcpStream) {
 impl Line {
     pub(super) const fn new(stream: TcpStream) -> Self {
         Self(stream)
-    }
-
-    /// A second descriptor of the same connection, to cut a jammed peer by.
-    pub(super) fn duplicate(&self) -> Option<socket2::Socket> {
-        self.0.as_fd().try_clone_to_owned().ok().map(Into::into)
     }
 
     /// What has come, in memory of just its size; nothing at the end.
@@ -65,5 +59,13 @@ impl Line {
                 written => return Poll::Ready(written),
             }
         }
+    }
+
+    /// Ends the connection whatever the peer does: it sees a reset, and so do those who read or write here.
+    pub(super) fn cut(&self) {
+        let socket = socket2::SockRef::from(&self.0);
+        // Errors mean that it is gone already, which is what is wanted.
+        let _ = socket.set_linger(Some(Duration::ZERO));
+        let _ = socket.shutdown(std::net::Shutdown::Both);
     }
 }

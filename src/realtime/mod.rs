@@ -218,7 +218,7 @@ impl Realtime {
 
     /// A connection without songs behind it, for trying the socket itself.
     pub fn bare_connection(&self, handshake: &Handshake) -> (Arc<Connection>, Arc<Registry>) {
-        let connection = self.inner.registry.open(handshake.handed.line.duplicate());
+        let connection = self.inner.registry.open(handshake.line());
         connection.hello_came();
         (connection, Arc::clone(&self.inner.registry))
     }

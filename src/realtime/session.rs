@@ -44,7 +44,7 @@ pub async fn open(
         return Ok(problem(503, "shutting_down", "this node is shutting down; connect again"));
     }
     let handshake = Handshake::of(&request)?;
-    let connection = inner.registry.open(handshake.handed.line.duplicate());
+    let connection = inner.registry.open(handshake.line());
     let session = Session::new(Arc::clone(&inner), Arc::clone(&connection), bearer(&request));
     let registry = Arc::clone(&inner.registry);
     Ok(handshake.accept(registry, connection, inner.settings.frame_bytes_max, session))

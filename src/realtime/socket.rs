@@ -44,7 +44,7 @@ const CHUNK_BYTES: usize = 16_384;
 /// A proper handshake, and the connection it came on.
 pub struct Handshake {
     answer: HttpResponseBuilder,
-    pub(super) handed: Handed,
+    handed: Handed,
 }
 
 impl Handshake {
@@ -55,6 +55,10 @@ impl Handshake {
         let handed = request.extensions_mut().remove();
         let handed = handed.ok_or_else(|| ErrorBadRequest("a WebSocket's handshake has no body"))?;
         Ok(Self { answer, handed })
+    }
+
+    pub(super) fn line(&self) -> Arc<Line> {
+        Arc::clone(&self.handed.line)
     }
 
     /// Opens a WebSocket whose messages `talk` understands.

@@ -143,11 +143,13 @@ async fn sockets_open_for_allowed_origins_alone() {
         if let Some(origin) = origin {
             request.headers_mut().insert("Origin", origin.parse().unwrap());
         }
-        match connect_async(request).await {
-            Ok((_, response)) => response.status().as_u16(),
-            Err(Error::Http(response)) => response.status().as_u16(),
+        let (status, headers) = match connect_async(request).await {
+            Ok((_, response)) => (response.status(), response.headers().clone()),
+            Err(Error::Http(response)) => (response.status(), response.headers().clone()),
             Err(error) => panic!("{error}"),
-        }
+        };
+        assert!(headers.contains_key("x-request-id"), "{headers:?}");
+        status.as_u16()
     };
     assert_eq!(open(None).await, 101);
     assert_eq!(open(Some("https://app.example.com")).await, 101);
