@@ -149,7 +149,9 @@ impl Session {
     fn hello(&mut self, hello: Hello, ctx: &mut Ctx<Self>) {
         self.greeted = true;
         self.connection.hello_came();
-        match hello.token.clone().or_else(|| self.bearer.take()) {
+        // Taken in any case: it is not needed again, and tokens are long.
+        let bearer = self.bearer.take();
+        match hello.token.clone().or(bearer) {
             None => self.welcome(&hello, None),
             Some(token) => {
                 let inner = Arc::clone(&self.inner);
