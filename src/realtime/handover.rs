@@ -40,8 +40,8 @@ pub struct Handed {
 /// What an answer carries that made a WebSocket of its connection: all that is to be written, until it ends.
 pub(super) struct Outgoing(pub(super) LocalBoxStream<'static, Bytes>);
 
-/// For `Server::listen`: serves this application on every connection. Once `leaving` is over, connections on which
-/// nothing is asked are closed, and the others with their next answer.
+/// For `ServerBuilder::listen`: serves this application on every connection. Once `leaving` is over, connections on which
+/// nothing is asked are closed, and the others with their next answer; WebSockets are closed by `Realtime::close_all`.
 pub fn connections<A, S, B, L, F>(
     app: impl Fn() -> A,
     leaving: L,
@@ -75,7 +75,7 @@ where
             };
             let http = HttpService::build()
                 .graceful_shutdown_signal(leaving)
-                // The close handshake of a WebSocket is done when its connection ends (protocol.md section 12).
+                // Who has been answered is not waited for: what it may still send is of no interest.
                 .client_disconnect_timeout(Duration::ZERO)
                 .upgrade(fn_service(hand_over))
                 .h1(fn_factory(move || ready(Ok::<_, ()>(Rc::clone(&app)))))
