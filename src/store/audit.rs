@@ -145,6 +145,12 @@ const RULES: [(&str, &str); 21] = [
         "select format('task %s: no song %s', t.id, t.song_id)
            from tasks t left join songs s on s.id = t.song_id where s.id is null and $1 is null
           union all
+         select format('song %s: nobody is %s', s.id, s.user_id)
+           from songs s left join profiles p using (user_id) where p.user_id is null and $1 is null
+          union all
+         select format('variant %s: no song %s', v.variant_number, v.song_id)
+           from song_variants v left join songs s on s.id = v.song_id where s.id is null and $1 is null
+          union all
          select format('%s of %s: no song %s', n.kind, n.user_id, n.song_id)
            from notifications n left join songs s on s.id = n.song_id where s.id is null and n.user_id = coalesce($1, n.user_id)
           union all
