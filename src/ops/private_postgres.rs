@@ -36,17 +36,24 @@ const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 const TAIL_LINES: usize = 15;
 
 /// What each server is started with. On the command line, so that no file can disagree.
-const SETTINGS: [&str; 8] = [
+const SETTINGS: [&str; 7] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "max_connections=100",
-    "shared_buffers=256MB",
     // After each checkpoint a page is logged whole when it changes for the first time: so they are rare.
     "max_wal_size=4GB",
     "checkpoint_timeout=15min",
     "jit=off",
     "log_line_prefix=%m [%p] ",
 ];
+
+/// The server's own cache: an eighth of the machine's memory (`/proc/meminfo`), 128 MB to 1 GB; 256 MB where that is not
+/// told. As long as what is under way fits in, nobody who commits has to write other pages to disk first.
+fn cache_mb(memory: &str) -> u64 {
+    let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib = total.and_then(|total| total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    kib.map_or(256, |kib| (kib / 1024 / 8).clamp(128, 1024))
+}
 
 /// Why there is no database. Each message tells the reader what to do.
 #[derive(Debug, thiserror::Error)]
@@ -268,6 +275,8 @@ impl Server {
         for setting in SETTINGS.into_iter().chain(hasty) {
             command.arg("-c").arg(setting);
         }
+        let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+        command.arg("-c").arg(format!("shared_buffers={}MB", cache_mb(&memory)));
         // A process group of its own: Ctrl-C in the terminal is for us; the server stops after us.
         self.account.apply(&mut command).process_group(0);
         command.stdin(Stdio::piped()).stdout(log).stderr(errors);
@@ -407,5 +416,18 @@ fn hint(tail: &str) -> &'static str {
         " because a file may not be read or written"
     } else {
         ""
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cache_is_an_eighth_of_the_memory_within_bounds() {
+        assert_eq!(cache_mb("MemTotal:        4194304 kB\nMemFree:  1 kB\n"), 512);
+        assert_eq!(cache_mb("MemTotal:         524288 kB\n"), 128);
+        assert_eq!(cache_mb("MemTotal:       67108864 kB\n"), 1024);
+        assert_eq!(cache_mb(""), 256);
     }
 }
