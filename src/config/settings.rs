@@ -343,8 +343,8 @@ settings!(
 settings!(
     /// The writer that commits many songs at once.
     Journal {
-        /// Writers side by side, 1-16; default 1.
-        lanes: usize = 1,
+        /// Connections to write by, 1-16; default 2. The first does it alone as long as it keeps up.
+        lanes: usize = 2,
         /// Steps in one transaction, 1-16384; default 1024.
         batch_max: usize = 1024,
         /// Steps waiting before new work is refused, from `batch_max` to 1000000; default 4096.

@@ -1,4 +1,4 @@
-//! The one writer of songs: **group commit**. It takes all steps that wait, writes them in one
+//! The writer of songs: **group commit**. It takes all steps that wait, writes them in one
 //! transaction, and answers each; while one commit is on its way, the next batch fills. No timer.
 //!
 //! After a commit it tells the watchers, in the order of the commits. It keeps nothing: whoever waits
@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use super::births::Birth;
 use super::claims::Claim;
+use super::lanes::{Lanes, Stay};
 use super::row::{InboxRow, NewSong, StepRow};
 use super::{SongChanged, StoreError};
 use crate::credit::Credits;
@@ -77,12 +78,13 @@ pub enum CommitError {
 
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Writers side by side, each with its own connection; a user's songs stay on one, so that their
-    /// numbers keep the order of the commits. One suffices unless the disk is slow.
+    /// Writers, each with its own connection. The first does it alone as long as it keeps up (`lanes`).
     pub lanes: usize,
+    /// Entries that the first writer may have before the others help.
+    pub help_at: usize,
     /// Most entries in one transaction.
     pub batch_max: usize,
-    /// Most entries waiting; beyond it creations and wishes are refused before anything is accepted, and what happened to a
+    /// Most entries waiting for all writers together; beyond it creations and wishes are refused before anything is accepted, and what happened to a
     /// song already stands in line.
     pub queue_max: usize,
     /// How long one transaction may take before the connection is given up.
@@ -91,7 +93,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lanes: 1, batch_max: 1024, queue_max: 4096, patience: super::songs::PATIENCE }
+        Self { lanes: 2, help_at: 256, batch_max: 1024, queue_max: 4096, patience: super::songs::PATIENCE }
     }
 }
 
@@ -111,6 +113,7 @@ type Waiter = oneshot::Sender<Result<Committed, CommitError>>;
 pub struct Waiting {
     pub entry: Entry,
     answer: Waiter,
+    stay: Option<Stay>,
 }
 
 /// Opens connections for the writers.
@@ -154,7 +157,7 @@ pub trait Session: Send + Sync {
 /// Where steps are handed in. Cheap to clone; from any thread.
 #[derive(Clone)]
 pub struct Journal {
-    lanes: Arc<[mpsc::Sender<Waiting>]>,
+    lanes: Arc<Lanes<Waiting>>,
     node: NodeKey,
     in_doubt: Arc<AtomicBool>,
 }
@@ -183,8 +186,9 @@ impl Journal {
         changed: impl Fn(SongChanged) + Clone + Send + 'static,
     ) -> (Self, Vec<Lane>) {
         let in_doubt = Arc::new(AtomicBool::new(false));
-        let lanes = (0..settings.lanes.max(1)).map(|_| {
-            let (queue, waiting) = mpsc::channel(settings.queue_max);
+        let many = settings.lanes.max(1);
+        let lanes = (0..many).map(|_| {
+            let (queue, waiting) = mpsc::channel(settings.queue_max.div_ceil(many));
             let writer = Writer {
                 sessions: sessions.clone(),
                 node,
@@ -198,7 +202,7 @@ impl Journal {
             (queue, Box::pin(writer.run(waiting)) as Lane)
         });
         let (queues, writers): (Vec<_>, Vec<_>) = lanes.unzip();
-        (Self { lanes: queues.into(), node, in_doubt }, writers)
+        (Self { lanes: Arc::new(Lanes::new(queues, settings.help_at)), node, in_doubt }, writers)
     }
 
     pub fn node(&self) -> NodeKey {
@@ -211,8 +215,9 @@ impl Journal {
     /// See [`CommitError`]: only after [`CommitError::Busy`] and [`CommitError::Refused`] is it certain
     /// that nothing was written.
     pub async fn commit(&self, entry: Entry) -> Result<Committed, CommitError> {
-        let place = self.lane(&entry).try_reserve().map_err(|_| CommitError::Busy)?;
-        hand_in(place, entry).await
+        let (lane, stay) = self.lane(&entry);
+        let place = lane.try_reserve().map_err(|_| CommitError::Busy)?;
+        hand_in(place, entry, stay).await
     }
 
     /// The same for what happened to a song already and must not be lost: where the queue is full it stands in line
@@ -221,15 +226,16 @@ impl Journal {
     /// # Errors
     /// As [`Journal::commit`].
     pub async fn commit_in_line(&self, entry: Entry) -> Result<Committed, CommitError> {
-        match tokio::time::timeout(ANSWER_WITHIN, self.lane(&entry).reserve()).await {
-            Ok(Ok(place)) => hand_in(place, entry).await,
+        let (lane, stay) = self.lane(&entry);
+        match tokio::time::timeout(ANSWER_WITHIN, lane.reserve()).await {
+            Ok(Ok(place)) => hand_in(place, entry, stay).await,
             Ok(Err(_)) | Err(_) => Err(CommitError::Busy),
         }
     }
 
     /// Whether nothing waits to be written.
     pub fn is_idle(&self) -> bool {
-        self.lanes.iter().all(|lane| lane.capacity() == lane.max_capacity())
+        self.lanes.is_idle()
     }
 
     /// Whether, since last asked, something was written or may have been of which nobody heard: a song
@@ -245,21 +251,23 @@ impl Journal {
 }
 
 impl Journal {
-    fn lane(&self, entry: &Entry) -> &mpsc::Sender<Waiting> {
-        let user = match entry {
-            Entry::Create(new) => new.song.user.as_str(),
-            Entry::Step(row, _) => row.user.as_str(),
-            Entry::Claim(claim) => claim.account.as_str(),
-            Entry::Callback(_) => "",
-        };
-        let hash = user.bytes().fold(0_usize, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-        &self.lanes[hash % self.lanes.len()]
+    fn lane(&self, entry: &Entry) -> (&mpsc::Sender<Waiting>, Option<Stay>) {
+        match entry {
+            Entry::Create(new) => self.lanes.of(&new.song.user),
+            Entry::Step(row, _) => self.lanes.of(&row.user),
+            Entry::Claim(claim) => self.lanes.of(&claim.account),
+            Entry::Callback(row) => self.lanes.of(row.task),
+        }
     }
 }
 
-async fn hand_in(place: mpsc::Permit<'_, Waiting>, entry: Entry) -> Result<Committed, CommitError> {
+async fn hand_in(
+    place: mpsc::Permit<'_, Waiting>,
+    entry: Entry,
+    stay: Option<Stay>,
+) -> Result<Committed, CommitError> {
     let (answer, heard) = oneshot::channel();
-    place.send(Waiting { entry, answer });
+    place.send(Waiting { entry, answer, stay });
     match tokio::time::timeout(ANSWER_WITHIN, heard).await {
         Ok(Ok(answer)) => answer,
         Ok(Err(_)) | Err(_) => Err(CommitError::Away),
@@ -352,7 +360,7 @@ impl Writer {
             self.persist(batch).await;
             return self.persist(other).await;
         }
-        for Waiting { entry, answer } in batch {
+        for Waiting { entry, answer, stay: _stay } in batch {
             tracing::error!(%error, "a row was refused and put aside");
             counter!("songflight_journal_refused_total").increment(1);
             let put_aside = tokio::time::timeout(self.settings.patience, self.put_aside(&entry, &error));
@@ -372,12 +380,12 @@ impl Writer {
     fn answer(&self, batch: Vec<Waiting>, verdicts: Vec<Verdict>) {
         let mut told: Vec<SongChanged> = Vec::with_capacity(batch.len());
         let mut answers = Vec::with_capacity(batch.len());
-        for (Waiting { entry, answer }, verdict) in batch.into_iter().zip(verdicts) {
+        for (Waiting { entry, answer, stay }, verdict) in batch.into_iter().zip(verdicts) {
             if let Some((u, at)) = verdict.told {
                 told.extend(verdict.gone.and_then(|u| gone(&entry, u, at)));
                 told.extend(change(entry, u, at));
             }
-            answers.push((answer, verdict.committed));
+            answers.push((answer, verdict.committed, stay));
         }
         // Creates were numbered before steps, whatever their order in the batch.
         told.sort_by_key(|change| change.u);
@@ -385,7 +393,7 @@ impl Writer {
         for change in told {
             (self.changed)(change);
         }
-        for (answer, committed) in answers {
+        for (answer, committed, _stay) in answers {
             if answer.send(Ok(committed)).is_err() {
                 // Whoever asked has stopped waiting.
                 self.in_doubt.store(true, Ordering::Release);

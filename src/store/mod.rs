@@ -10,6 +10,7 @@ pub mod database;
 pub mod feed;
 pub mod insight;
 pub mod journal;
+mod lanes;
 pub mod ledger;
 pub mod letters;
 mod moves;

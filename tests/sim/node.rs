@@ -172,7 +172,9 @@ async fn program(sim: Sim, run: Rc<Run>) {
     let database: Arc<dyn Database> = Arc::new(way.clone());
     actix::spawn(node.clone().keep_alive(database.clone()));
     let watching = sim.clone();
-    let (journal, writers) = Journal::over(Arc::new(way), node.key, &Settings::default(), move |change| {
+    // Two writers, of which the second helps whenever anything waits for the first.
+    let settings = Settings { help_at: 1, ..Settings::default() };
+    let (journal, writers) = Journal::over(Arc::new(way), node.key, &settings, move |change| {
         watching.lock().law.told(node.key.id, &change);
     });
     writers.into_iter().for_each(|writer| drop(actix::spawn(writer)));

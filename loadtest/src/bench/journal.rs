@@ -35,7 +35,7 @@ pub struct Wanted {
     /// People that the songs belong to
     #[arg(long, default_value_t = 250)]
     users: usize,
-    /// The journal's writers side by side; unless told, as many as a server has
+    /// The journal's writers; unless told, as many as a server has
     #[arg(long)]
     lanes: Option<usize>,
 }

@@ -1,0 +1,145 @@
+//! Which of the journal's writers takes an entry: the first one as long as it keeps up, because few large batches cost
+//! less than many small ones; beyond that whoever has least to do, because a writer's connection keeps one of Postgres's
+//! cores busy and no more. People of whom something is under way stay with the writer that has it: their numbers keep
+//! the order of the commits, and no two writers wait for each other's rows.
+//!
+//! Not here: what an entry is and what a writer does with it (`journal`).
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+/// The writers' queues.
+pub(super) struct Lanes<T> {
+    queues: Box<[mpsc::Sender<T>]>,
+    /// Entries that the first writer may have before the others help.
+    help_at: usize,
+    names: RandomState,
+    under_way: Arc<Mutex<UnderWay>>,
+}
+
+/// What waits or is being written.
+struct UnderWay {
+    /// By name: whose writer it is, and how many entries.
+    names: HashMap<u64, (usize, u32)>,
+    /// How many entries each writer has.
+    entries: Vec<usize>,
+}
+
+/// Held by an entry until everybody knows what became of it.
+pub(super) struct Stay {
+    name: u64,
+    under_way: Arc<Mutex<UnderWay>>,
+}
+
+impl<T> Lanes<T> {
+    pub(super) fn new(queues: Vec<mpsc::Sender<T>>, help_at: usize) -> Self {
+        assert!(!queues.is_empty(), "a journal has a writer");
+        let under_way = UnderWay { names: HashMap::new(), entries: vec![0; queues.len()] };
+        let under_way = Arc::new(Mutex::new(under_way));
+        Self { queues: queues.into(), help_at, names: RandomState::new(), under_way }
+    }
+
+    /// The queue for an entry of this one's. Of two people whose names have the same hash both stay, which does no harm.
+    pub(super) fn of(&self, name: impl std::hash::Hash) -> (&mpsc::Sender<T>, Option<Stay>) {
+        let [only] = &*self.queues else { return self.among_several(self.names.hash_one(name)) };
+        (only, None)
+    }
+
+    fn among_several(&self, name: u64) -> (&mpsc::Sender<T>, Option<Stay>) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let UnderWay { names, entries } = &mut *under_way;
+        let least = || (0..entries.len()).min_by_key(|lane| entries[*lane]).unwrap_or(0);
+        let free = || if entries[0] < self.help_at { 0 } else { least() };
+        let (lane, many) = names.entry(name).or_insert_with(|| (free(), 0));
+        *many += 1;
+        entries[*lane] += 1;
+        (&self.queues[*lane], Some(Stay { name, under_way: Arc::clone(&self.under_way) }))
+    }
+
+    /// Whether nothing waits in a queue.
+    pub(super) fn is_idle(&self) -> bool {
+        self.queues.iter().all(|queue| queue.capacity() == queue.max_capacity())
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let UnderWay { names, entries } = &mut *under_way;
+        let Entry::Occupied(mut here) = names.entry(self.name) else { return };
+        let (lane, many) = here.get_mut();
+        entries[*lane] -= 1;
+        *many -= 1;
+        if *many == 0 {
+            here.remove();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Writers with room for ten entries each, of which the first is helped from three on.
+    fn lanes(many: usize) -> (Lanes<Option<Stay>>, Vec<mpsc::Receiver<Option<Stay>>>) {
+        let (queues, waiting) = (0..many).map(|_| mpsc::channel(10)).unzip();
+        (Lanes::new(queues, 3), waiting)
+    }
+
+    fn put(lanes: &Lanes<Option<Stay>>, name: &str) {
+        let (queue, stay) = lanes.of(name);
+        assert!(queue.try_send(stay).is_ok(), "there is room");
+    }
+
+    fn lengths(waiting: &[mpsc::Receiver<Option<Stay>>]) -> Vec<usize> {
+        waiting.iter().map(mpsc::Receiver::len).collect()
+    }
+
+    #[test]
+    fn the_first_writer_does_it_alone_until_it_falls_behind() {
+        let (lanes, waiting) = lanes(3);
+        for name in ["a", "b", "c"] {
+            put(&lanes, name);
+        }
+        assert_eq!(lengths(&waiting), [3, 0, 0]);
+        for name in ["d", "e", "f", "g"] {
+            put(&lanes, name);
+        }
+        assert_eq!(lengths(&waiting), [3, 2, 2], "then whoever has least to do");
+    }
+
+    #[test]
+    fn whoever_has_something_under_way_stays_with_its_writer_and_no_longer() {
+        let (lanes, mut waiting) = lanes(2);
+        for name in ["a", "b", "c", "late"] {
+            put(&lanes, name);
+        }
+        assert_eq!(lengths(&waiting), [3, 1]);
+        // Taken out of the queue, but nobody knows yet what became of it.
+        let taken = waiting[1].try_recv();
+        while waiting[0].try_recv().is_ok() {}
+        put(&lanes, "late");
+        assert_eq!(lengths(&waiting), [0, 1], "although the first writer is free");
+        let again = waiting[1].try_recv();
+        drop((taken, again));
+        put(&lanes, "late");
+        assert_eq!(lengths(&waiting), [1, 0], "all is known");
+    }
+
+    #[test]
+    fn nothing_is_remembered_of_whom_nothing_is_under_way() {
+        let (lanes, mut waiting) = lanes(2);
+        for name in ["a", "a", "b"] {
+            put(&lanes, name);
+        }
+        while waiting[0].try_recv().is_ok() {}
+        assert!(lanes.is_idle());
+        let under_way = lanes.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        assert!(under_way.names.is_empty());
+        assert_eq!(under_way.entries, [0, 0]);
+    }
+}
