@@ -1,6 +1,10 @@
-//! Answers requests for files, whole or in part, without ever holding one in memory.
+//! Answers requests for files, whole or in part, without ever holding one in memory, or open while its reader is slow.
 
-use std::io::{self, SeekFrom};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use actix_web::body::SizedStream;
 use actix_web::http::header::{
@@ -10,8 +14,6 @@ use actix_web::http::header::{
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, web};
 use bytes::Bytes;
 use futures_util::{Stream, stream};
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
 
 use super::Assets;
 use super::range::{self, Range};
@@ -26,13 +28,9 @@ pub(super) async fn file(
     name: web::Path<String>,
 ) -> HttpResponse {
     let Some((path, media_type)) = assets.find(&name) else { return missing() };
-    let opened = async {
-        let file = File::open(path).await?;
-        let length = file.metadata().await?.len();
-        Ok::<_, io::Error>((file, length))
-    };
-    match opened.await {
-        Ok((file, length)) => answer(&request, file, length, &name, media_type).await,
+    let looked_at = path.clone();
+    match blocking(move || Ok(File::open(looked_at)?.metadata()?.len())).await {
+        Ok(length) => answer(&request, path, length, &name, media_type),
         Err(error) if error.kind() == io::ErrorKind::NotFound => missing(),
         Err(error) => {
             tracing::error!(%error, "a file cannot be read");
@@ -45,9 +43,13 @@ fn missing() -> HttpResponse {
     HttpResponse::NotFound().insert_header((CACHE_CONTROL, "no-store")).body("There is no such file.")
 }
 
-async fn answer(
+async fn blocking<T: Send + 'static>(act: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    web::block(act).await.unwrap_or_else(|error| Err(io::Error::other(error)))
+}
+
+fn answer(
     request: &HttpRequest,
-    mut file: File,
+    path: PathBuf,
     length: u64,
     name: &str,
     media_type: &'static str,
@@ -68,16 +70,8 @@ async fn answer(
             return HttpResponse::RangeNotSatisfiable().insert_header((CONTENT_RANGE, all)).finish();
         }
     };
-    match file.seek(SeekFrom::Start(first)).await {
-        // To HEAD the same is answered, but for the body.
-        Ok(_) => {
-            described(status, &tag, media_type).body(SizedStream::new(count, Box::pin(part(file, count))))
-        }
-        Err(error) => {
-            tracing::error!(%error, "a file cannot be read");
-            HttpResponse::ServiceUnavailable().finish()
-        }
-    }
+    // To HEAD the same is answered, but for the body.
+    described(status, &tag, media_type).body(SizedStream::new(count, Box::pin(part(path, first, count))))
 }
 
 fn described(
@@ -121,18 +115,22 @@ fn asked(request: &HttpRequest, tag: &EntityTag, length: u64) -> Range {
     }
 }
 
-/// The next bytes of a file, a chunk at a time.
-fn part(file: File, count: u64) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((file, count), async |(mut file, left)| {
+/// The next bytes of a file, a chunk at a time. It is opened for each: as many may be read at once as there are
+/// connections, and each would be an open file more.
+fn part(path: PathBuf, first: u64, count: u64) -> impl Stream<Item = io::Result<Bytes>> {
+    let path: Arc<PathBuf> = path.into();
+    stream::try_unfold((path, first, count), async |(path, at, left)| {
         if left == 0 {
             return Ok(None);
         }
-        let mut chunk = vec![0; usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)];
-        let read = file.read(&mut chunk).await?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        chunk.truncate(read);
-        Ok(Some((Bytes::from(chunk), (file, left - read as u64))))
+        let place = Arc::clone(&path);
+        let read = blocking(move || {
+            let mut chunk = vec![0; usize::try_from(left).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES)];
+            File::open(&*place)?.read_exact_at(&mut chunk, at)?;
+            Ok(Bytes::from(chunk))
+        });
+        let chunk = read.await?;
+        let read = chunk.len() as u64;
+        Ok(Some((chunk, (path, at + read, left - read))))
     })
 }

@@ -1,5 +1,6 @@
 //! Files kept and served, over the routes as they are.
 
+use actix_web::body::MessageBody as _;
 use actix_web::http::StatusCode;
 use actix_web::test::{TestRequest, call_service, init_service, read_body};
 use actix_web::{App, web};
@@ -111,6 +112,24 @@ async fn parts_are_served_as_they_are_asked_for() {
     assert_eq!(same.body.len(), 4);
     let other = asked(&assets, part().insert_header(("if-range", "\"another\""))).await;
     assert_eq!((other.status, other.body.len()), (StatusCode::OK, song.len()));
+}
+
+/// Connections are as many as files may be open: none of them may take a second one for as long as it likes.
+#[cfg(target_os = "linux")]
+#[actix_web::test]
+async fn a_file_is_not_kept_open_for_whoever_reads_it_slowly() {
+    let home = Home::new("slow");
+    let assets = home.assets();
+    let url = assets.keep(&vec![7; 1 << 20], "audio/mpeg").unwrap();
+    let app = init_service(App::new().app_data(web::Data::new(assets)).configure(routes)).await;
+    let response = call_service(&app, get(&url).to_request()).await;
+    let mut body = std::pin::pin!(response.into_body());
+    let first = std::future::poll_fn(|cx| body.as_mut().poll_next(cx)).await;
+    assert_eq!(first.unwrap().unwrap().len(), 64 << 10);
+    let open = fs::read_dir("/proc/self/fd").unwrap().flatten();
+    let held =
+        open.filter_map(|entry| fs::read_link(entry.path()).ok()).find(|file| file.starts_with(&home.0));
+    assert_eq!(held, None);
 }
 
 #[actix_web::test]
