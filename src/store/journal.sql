@@ -2,7 +2,7 @@
 -- still at the version that the step was decided on. Everything else that a step writes hangs on `m`.
 -- Clips before statuses is kept by all being one statement (CB-5).
 --
--- What stands between `-- if …` and `-- end` is left out of a batch in which no step needs it (`session::Part`): opening
+-- What stands between `-- if …` and `-- end` is left out of a batch in which no step needs it (`moves::PARTS`): opening
 -- tables and their indexes costs a small batch more than what it writes there.
 --
 -- Planned once for a session, whatever the tables hold at that time and however many rows a batch has: a plan each time

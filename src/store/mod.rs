@@ -1,4 +1,4 @@
-//! All SQL. A file for each family of tables; `journal` is the one writer of songs.
+//! All SQL. A file for each family of tables; songs are written by `journal` alone.
 //!
 //! Not here: what a change means (`song::step`), who may ask for it (`api`).
 
@@ -13,7 +13,7 @@ pub mod journal;
 mod lanes;
 pub mod ledger;
 pub mod letters;
-mod moves;
+pub mod moves;
 pub mod nodes;
 pub mod orders;
 pub mod row;
@@ -184,6 +184,15 @@ mod embedded {
     refinery::embed_migrations!("migrations");
 }
 
+/// How often a migration is tried that others are in the way of.
+const MIGRATION_ATTEMPTS: u32 = 5;
+
+fn is_deadlock(error: &refinery::Error) -> bool {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    let codes = causes.filter_map(|cause| cause.downcast_ref::<tokio_postgres::Error>()?.code());
+    codes.into_iter().any(|code| *code == tokio_postgres::error::SqlState::T_R_DEADLOCK_DETECTED)
+}
+
 /// Brings the schema up to date, one process at a time.
 ///
 /// # Errors
@@ -191,10 +200,18 @@ mod embedded {
 pub async fn migrate(postgres: &tokio_postgres::Config) -> Result<usize, String> {
     let mut client = connect(postgres, "songflight migrate").await.map_err(|error| error.to_string())?;
     client.batch_execute("select pg_advisory_lock(5470600)").await.map_err(|error| error.to_string())?;
-    let report = embedded::migrations::runner()
-        .run_async(&mut client)
-        .await
-        .map_err(|error| format!("a migration failed: {error}"))?;
+    let mut attempt = 1;
+    let report = loop {
+        match embedded::migrations::runner().run_async(&mut client).await {
+            Ok(report) => break report,
+            // What nodes of the version before are writing and a migration may wait for each other; one of them is ended.
+            Err(error) if attempt < MIGRATION_ATTEMPTS && is_deadlock(&error) => {
+                tracing::warn!(%error, "a migration and somebody who writes waited for each other; once more");
+                attempt += 1;
+            }
+            Err(error) => return Err(format!("a migration failed: {error}")),
+        }
+    };
     // Days are made a week ahead; if somebody reads for long just now, the hourly round makes up for it.
     if let Err(error) = client.batch_execute("select make_days()").await {
         tracing::warn!(error = describe(&error), "the coming days' partitions are made later");

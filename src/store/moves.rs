@@ -19,8 +19,8 @@ const MOVE: &str = include_str!("journal.sql");
 /// A part's name, and whether a step needs it.
 type Part = (&'static str, fn(&StepRow) -> bool);
 
-/// The parts that not every batch needs. What goes with an ending mostly
-/// comes together, and so does what is rare: few combinations, each of which is planned and kept.
+/// The parts that not every batch needs. What goes with an ending mostly comes together, and so does what is rare: few
+/// combinations, each of which is planned and kept.
 const PARTS: [Part; 6] = [
     ("people", |row| row.event.is_some() || ends(row)),
     ("ending", ends),
@@ -62,6 +62,16 @@ fn text(needed: Needed) -> String {
         }
     }
     text
+}
+
+/// Every statement that there can be.
+pub fn statements() -> impl Iterator<Item = String> {
+    (0..1_u32 << PARTS.len()).filter_map(|bits| {
+        let mut needed = [false; PARTS.len()];
+        needed.iter_mut().enumerate().for_each(|(place, needed)| *needed = bits >> place & 1 == 1);
+        // Whatever has an end has people.
+        (needed[0] || !needed[1]).then(|| text(needed))
+    })
 }
 
 /// A session's statements, each prepared when it is needed for the first time.

@@ -24,7 +24,7 @@ use songflight::song::parts::{News, Stage, Work};
 use songflight::song::phase::Song;
 use songflight::store::journal::{CommitError, Committed, Entry, Settings};
 use songflight::store::row::{InboxRow, NewSong};
-use songflight::store::{claims, nodes};
+use songflight::store::{claims, moves, nodes};
 use songflight::time::Clock;
 
 use life::Life;
@@ -392,6 +392,38 @@ async fn what_a_dead_node_left_is_taken_page_by_page_each_song_once() {
     }
     let nothing = nodes::take_over(&client, second, None, 2, 20).await.unwrap();
     assert!(nothing.heads.is_empty() && nothing.others.is_empty());
+}
+
+/// A batch of any kind of steps: what does not prepare would be put aside as refused.
+#[actix_web::test]
+async fn every_statement_that_a_batch_may_need_is_understood() {
+    let world = World::new("parts").await;
+    let mut many = 0;
+    for statement in moves::statements() {
+        many += 1;
+        world.look.prepare(&statement).await.unwrap_or_else(|error| panic!("{error:?} in {statement}"));
+    }
+    assert_eq!(many, 48);
+}
+
+/// While nodes are replaced one by one, some still run the version before (V10).
+#[actix_web::test]
+async fn the_version_before_writes_and_compares_events_in_its_own_way() {
+    let mut world = World::new("before").await;
+    let song = Life::new("mira");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    let same =
+        "select e.set = e.set::jsonb and not e.set = '{}'::jsonb from song_events e where song_id = $1";
+    let row = world.look.query_one(same, &[&song.song.id.0]).await.unwrap();
+    assert!(row.get::<_, bool>(0));
+    let write = "insert into song_events (at, song_id, seq, user_id, u, kind, set)
+                 values (now(), $1, 99, 'mira', 99, 'ready', $2::jsonb)";
+    world.look.execute(write, &[&song.song.id.0, &serde_json::json!({"title": "x"})]).await.unwrap();
+    let create = "select * from create_songs($1, $2, $3, $4::text[], $5::uuid[], $6::text[], $7::bytea[], $8::text[],
+        $9::jsonb[], $10::jsonb[], $11::text[], $12::text[], $13::timestamptz[], $14::uuid[], $15::text[], $16::text[],
+        $17::bigint[], $18::jsonb[], $19::jsonb[], $20::jsonb[], $21::text[], $22::bigint[], $23::boolean[])";
+    world.look.prepare(create).await.unwrap();
 }
 
 /// What happened must not be lost; what is asked for can be asked again.
