@@ -122,13 +122,14 @@ pub async fn take_over(
     // In the order of the index, so that a page costs as much as it has rows: sorted, each would look at all that are left.
     // Where a row stands (`ctid`) is where it was locked; one that somebody moved meanwhile is not ours to take.
     let take = "
-        with known as materialized (select id, epoch, left_at is null as lives, left_well from nodes)
-        update tasks t set owner = $1, epoch = $2, activations = t.activations + gone.counts
+        with living as materialized (select id, epoch from nodes where left_at is null)
+        update tasks t set owner = $1, epoch = $2,
+               activations = t.activations
+                           + (not coalesce((select n.left_well from nodes n where n.id = t.owner), false))::int
           from (
-            select t.ctid as place, (not coalesce(o.left_well, false))::int::smallint as counts
-              from tasks t left join known o on o.id = t.owner
+            select t.ctid as place from tasks t
              where t.ended_at is null and t.activations < $4 and t.song_id >= $5
-               and (o.epoch = t.epoch and o.lives) is not true
+               and not exists (select from living n where n.id = t.owner and n.epoch = t.epoch)
              order by t.song_id limit $3 for update of t skip locked) gone
          where t.ctid = gone.place
            and exists (select 1 from nodes where id = $1 and epoch = $2)
