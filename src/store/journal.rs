@@ -84,8 +84,8 @@ pub struct Settings {
     pub help_at: usize,
     /// Most entries in one transaction.
     pub batch_max: usize,
-    /// Most entries waiting for all writers together; beyond it creations and wishes are refused before anything is accepted, and what happened to a
-    /// song already stands in line.
+    /// Most entries waiting, of which each writer has its share; beyond it creations and wishes are refused before anything
+    /// is accepted, and what happened to a song already stands in line.
     pub queue_max: usize,
     /// How long one transaction may take before the connection is given up.
     pub patience: Duration,
@@ -187,9 +187,11 @@ impl Journal {
     ) -> (Self, Vec<Lane>) {
         let in_doubt = Arc::new(AtomicBool::new(false));
         let many = settings.lanes.max(1);
-        let lanes = (0..many).map(|_| {
-            let (queue, waiting) = mpsc::channel(settings.queue_max.div_ceil(many));
+        let share = (settings.queue_max / many).max(1);
+        let lanes = (0..many).map(|lane| {
+            let (queue, waiting) = mpsc::channel(share);
             let writer = Writer {
+                lane: lane.to_string(),
                 sessions: sessions.clone(),
                 node,
                 settings: settings.clone(),
@@ -202,7 +204,7 @@ impl Journal {
             (queue, Box::pin(writer.run(waiting)) as Lane)
         });
         let (queues, writers): (Vec<_>, Vec<_>) = lanes.unzip();
-        (Self { lanes: Arc::new(Lanes::new(queues, settings.help_at)), node, in_doubt }, writers)
+        (Self { lanes: Arc::new(Lanes::new(queues, settings.help_at.min(share))), node, in_doubt }, writers)
     }
 
     pub fn node(&self) -> NodeKey {
@@ -275,6 +277,8 @@ async fn hand_in(
 }
 
 struct Writer {
+    /// Its number, for metrics.
+    lane: String,
     sessions: Arc<dyn Sessions>,
     node: NodeKey,
     settings: Settings,
@@ -308,7 +312,7 @@ impl Writer {
     async fn run(mut self, mut waiting: mpsc::Receiver<Waiting>) {
         let mut batch = Vec::with_capacity(self.settings.batch_max);
         while waiting.recv_many(&mut batch, self.settings.batch_max).await > 0 {
-            gauge!("songflight_journal_queue").set(count(waiting.len()));
+            gauge!("songflight_journal_queue", "lane" => self.lane.clone()).set(count(waiting.len()));
             histogram!("songflight_journal_batch").record(count(batch.len()));
             self.persist(std::mem::take(&mut batch)).await;
         }

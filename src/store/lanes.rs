@@ -1,7 +1,9 @@
 //! Which of the journal's writers takes an entry: the first one as long as it keeps up, because few large batches cost
 //! less than many small ones; beyond that whoever has least to do, because a writer's connection keeps one of Postgres's
 //! cores busy and no more. People of whom something is under way stay with the writer that has it: their numbers keep
-//! the order of the commits, and no two writers wait for each other's rows.
+//! the order of the commits, and writers need not wait for each other's rows. (Only where a guest's song becomes an
+//! account's it goes by the account: should that meet others of the guest's, the database ends one of two that wait for
+//! each other, which is written again, and watchers find out of order by their numbers.)
 //!
 //! Not here: what an entry is and what a writer does with it (`journal`).
 
