@@ -47,11 +47,15 @@ const SETTINGS: [&str; 7] = [
     "log_line_prefix=%m [%p] ",
 ];
 
-/// The server's own cache: an eighth of the machine's memory (`/proc/meminfo`), 128 MB to 1 GB; 256 MB where that is not
-/// told. As long as what is under way fits in, nobody who commits has to write other pages to disk first.
-fn cache_mb(memory: &str) -> u64 {
-    let total = memory.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = total.and_then(|total| total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+/// The server's own cache: an eighth of the memory that the machine (`/proc/meminfo`) or its container (cgroup 2's
+/// `memory.max`, in bytes) has, 128 MB to 1 GB; 256 MB where neither is told. As long as what is under way fits in, nobody
+/// who commits has to write other pages to disk first.
+fn cache_mb(machine: &str, container: &str) -> u64 {
+    let total = machine.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let machine = total.and_then(|total| total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
+    // It says `max` where there is no limit.
+    let container = container.trim().parse::<u64>().ok().map(|bytes| bytes / 1024);
+    let kib = machine.into_iter().chain(container).min();
     kib.map_or(256, |kib| (kib / 1024 / 8).clamp(128, 1024))
 }
 
@@ -275,8 +279,9 @@ impl Server {
         for setting in SETTINGS.into_iter().chain(hasty) {
             command.arg("-c").arg(setting);
         }
-        let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        command.arg("-c").arg(format!("shared_buffers={}MB", cache_mb(&memory)));
+        let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+        let cache = cache_mb(&read("/proc/meminfo"), &read("/sys/fs/cgroup/memory.max"));
+        command.arg("-c").arg(format!("shared_buffers={cache}MB"));
         // A process group of its own: Ctrl-C in the terminal is for us; the server stops after us.
         self.account.apply(&mut command).process_group(0);
         command.stdin(Stdio::piped()).stdout(log).stderr(errors);
@@ -425,9 +430,9 @@ mod tests {
 
     #[test]
     fn the_cache_is_an_eighth_of_the_memory_within_bounds() {
-        assert_eq!(cache_mb("MemTotal:        4194304 kB\nMemFree:  1 kB\n"), 512);
-        assert_eq!(cache_mb("MemTotal:         524288 kB\n"), 128);
-        assert_eq!(cache_mb("MemTotal:       67108864 kB\n"), 1024);
-        assert_eq!(cache_mb(""), 256);
+        assert_eq!(cache_mb("MemTotal:        4194304 kB\nMemFree:  1 kB\n", ""), 512);
+        assert_eq!(cache_mb("MemTotal:       67108864 kB\n", "max\n"), 1024);
+        assert_eq!(cache_mb("MemTotal:       67108864 kB\n", "536870912\n"), 128);
+        assert_eq!(cache_mb("", ""), 256);
     }
 }
