@@ -3,7 +3,8 @@
 //! all that remains.
 //!
 //! Every request that asks for a WebSocket is handed over before anybody knows whether it gets one, and goes through the
-//! very same routes and middlewares as all others. Whatever else comes of it is the last answer on its connection.
+//! very same routes and middlewares as all others. Whatever else comes of it is the last answer on its connection (nobody
+//! watches it meanwhile, and `Expect: 100-continue` is not answered: such requests are no use but to try what happens).
 //!
 //! Not here: the routes (`app::doors`); the handshake, and what goes through a socket (`socket`).
 
@@ -128,7 +129,8 @@ where
         answer.head_mut().no_chunking(true);
     }
     codec.encode(Message::Item((answer, body.size())), &mut head).ok()?;
-    let out = socket.map_or_else(|| Box::pin(encoded(codec, body)) as _, |Outgoing(out)| out);
+    let out =
+        socket.map_or_else(|| Box::pin(encoded(codec, body, Arc::clone(&line))) as _, |Outgoing(out)| out);
     Some(Pump { line, rest: head.freeze(), out })
 }
 
@@ -155,10 +157,17 @@ fn body_of(request: &Request, line: Arc<Line>, mut arrived: Bytes) -> Payload {
     Payload::Stream { payload: Box::pin(pieces) }
 }
 
-/// The body of an answer, as HTTP writes it.
-fn encoded(mut codec: Codec, mut body: BoxBody) -> impl Stream<Item = Bytes> {
+/// The body of an answer, as HTTP writes it. Of one that fails the end would look like its own, so the line is cut.
+fn encoded(mut codec: Codec, mut body: BoxBody, line: Arc<Line>) -> impl Stream<Item = Bytes> {
     stream::poll_fn(move |cx| {
-        let Some(Ok(chunk)) = ready!(Pin::new(&mut body).poll_next(cx)) else { return Poll::Ready(None) };
+        let chunk = match ready!(Pin::new(&mut body).poll_next(cx)) {
+            Some(Ok(chunk)) => chunk,
+            Some(Err(_)) => {
+                line.cut();
+                return Poll::Ready(None);
+            }
+            None => return Poll::Ready(None),
+        };
         let mut bytes = BytesMut::new();
         Poll::Ready(codec.encode(Message::Chunk(Some(chunk)), &mut bytes).ok().map(|()| bytes.freeze()))
     })
