@@ -125,7 +125,7 @@ pub async fn take_over(
         with living as materialized (select id, epoch from nodes where left_at is null)
         update tasks t set owner = $1, epoch = $2,
                activations = t.activations
-                           + (not coalesce((select n.left_well from nodes n where n.id = t.owner), false))::int
+                           + ((t.owner in (select id from nodes where left_well)) is not true)::int
           from (
             select t.ctid as place from tasks t
              where t.ended_at is null and t.activations < $4 and t.song_id >= $5
