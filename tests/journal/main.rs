@@ -406,7 +406,7 @@ async fn every_statement_that_a_batch_may_need_is_understood() {
     assert_eq!(many, 48);
 }
 
-/// While nodes are replaced one by one, some still run the version before (V10).
+/// While nodes are replaced one by one, some still run the version before (V11).
 #[actix_web::test]
 async fn the_version_before_writes_and_compares_events_in_its_own_way() {
     let mut world = World::new("before").await;
