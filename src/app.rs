@@ -323,15 +323,14 @@ async fn enter(
     folder: Option<&Folder>,
     clock: Clock,
 ) -> Result<Node, StoreError> {
-    if alone {
-        // We hold the lock on the data folder: whoever wrote here before is gone for certain.
-        nodes::end_all_leases(&pool.get().await?).await?;
-    } else if let Some(former) = folder.and_then(Folder::former) {
-        nodes::end_lease(&pool.get().await?, former).await?;
-    }
     let settings = cluster::Settings { heartbeat: config.cluster.heartbeat, lease: config.cluster.lease };
     let name = format!("{}:{}", std::env::var("HOSTNAME").unwrap_or_default(), std::process::id());
-    Node::enter(pool, &name, settings, clock).await
+    let node = Node::enter(pool, &name, settings, clock, folder.and_then(Folder::former)).await?;
+    if alone {
+        // We hold the lock on the data folder: whoever wrote here before is gone for certain.
+        nodes::end_other_leases(&pool.get().await?, node.key).await?;
+    }
+    Ok(node)
 }
 
 /// Makes the coming days' partitions and drops those that are no longer kept.

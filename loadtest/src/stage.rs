@@ -153,14 +153,20 @@ impl Own {
         self.postgres.fresh_database("bare").await.map_err(cannot("a database"))
     }
 
-    /// Whether songs are under way that the program started last has not taken up, of several that ran one after the other.
-    pub async fn has_orphans(&self) -> Result<bool, Failure> {
-        // The newest is taken over last: whoever looks from that end does not hold up what it waits for.
-        let sql = "select (select true from tasks where ended_at is null
-                              and owner is distinct from (select id from nodes order by started_at desc limit 1)
-                            order by song_id desc limit 1) is not null";
+    /// Songs that the server looks after, whether they have an actor or rest until their time.
+    pub async fn in_hand(&self) -> f64 {
+        let metrics = server::metrics(&self.server.lock().await.url).await;
+        ["songflight_song_actors", "songflight_songs_resting"]
+            .map(|name| server::metric(&metrics, name))
+            .iter()
+            .sum()
+    }
+
+    /// Songs under way, as the database has them.
+    pub async fn under_way(&self) -> Result<u32, Failure> {
+        let sql = "select count(distinct song_id) from tasks where ended_at is null";
         let row = self.database.lock().await.query_one(sql, &[]).await.map_err(cannot("the database"))?;
-        Ok(row.get(0))
+        Ok(u32::try_from(row.get::<_, i64>(0)).unwrap_or(u32::MAX))
     }
 
     async fn start(

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use super::crowd::until;
 use super::person::World;
 use super::result::Mark;
-use super::stage::Stage;
+use super::stage::{Own, Stage};
 
 /// What happened when, for the report.
 pub type Marks = Rc<RefCell<Vec<Mark>>>;
@@ -53,22 +53,36 @@ async fn storms(world: Rc<World>, began: Instant, marks: Marks) {
     }
 }
 
+/// Waits until the server has as many songs in its hands as were under way when it began.
+async fn all_in_hand(own: &Own, mut songs: u32) {
+    let mut looks = 0_u32;
+    while f64::from(songs) > own.in_hand().await {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        looks += 1;
+        // Some end before it has seen them all. Counting them costs it more than asking it does.
+        if looks.is_multiple_of(20) {
+            songs = own.under_way().await.map_or(songs, |now| now.min(songs));
+        }
+    }
+}
+
 async fn kills(stage: Rc<Stage>, world: Rc<World>, began: Instant, marks: Marks) {
     let (Some(own), Some(kills)) = (&stage.own, &world.scenario.kill) else { return };
     for number in 0..kills.times {
         until(began, kills.first + kills.every * number).await;
-        let at = Clock.monotonic().duration_since(began);
-        let revived = {
+        let (at, revived, songs) = {
             let mut server = own.server.lock().await;
             server.kill().await;
-            server.revive().await
+            let at = Clock.monotonic().duration_since(began);
+            let (revived, songs) = tokio::join!(server.revive(), own.under_way());
+            (at, revived, songs)
         };
         let up = Clock.monotonic().duration_since(began);
-        while own.has_orphans().await.is_ok_and(|left| left) {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        if let Ok(songs) = songs.inspect_err(|failure| world.fault(failure.to_string())) {
+            all_in_hand(own, songs).await;
+            let over = Clock.monotonic().duration_since(began);
+            world.seen.borrow_mut().take_overs.add(over.saturating_sub(at));
         }
-        let over = Clock.monotonic().duration_since(began);
-        world.seen.borrow_mut().take_overs.add(over.saturating_sub(at));
         if let Err(failure) = revived {
             world.fault(format!("after SIGKILL {}: {failure}", number + 1));
             return;

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use crate::id;
 use crate::store::StoreError;
@@ -105,7 +106,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// Enters under an id that was never used before.
+    /// Enters as the node whose process ran here before and is gone for certain, else under an id that was never used.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`] while Postgres is away.
@@ -114,10 +115,21 @@ impl Node {
         name: &str,
         settings: Settings,
         clock: Clock,
+        former: Option<Uuid>,
     ) -> Result<Self, StoreError> {
         let lease = Lease::new(clock);
-        let asked_at = clock.monotonic();
-        let key = database.enter(id::fresh(), name, settings.lease).await?;
+        let mut asked_at = clock.monotonic();
+        let succeeded = match former {
+            Some(former) => database.succeed(former, name, settings.lease).await?,
+            None => None,
+        };
+        let key = match succeeded {
+            Some(key) => key,
+            None => {
+                asked_at = clock.monotonic();
+                database.enter(id::fresh(), name, settings.lease).await?
+            }
+        };
         lease.prolong(asked_at, settings.lease);
         Ok(Self { key, lease, settings, clock })
     }

@@ -186,12 +186,14 @@ impl Directory {
         let kept = self.unschedule(song);
         let places = kept.filter(|_| places.is_empty()).unwrap_or(places);
         self.asleep.insert(song, Sleep { due, places });
+        metrics::gauge!("songflight_songs_resting").increment(1);
         self.wheel.insert((due, song));
         self.arm(ctx);
     }
 
     fn unschedule(&mut self, song: SongId) -> Option<Places> {
         let sleep = self.asleep.remove(&song)?;
+        metrics::gauge!("songflight_songs_resting").decrement(1);
         self.wheel.remove(&(sleep.due, song));
         Some(sleep.places)
     }
@@ -286,7 +288,7 @@ impl Directory {
             return Err(TellError::NotFound);
         };
         let node = self.world.journal.node();
-        if stored.owner != Some((node.id, node.epoch)) {
+        if !stored.owner.is_some_and(|owner| node.owns(owner)) {
             self.unschedule(id);
             return Err(TellError::Elsewhere);
         }
@@ -305,7 +307,8 @@ async fn load(world: &World, ids: &[SongId]) -> Result<Vec<Stored>, StoreError> 
     let (node, database) = (world.journal.node(), &world.database);
     let mut stored = database.load(ids).await?;
     for one in &mut stored {
-        if one.owner != Some((node.id, node.epoch)) && database.claim(node, one.song.id).await? {
+        let owned = one.owner.is_some_and(|owner| node.owns(owner));
+        if !owned && database.claim(node, one.song.id).await? {
             // Between reading and claiming the former owner may have written: read again.
             if let Some(fresh) = database.load(&[one.song.id]).await?.pop() {
                 *one = fresh;

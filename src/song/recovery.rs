@@ -30,6 +30,14 @@ const COUNT_EVERY: u32 = 60;
 
 /// Runs until the lease is lost.
 pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
+    match inherit(&world, &directories).await {
+        Ok(0) => {}
+        Ok(songs) => tracing::info!(songs, "went on with the songs of the process before"),
+        Err(error) => {
+            tracing::warn!(%error, "could not look for the songs of the process before");
+            world.journal.doubt();
+        }
+    }
     let mut round = 0;
     while !world.lease.is_lost() && !world.lease.is_draining() {
         match take_over(&world, &directories, round % THOROUGH_EVERY == 0).await {
@@ -59,11 +67,28 @@ pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
 
 async fn take_over(world: &World, directories: &Directories, thorough: bool) -> Result<usize, StoreError> {
     let (node, database) = (world.journal.node(), &world.database);
-    let mut total = 0;
     if database.fence_the_dead(node).await? == 0 && !thorough {
         return Ok(0);
     }
     let page = |from| database.take_over(node, from, PAGE, world.activations_max);
+    page_by_page(world, directories, page).await
+}
+
+/// What ran here when the process before ended is this one's already.
+async fn inherit(world: &World, directories: &Directories) -> Result<usize, StoreError> {
+    let (node, database) = (world.journal.node(), &world.database);
+    if node.inherits.is_none() {
+        return Ok(0);
+    }
+    page_by_page(world, directories, |from| database.inherited(node, from, PAGE)).await
+}
+
+async fn page_by_page<P: Future<Output = Result<Taken, StoreError>>>(
+    world: &World,
+    directories: &Directories,
+    page: impl Fn(Option<SongId>) -> P,
+) -> Result<usize, StoreError> {
+    let mut total = 0;
     let mut taken = page(None).await?;
     loop {
         total += taken.heads.len() + taken.others.len();

@@ -48,7 +48,7 @@ async fn sweep(world: &World, directories: &Directories, settings: &Settings) ->
     #[allow(clippy::cast_precision_loss, reason = "a figure for a graph")]
     metrics::gauge!("songflight_stuck_songs").set(many as f64);
     let node = world.journal.node();
-    for one in stuck.iter().filter(|one| one.owner == Some((node.id, node.epoch))) {
+    for one in stuck.iter().filter(|one| one.owner.is_some_and(|owner| node.owns(owner))) {
         resume(world, directories, one).await?;
     }
     let given_up = letters::give_up(&client, world.activations_max).await?;

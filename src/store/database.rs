@@ -21,9 +21,12 @@ use crate::id::{SongId, UserId};
 #[async_trait(?Send)]
 pub trait Database: Send + Sync {
     async fn enter(&self, id: Uuid, name: &str, lease: Duration) -> Result<NodeKey, StoreError>;
+    async fn succeed(&self, former: Uuid, name: &str, lease: Duration)
+    -> Result<Option<NodeKey>, StoreError>;
     async fn heartbeat(&self, node: NodeKey, lease: Duration) -> Result<bool, StoreError>;
     async fn leave(&self, node: NodeKey) -> Result<(), StoreError>;
     async fn fence_the_dead(&self, node: NodeKey) -> Result<u64, StoreError>;
+    async fn inherited(&self, node: NodeKey, from: Option<SongId>, limit: i64) -> Result<Taken, StoreError>;
     async fn take_over(
         &self,
         node: NodeKey,
@@ -44,6 +47,15 @@ impl Database for Pool {
         ask(self, async |client| nodes::enter(client, id, name, lease).await).await
     }
 
+    async fn succeed(
+        &self,
+        former: Uuid,
+        name: &str,
+        lease: Duration,
+    ) -> Result<Option<NodeKey>, StoreError> {
+        ask(self, async |client| nodes::succeed(client, former, name, lease).await).await
+    }
+
     async fn heartbeat(&self, node: NodeKey, lease: Duration) -> Result<bool, StoreError> {
         ask(self, async |client| nodes::heartbeat(client, node, lease).await).await
     }
@@ -54,6 +66,10 @@ impl Database for Pool {
 
     async fn fence_the_dead(&self, node: NodeKey) -> Result<u64, StoreError> {
         ask(self, async |client| nodes::fence_the_dead(client, node).await).await
+    }
+
+    async fn inherited(&self, node: NodeKey, from: Option<SongId>, limit: i64) -> Result<Taken, StoreError> {
+        ask(self, async |client| nodes::inherited(client, node, from, limit).await).await
     }
 
     async fn take_over(

@@ -101,7 +101,17 @@ impl Default for Settings {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NodeKey {
     pub id: Uuid,
+    /// One more with every process that goes on as this node, so that nothing is written any more by those before.
     pub epoch: i64,
+    /// That of the process before, whose songs are this one's.
+    pub inherits: Option<i64>,
+}
+
+impl NodeKey {
+    /// Whether what this node had in that epoch is this process's.
+    pub fn owns(self, (node, epoch): (Uuid, i64)) -> bool {
+        node == self.id && (epoch == self.epoch || Some(epoch) == self.inherits)
+    }
 }
 
 /// A writer at work.

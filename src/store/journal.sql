@@ -28,13 +28,13 @@ b as materialized (
 ),
 m as (
     update tasks t
-       set version = t.version + 1, seq = b.seq, run = b.run, progress = b.progress, activations = 0,
+       set version = t.version + 1, seq = b.seq, epoch = b.epoch, run = b.run, progress = b.progress, activations = 0,
            provider = coalesce(b.provider, t.provider),
            -- As watchers know it: a step that nobody sees does not change it.
            updated_at = case when b.kind is null then t.updated_at else b.at end,
            ended_at = case when b.run is null then coalesce(t.ended_at, b.at) end
       from b, fence
-     where t.id = b.head and t.version = b.version and t.owner = b.owner and t.epoch = b.epoch
+     where t.id = b.head and t.version = b.version and t.owner = b.owner
        -- if rare
        -- A count, because `exists` would be answered from all reservations there ever were.
        and (b.reserved is null

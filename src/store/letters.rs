@@ -11,6 +11,7 @@ use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::journal::Entry;
+use super::nodes::OWNS;
 use super::row::InboxRow;
 use super::{StoreError, time};
 use crate::id::{SongId, TaskId};
@@ -201,7 +202,7 @@ fn callback(entry: &Entry) -> Option<Value> {
 pub async fn give_up(client: &impl GenericClient, most: i16) -> Result<u64, StoreError> {
     let sql = format!(
         "select put_aside('{GIVEN_UP}', t.song_id, t.id, null, {context}, {error})
-           from tasks t left join nodes n on n.id = t.owner and n.epoch = t.epoch and n.left_at is null
+           from tasks t left join nodes n on {OWNS} and n.left_at is null
           where t.ended_at is null and n.id is null and t.activations >= $1 and {NOT_TOLD}",
         context = "jsonb_build_object('run', t.run, 'kind', t.kind, 'provider', t.provider, 'progress', t.progress)",
         error = "format('taken up %s times and did not move', t.activations)",

@@ -23,7 +23,7 @@ select t.song_id, t.id as task_id, s.user_id, s.status::text as status, t.kind, 
        late.at as should_have_moved_at
   from tasks t
   join songs s on s.id = t.song_id
-  left join nodes n on n.id = t.owner and n.epoch = t.epoch and n.left_at is null and n.lease_until > now()
+  left join nodes n on n.id = t.owner and t.epoch in (n.epoch, n.inherits) and n.left_at is null and n.lease_until > now()
  cross join lateral (
        select due.state, to_timestamp(due.at / 1000.0) as at
          from jsonb_array_elements(t.run -> 'calls') as c

@@ -72,6 +72,20 @@ impl World {
         (Self { journal: journal.clone(), writers, ..self }, journal)
     }
 
+    /// The same world once its process is gone and another one goes on as its node.
+    pub async fn succeeded(self) -> Self {
+        let client = self.pool.get().await.expect("connected");
+        let former = self.journal.node().id;
+        let node =
+            nodes::succeed(&client, former, "test", Duration::from_secs(600)).await.expect("an answer");
+        drop(client);
+        let (journal, writers) =
+            Journal::new(&self.database, node.expect("the node"), &Settings::default(), |_| {});
+        let mut world = Self { journal, writers, ..self };
+        world.begin();
+        world
+    }
+
     pub async fn create_all(&self, songs: &[Life]) {
         let births = songs.iter().map(|song| async {
             let committed = self.journal.commit(Entry::Create(Box::new(song.birth()))).await;
@@ -93,6 +107,14 @@ impl World {
     pub async fn version(&self, song: &Life) -> i64 {
         let sql = "select version from tasks where song_id = $1 and not beside order by number desc limit 1";
         self.look.query_one(sql, &[&song.song.id.0]).await.expect("a task").get(0)
+    }
+
+    /// Where each task's row stands: another place says that it was written.
+    pub async fn rows_of_tasks(&self) -> Vec<(String, String)> {
+        let sql =
+            "select id::text, ctid::text || '@' || xmin::text || '-' || xmax::text from tasks order by id";
+        let rows = self.look.query(sql, &[]).await.expect("rows");
+        rows.iter().map(|row| (row.get(0), row.get(1))).collect()
     }
 
     pub async fn count(&self, table: &str) -> i64 {

@@ -86,6 +86,10 @@ impl Database for Way {
         .await
     }
 
+    async fn succeed(&self, former: Uuid, _: &str, lease: Duration) -> Result<Option<NodeKey>, StoreError> {
+        self.ask(|state, now| state.tables.succeed(former, now + lease)).await
+    }
+
     async fn heartbeat(&self, node: NodeKey, lease: Duration) -> Result<bool, StoreError> {
         self.ask(|state, now| state.tables.heartbeat(node, now + lease)).await
     }
@@ -96,6 +100,10 @@ impl Database for Way {
 
     async fn fence_the_dead(&self, node: NodeKey) -> Result<u64, StoreError> {
         self.ask(|state, now| state.tables.fence_the_dead(node, now)).await
+    }
+
+    async fn inherited(&self, node: NodeKey, from: Option<SongId>, _: i64) -> Result<Taken, StoreError> {
+        self.ask(|state, _| state.tables.inherited(node, from)).await
     }
 
     async fn take_over(

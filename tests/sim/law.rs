@@ -28,7 +28,7 @@ pub struct Law {
     songs: BTreeMap<SongId, Shown>,
     calls: BTreeMap<CallKey, Call>,
     /// The newest of a user's events that each run of a node told its watchers.
-    newest_told: BTreeMap<(Uuid, String), i64>,
+    newest_told: BTreeMap<(Uuid, i64, String), i64>,
     pub commits: u64,
 }
 
@@ -55,7 +55,7 @@ struct Call {
     recorded: u32,
     not_after: Time,
     /// The run of a node that recorded it last.
-    by: Uuid,
+    by: NodeKey,
     began: Option<Time>,
     taken: bool,
     /// The provider said that it is over, or that it never was.
@@ -213,12 +213,12 @@ impl Law {
                         provider: "",
                         recorded: 0,
                         not_after,
-                        by: node.id,
+                        by: node,
                         began: None,
                         taken: false,
                         over: false,
                     });
-                    (call.recorded, call.not_after, call.by) = (call.recorded + 1, not_after, node.id);
+                    (call.recorded, call.not_after, call.by) = (call.recorded + 1, not_after, node);
                 }
             }
         }
@@ -276,7 +276,7 @@ impl Law {
         if !tables.owns(node) {
             return;
         }
-        let songs = tables.songs.values().filter(|row| row.head().owner == node);
+        let songs = tables.songs.values().filter(|row| row.head().is_of(node));
         let mut intents = songs.flat_map(|row| {
             row.song.runs().flat_map(|(task, run)| {
                 let recorded = |call: &phase::Call| matches!(call.state, CallState::Intent { .. });
@@ -286,7 +286,7 @@ impl Law {
                     .map(move |(index, call)| call_key(task, index, call))
             })
         });
-        let left = intents.find(|key| self.calls.get(key).is_some_and(|call| call.by == node.id));
+        let left = intents.find(|key| self.calls.get(key).is_some_and(|call| call.by == node));
         self.hold(left.is_none(), || {
             format!("{left:?} was recorded by {} which left without an answer", node.id)
         });
@@ -321,9 +321,9 @@ impl Law {
     }
 
     /// A node told its watchers of this: it is committed, and comes in the order of the commits.
-    pub fn told(&mut self, node: Uuid, change: &SongChanged) {
+    pub fn told(&mut self, node: NodeKey, change: &SongChanged) {
         let user = change.user.as_str().to_owned();
-        let before = self.newest_told.insert((node, user), change.u).unwrap_or(0);
+        let before = self.newest_told.insert((node.id, node.epoch, user), change.u).unwrap_or(0);
         self.hold(change.u > before, || format!("{} is told of {} after {before}", change.user, change.u));
         let (song, seq) = (change.song, change.seq);
         let event = usize::try_from(seq - 1).ok().and_then(|place| self.songs.get(&song)?.events.get(place));
@@ -338,7 +338,7 @@ impl Law {
     /// Nobody makes trouble any more, and nothing is under way.
     pub fn end(&mut self, tables: &Tables, now: Time) {
         for (id, row) in &tables.nodes {
-            let runs = row.left || row.lease_until >= now;
+            let runs = row.left.is_some() || row.lease_until >= now;
             self.hold(runs, || format!("node {id} is gone, and nobody has noticed"));
         }
         for (user, credits) in tables.balances() {

@@ -1,7 +1,7 @@
 //! One machine: its program runs, dies, and is started again. All that a run of the program does happens in a set of
 //! tasks of its own, which is dropped as it stands when the program dies, and not polled while it is stopped.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use songflight::store::pool;
 use tokio::sync::oneshot;
 use tokio::task::LocalSet;
 use tokio::time::{sleep, timeout};
+use uuid::Uuid;
 
 use super::database::Way;
 use super::plan::{CALL_TIMEOUT, HEARTBEAT, LEASE, plans, rules};
@@ -31,6 +32,8 @@ pub struct Machine {
     number: usize,
     sim: Sim,
     run: RefCell<Option<Rc<Run>>>,
+    /// The node that ran here last (`app::folder`).
+    former: Rc<Cell<Option<Uuid>>>,
 }
 
 /// One run of the program.
@@ -57,7 +60,7 @@ pub struct NoAnswer;
 
 impl Machine {
     pub fn new(number: usize, sim: &Sim) -> Rc<Self> {
-        Rc::new(Self { number, sim: sim.clone(), run: RefCell::new(None) })
+        Rc::new(Self { number, sim: sim.clone(), run: RefCell::new(None), former: Rc::default() })
     }
 
     /// Runs the program again and again, for ever.
@@ -69,7 +72,7 @@ impl Machine {
                 tasks: RefCell::new(Some(LocalSet::new())),
                 ports: RefCell::new(None),
             });
-            run.spawn(program(self.sim.clone(), run.clone()));
+            run.spawn(program(self.sim.clone(), run.clone(), self.former.clone()));
             *self.run.borrow_mut() = Some(run.clone());
             run.drive().await;
             let down = self.sim.dice(|dice| dice.millis(0, 20_000));
@@ -157,17 +160,20 @@ impl Run {
 }
 
 /// What `app.rs` builds, over the simulated world.
-async fn program(sim: Sim, run: Rc<Run>) {
+async fn program(sim: Sim, run: Rc<Run>, former_run: Rc<Cell<Option<Uuid>>>) {
     let life = run.life.clone();
+    // Whether the machine remembers what ran on it.
+    let former = former_run.get().filter(|_| sim.lock().plan.remembers);
     let way = Way { sim: sim.clone(), life: life.clone() };
     let settings = cluster::Settings { heartbeat: HEARTBEAT, lease: LEASE };
     let node = loop {
-        match Node::enter(&way, "simulated", settings, life.clock).await {
+        match Node::enter(&way, "simulated", settings, life.clock, former).await {
             Ok(node) => break node,
             Err(_) => sleep(Duration::from_secs(1)).await,
         }
     };
     life.entered(node.key);
+    former_run.set(Some(node.key.id));
     sim.note(|| format!("node {} runs as {}", life.number, node.key.id));
     let database: Arc<dyn Database> = Arc::new(way.clone());
     actix::spawn(node.clone().keep_alive(database.clone()));
@@ -175,7 +181,7 @@ async fn program(sim: Sim, run: Rc<Run>) {
     // Two writers, of which the second helps whenever anything waits for the first.
     let settings = Settings { help_at: 1, ..Settings::default() };
     let (journal, writers) = Journal::over(Arc::new(way), node.key, &settings, move |change| {
-        watching.lock().law.told(node.key.id, &change);
+        watching.lock().law.told(node.key, &change);
     });
     writers.into_iter().for_each(|writer| drop(actix::spawn(writer)));
     let world = Arc::new(World {

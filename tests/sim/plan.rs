@@ -12,6 +12,8 @@ use super::dice::Dice;
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub nodes: usize,
+    /// Whether a machine goes on as the node that ran on it before.
+    pub remembers: bool,
     pub people: usize,
     pub songs_each: u64,
     /// How long things go wrong; then everybody is kind and all must come to an end.
@@ -103,6 +105,7 @@ impl Plan {
     pub fn drawn(dice: &mut Dice) -> Self {
         Self {
             nodes: dice.pick(&[1, 1, 2, 3]),
+            remembers: dice.percent(70),
             people: dice.pick(&[1, 2, 2]),
             songs_each: dice.pick(&[1, 2, 3]),
             trouble: dice.millis(60_000, 400_000),

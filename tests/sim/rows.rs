@@ -95,6 +95,13 @@ pub fn read<T: DeserializeOwned>(column: &RawValue) -> T {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("what was sent does not read: {error}: {text}"))
 }
 
+impl TaskRow {
+    /// Whether it is of this node's process, or of the one that it goes on for.
+    pub fn is_of(&self, node: NodeKey) -> bool {
+        node.owns((self.owner.id, self.owner.epoch))
+    }
+}
+
 impl SongRow {
     pub fn new(new: &NewSong, node: NodeKey) -> Self {
         let song = &new.song;
@@ -164,6 +171,7 @@ impl SongRow {
     pub fn write(&mut self, row: &StepRow, node: NodeKey) {
         let task = self.tasks.iter_mut().find(|task| task.id == row.head).expect("it may move");
         task.version += 1;
+        task.owner.epoch = node.epoch;
         task.seq = row.seq;
         task.run = row.run.as_deref().map(read);
         task.progress = read(&row.progress);

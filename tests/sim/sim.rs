@@ -140,7 +140,7 @@ struct Inner {
 
 impl Life {
     pub fn new(number: usize, clock: Clock) -> Arc<Self> {
-        let key = NodeKey { id: Uuid::nil(), epoch: 0 };
+        let key = NodeKey { id: Uuid::nil(), epoch: 0, inherits: None };
         let inner = Mutex::new(Inner { key, stopped_until: None, cut_until: None, waker: None });
         Arc::new(Self { number, clock, alive: AtomicBool::new(true), leaving: AtomicBool::new(false), inner })
     }

@@ -32,8 +32,15 @@ pub struct Tables {
 #[derive(Clone, Copy, Debug)]
 pub struct NodeRow {
     pub epoch: i64,
+    pub inherits: Option<i64>,
     pub lease_until: Time,
-    pub left: bool,
+    pub left: Option<Left>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Left {
+    Well,
+    Fenced,
 }
 
 #[derive(Default)]
@@ -82,8 +89,15 @@ impl Tables {
     }
 
     pub fn enter(&mut self, id: Uuid, lease_until: Time) -> NodeKey {
-        self.nodes.insert(id, NodeRow { epoch: 1, lease_until, left: false });
-        NodeKey { id, epoch: 1 }
+        self.nodes.insert(id, NodeRow { epoch: 1, inherits: None, lease_until, left: None });
+        NodeKey { id, epoch: 1, inherits: None }
+    }
+
+    pub fn succeed(&mut self, former: Uuid, lease_until: Time) -> Option<NodeKey> {
+        let row = self.nodes.get_mut(&former).filter(|row| row.left != Some(Left::Fenced))?;
+        let inherits = Some(row.epoch - i64::from(row.left.is_some()));
+        *row = NodeRow { epoch: row.epoch + 1, inherits, lease_until, left: None };
+        Some(NodeKey { id: former, epoch: row.epoch, inherits })
     }
 
     pub fn heartbeat(&mut self, node: NodeKey, lease_until: Time) -> bool {
@@ -93,21 +107,39 @@ impl Tables {
 
     pub fn leave(&mut self, node: NodeKey, now: Time) {
         if let Some(row) = self.nodes.get_mut(&node.id).filter(|row| row.epoch == node.epoch) {
-            *row = NodeRow { epoch: row.epoch + 1, lease_until: now, left: true };
+            *row = NodeRow { epoch: row.epoch + 1, lease_until: now, left: Some(Left::Well), ..*row };
         }
     }
 
     pub fn fence_the_dead(&mut self, node: NodeKey, now: Time) -> u64 {
-        let dead = |(id, row): &(&Uuid, &mut NodeRow)| row.lease_until < now && !row.left && **id != node.id;
+        let dead = |(id, row): &(&Uuid, &mut NodeRow)| {
+            row.lease_until < now && row.left.is_none() && **id != node.id
+        };
         self.nodes
             .iter_mut()
             .filter(dead)
-            .map(|(_, row)| (row.epoch, row.left) = (row.epoch + 1, true))
+            .map(|(_, row)| (row.epoch, row.left) = (row.epoch + 1, Some(Left::Fenced)))
             .count() as u64
     }
 
+    /// Whether a node lives that has what was given out under that key.
     fn is_current(&self, owner: NodeKey) -> bool {
-        self.nodes.get(&owner.id).is_some_and(|row| row.epoch == owner.epoch && !row.left)
+        let has = |row: &NodeRow| owner.epoch == row.epoch || Some(owner.epoch) == row.inherits;
+        self.nodes.get(&owner.id).is_some_and(|row| has(row) && row.left.is_none())
+    }
+
+    pub fn inherited(&self, node: NodeKey, from: Option<SongId>) -> Taken {
+        let mut taken = Taken::default();
+        let inherited = |task: &&TaskRow| {
+            task.run.is_some() && task.owner.id == node.id && Some(task.owner.epoch) == node.inherits
+        };
+        for (id, song) in self.songs.iter().filter(|(id, _)| Some(**id) >= from) {
+            let running: Vec<&TaskRow> = song.tasks.iter().filter(inherited).collect();
+            if !running.is_empty() {
+                add(&mut taken, *id, song, running.iter().any(|task| task.id != song.head().id));
+            }
+        }
+        taken
     }
 
     pub fn take_over(&mut self, node: NodeKey, from: Option<SongId>, limit: i64) -> Taken {
@@ -135,38 +167,34 @@ impl Tables {
             taken.next = Some(id);
             let beside = orphans.iter().any(|at| song.tasks[*at].id != song.head().id);
             orphans.into_iter().for_each(|at| song.tasks[at].owner = node);
-            match song.song.phase.run().filter(|_| !beside) {
-                Some(run) => taken.heads.push(TakenHead {
-                    song: id,
-                    user: song.song.user.clone(),
-                    task: song.song.head.task,
-                    provider: song.song.head.provider.clone(),
-                    run: run.clone(),
-                }),
-                None => drop(taken.others.insert(id)),
-            }
+            add(&mut taken, id, song, beside);
         }
         taken.next = taken.next.filter(|_| tasks >= limit);
         taken
     }
 
     pub fn running(&self, node: NodeKey) -> Vec<SongId> {
-        let mine = |row: &SongRow| row.tasks.iter().any(|task| task.run.is_some() && task.owner == node);
+        let mine = |row: &SongRow| row.tasks.iter().any(|task| task.run.is_some() && task.is_of(node));
         self.songs.iter().filter(|(_, row)| mine(row)).map(|(id, _)| *id).collect()
     }
 
     pub fn claim(&mut self, node: NodeKey, song: SongId, now: Time) -> bool {
-        let alive = |owner: NodeKey, nodes: &BTreeMap<Uuid, NodeRow>| {
-            owner.id != node.id
-                && nodes
-                    .get(&owner.id)
-                    .is_some_and(|row| row.epoch == owner.epoch && !row.left && row.lease_until >= now)
+        let elsewhere: Vec<Uuid> = self
+            .nodes
+            .iter()
+            .filter(|(id, row)| **id != node.id && row.left.is_none() && row.lease_until >= now)
+            .map(|(id, _)| *id)
+            .collect();
+        let owned: Vec<bool> = match self.songs.get(&song) {
+            Some(row) => row.tasks.iter().map(|task| self.is_current(task.owner)).collect(),
+            None => return false,
         };
-        let Some(row) = self.songs.get_mut(&song) else { return false };
+        let row = self.songs.get_mut(&song).expect("it was found");
         let head = row.head().id;
         let mut claimed = false;
-        for task in row.tasks.iter_mut().filter(|task| task.run.is_some() || task.id == head) {
-            if !alive(task.owner, &self.nodes) {
+        for (task, owned) in row.tasks.iter_mut().zip(owned) {
+            let theirs = owned && elsewhere.contains(&task.owner.id);
+            if !theirs && (task.run.is_some() || task.id == head) {
                 task.owner = node;
                 claimed = true;
             }
@@ -242,7 +270,7 @@ impl Tables {
     fn may_move(&self, row: &StepRow, node: NodeKey) -> bool {
         let Some(song) = self.songs.get(&row.song) else { return false };
         let task = song.tasks.iter().find(|task| task.id == row.head);
-        task.is_some_and(|task| task.version == row.version && (self.no_fence || task.owner == node))
+        task.is_some_and(|task| task.version == row.version && (self.no_fence || task.owner.id == node.id))
     }
 
     /// One row of the journal's statement: the number of its event, if it moved.
@@ -251,7 +279,7 @@ impl Tables {
         if !self.owns(node) || !paid || !self.may_move(row, node) {
             return None;
         }
-        let owned = self.songs.get(&row.song).is_some_and(|song| song.head().owner == node);
+        let owned = self.songs.get(&row.song).is_some_and(|song| song.head().is_of(node));
         law.written_by_owner(row.song, owned && self.is_current(node));
         let song = self.songs.get_mut(&row.song).expect("it may move");
         let before = song.song.clone();
@@ -310,5 +338,18 @@ impl Tables {
 
     pub fn is_named(&self, key: CallKey) -> bool {
         self.refs.values().any(|named| *named == key)
+    }
+}
+
+fn add(taken: &mut Taken, id: SongId, song: &SongRow, beside: bool) {
+    match song.song.phase.run().filter(|_| !beside) {
+        Some(run) => taken.heads.push(TakenHead {
+            song: id,
+            user: song.song.user.clone(),
+            task: song.song.head.task,
+            provider: song.song.head.provider.clone(),
+            run: run.clone(),
+        }),
+        None => drop(taken.others.insert(id)),
     }
 }
