@@ -20,6 +20,7 @@ use actix_web::web;
 use deadpool_postgres::Pool;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::oneshot;
 
 use self::folder::Folder;
 use crate::api::Api;
@@ -51,6 +52,10 @@ use crate::time::{Clock, Time};
 
 /// Partitions are made and dropped this often.
 const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
+/// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+/// How long nobody is let in while the songs of the process before are taken up.
+const DOORS_WAIT: Duration = Duration::from_secs(2);
 /// The files we serve, in the folder of what is kept on this machine.
 const ASSETS_DIR: &str = "assets";
 /// What the simulator keeps, in the folder of what is kept on this machine.
@@ -204,7 +209,11 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         awake: std::sync::atomic::AtomicUsize::new(0),
     });
     let directories = Directories::start(&world, &arbiters);
-    actix::spawn(recovery::keep_taking_over(world.clone(), directories.clone()));
+    let (resumed, in_hand) = oneshot::channel();
+    let taking_over = recovery::keep_taking_over(world.clone(), directories.clone(), move || {
+        let _ = resumed.send(());
+    });
+    actix::spawn(taking_over);
     actix::spawn(sweeper::keep_sweeping(world.clone(), directories.clone(), sweeping(config)));
 
     let trial =
@@ -232,6 +241,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         tasks,
         room: tokio::sync::Semaphore::new(config.http.callbacks_at_once),
     });
+    // Whoever comes meanwhile waits in line. After a crash all come at once, and would only be in the way.
+    let _ = tokio::time::timeout(DOORS_WAIT, in_hand).await;
     let server =
         doors::serve(config, listener, api, callbacks, assets, &realtime).map_err(cannot("the server"))?;
     let handle = server.handle();
@@ -293,7 +304,13 @@ fn listen(loaded: &Loaded) -> Result<TcpListener, StartError> {
     let address: SocketAddr = wanted.parse().map_err(|_| {
         StartError(format!("http.bind {wanted} must be an address and a port, such as 127.0.0.1:8080"))
     })?;
-    match TcpListener::bind(address) {
+    // The standard library's 128 connections that wait to be accepted are few for many who come at once: the kernel
+    // drops the others, and they try again after a second.
+    let bind = |address: SocketAddr| {
+        let listener = TcpListener::bind(address)?;
+        socket2::SockRef::from(&listener).listen(BACKLOG).map(|()| listener)
+    };
+    match bind(address) {
         Ok(listener) => Ok(listener),
         Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && !loaded.is_chosen("http.bind") => {
             let others = (address.port() + 1..=address.port().saturating_add(100)).map(|port| {
@@ -301,7 +318,7 @@ fn listen(loaded: &Loaded) -> Result<TcpListener, StartError> {
                 other.set_port(port);
                 other
             });
-            others.map(TcpListener::bind).find_map(Result::ok).ok_or(error).map_err(taken)
+            others.map(bind).find_map(Result::ok).ok_or(error).map_err(taken)
         }
         Err(error) => Err(taken(error)),
     }

@@ -19,9 +19,6 @@ use crate::callback::{self, Callbacks};
 use crate::config::Config;
 use crate::realtime::{Realtime, handover, session};
 
-/// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
-
 /// Begins to serve at this address.
 ///
 /// # Errors
@@ -82,9 +79,6 @@ pub(super) fn serve(
         .workers(workers)
         // Each worker counts its own; they are given them in turn.
         .max_concurrent_connections((connections / workers).max(1));
-    // The standard library's 128 connections that wait to be accepted are few for many who come at once: the
-    // kernel drops the others, and they try again after a second. `ServerBuilder::backlog` is for listeners of its own.
-    socket2::SockRef::from(&listener).listen(BACKLOG)?;
     let stopping = server.graceful_shutdown_signal();
     let leaving = move || {
         let stopping = stopping.clone();

@@ -35,6 +35,7 @@ pub struct Directory {
     loads: usize,
     /// Songs that rest until a time, with their place at the provider.
     asleep: HashMap<SongId, Sleep>,
+    resting: metrics::Gauge,
     wheel: BTreeSet<(Time, SongId)>,
     timer: Option<(Time, SpawnHandle)>,
 }
@@ -158,6 +159,7 @@ impl Directory {
             to_load: VecDeque::new(),
             loads: 0,
             asleep: HashMap::new(),
+            resting: metrics::gauge!("songflight_songs_resting"),
             wheel: BTreeSet::new(),
             timer: None,
         }
@@ -186,14 +188,14 @@ impl Directory {
         let kept = self.unschedule(song);
         let places = kept.filter(|_| places.is_empty()).unwrap_or(places);
         self.asleep.insert(song, Sleep { due, places });
-        metrics::gauge!("songflight_songs_resting").increment(1);
+        self.resting.increment(1);
         self.wheel.insert((due, song));
         self.arm(ctx);
     }
 
     fn unschedule(&mut self, song: SongId) -> Option<Places> {
         let sleep = self.asleep.remove(&song)?;
-        metrics::gauge!("songflight_songs_resting").decrement(1);
+        self.resting.decrement(1);
         self.wheel.remove(&(sleep.due, song));
         Some(sleep.places)
     }

@@ -28,8 +28,8 @@ const THOROUGH_EVERY: u32 = 10;
 /// Every so many rounds this node's own songs are counted over: the net under everything else (OPS-2).
 const COUNT_EVERY: u32 = 60;
 
-/// Runs until the lease is lost.
-pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
+/// Runs until the lease is lost. `resumed` is called once what ran here before is in hand, or could not be had.
+pub async fn keep_taking_over(world: Arc<World>, directories: Directories, resumed: impl FnOnce()) {
     match inherit(&world, &directories).await {
         Ok(0) => {}
         Ok(songs) => tracing::info!(songs, "went on with the songs of the process before"),
@@ -38,6 +38,7 @@ pub async fn keep_taking_over(world: Arc<World>, directories: Directories) {
             world.journal.doubt();
         }
     }
+    resumed();
     let mut round = 0;
     while !world.lease.is_lost() && !world.lease.is_draining() {
         match take_over(&world, &directories, round % THOROUGH_EVERY == 0).await {

@@ -203,7 +203,7 @@ async fn program(sim: Sim, run: Rc<Run>, former_run: Rc<Cell<Option<Uuid>>>) {
         awake: AtomicUsize::new(0),
     });
     let directories = Directories::here(&world);
-    actix::spawn(recovery::keep_taking_over(world.clone(), directories.clone()));
+    actix::spawn(recovery::keep_taking_over(world.clone(), directories.clone(), || {}));
     *run.ports.borrow_mut() = Some(Ports {
         world,
         directories,
