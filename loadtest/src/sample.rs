@@ -21,7 +21,7 @@ const MEMORY_EVERY: usize = 5;
 const SAID_EVERY: usize = 30;
 
 pub async fn watch(stage: Rc<Stage>, world: Rc<World>, samples: Samples) {
-    let mut before = (Clock.monotonic(), usages(&stage, true, Default::default()).unwrap_or_default());
+    let mut before = (Clock.monotonic(), usages(&stage, true, Default::default()).await.unwrap_or_default());
     for number in 0_usize.. {
         let pause = Duration::from_millis(if number < 20 { 250 } else { 1_000 });
         let asleep = Clock.monotonic();
@@ -30,7 +30,7 @@ pub async fn watch(stage: Rc<Stage>, world: Rc<World>, samples: Samples) {
         world.seen.borrow_mut().late.add(late);
         // While the server is being started again, nothing is known of it.
         let with_memory = number.is_multiple_of(MEMORY_EVERY);
-        let now = (Clock.monotonic(), usages(&stage, with_memory, before.1).unwrap_or(before.1));
+        let now = (Clock.monotonic(), usages(&stage, with_memory, before.1).await.unwrap_or(before.1));
         let passed = now.0.duration_since(before.0).as_secs_f64().max(0.001);
         let cores =
             |index: usize| now.1[index].cpu.saturating_sub(before.1[index].cpu).as_secs_f64() / passed;
@@ -49,9 +49,9 @@ pub async fn watch(stage: Rc<Stage>, world: Rc<World>, samples: Samples) {
 }
 
 /// Postgres's memory is that of before where it is not looked at.
-fn usages(stage: &Stage, with_memory: bool, before: [Usage; 3]) -> Option<[Usage; 3]> {
+async fn usages(stage: &Stage, with_memory: bool, before: [Usage; 3]) -> Option<[Usage; 3]> {
     let [server, postgres] = match &stage.own {
-        Some(_) => stage.glance(with_memory)?,
+        Some(_) => stage.glance(with_memory).await?,
         None => Default::default(),
     };
     let memory_kib = if with_memory { postgres.memory_kib } else { before[1].memory_kib };

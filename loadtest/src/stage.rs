@@ -121,9 +121,13 @@ impl Stage {
     }
 
     /// What the server and its database use at the moment; the database's memory only where it is asked for.
-    pub fn glance(&self, with_memory: bool) -> Option<[Usage; 2]> {
+    pub async fn glance(&self, with_memory: bool) -> Option<[Usage; 2]> {
         let own = self.own.as_ref()?;
-        Some([own.server.try_lock().ok()?.usage(), process::family(own.postmaster, with_memory)])
+        let server = own.server.try_lock().ok()?.usage();
+        let postmaster = own.postmaster;
+        // It looks at every process of the machine: here it would hold up all sockets, and be taken for the server's delay.
+        let looked = actix_web::rt::task::spawn_blocking(move || process::family(postmaster, with_memory));
+        Some([server, looked.await.ok()?])
     }
 
     /// The rules that the database breaks; `None` of a server elsewhere.
