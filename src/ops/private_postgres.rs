@@ -36,12 +36,14 @@ const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 const TAIL_LINES: usize = 15;
 
 /// What each server is started with. On the command line, so that no file can disagree.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 8] = [
     "listen_addresses=",
     "unix_socket_permissions=0700",
     "max_connections=100",
     // After each checkpoint a page is logged whole when it changes for the first time: so they are rare.
     "max_wal_size=4GB",
+    // Files of the log that are kept, to be used again by a later load.
+    "min_wal_size=256MB",
     "checkpoint_timeout=15min",
     "jit=off",
     "log_line_prefix=%m [%p] ",

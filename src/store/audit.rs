@@ -30,7 +30,7 @@ pub struct Scope<'a> {
 
 /// Each answers what must not be there, in words. `$1` is a user, or null for all; `$2` to `$4` are as in
 /// `store::stuck`. `slots` holds every task's reservations and settlements.
-const RULES: [(&str, &str); 21] = [
+const RULES: [(&str, &str); 22] = [
     (
         "a balance is the sum of its entries",
         "select format('%s has %s, the entries say %s', p.user_id, p.credits, coalesce(sum(c.amount), 0))
@@ -101,6 +101,26 @@ const RULES: [(&str, &str); 21] = [
             and case when e.n is null then p.u > 0 and p.created_at >= (select min(at) from song_events)
                      else e.n <> e.different or e.n <> e.high - e.low + 1 or e.high <> p.u
                           or (e.low <> 1 and p.created_at >= (select min(at) from song_events)) end",
+    ),
+    (
+        // Once constraints of the tables, which every small commit paid for (V15).
+        "values are those that there are",
+        "select format('user %s: plan %s, used %s and %s today', user_id, plan, used_today, previews_today)
+           from profiles
+          where user_id = coalesce($1, user_id)
+            and (length(user_id) not between 1 and 128 or plan not in ('guest', 'free', 'pro', 'premium')
+                 or used_today < 0 or previews_today < 0)
+          union all
+         select format('song %s: mode %s', id, mode) from songs
+          where user_id = coalesce($1, user_id) and mode not in ('lyrics_first', 'music')
+          union all
+         select format('task %s of song %s: price %s', t.id, t.song_id, t.price)
+           from tasks t join songs s on s.id = t.song_id
+          where s.user_id = coalesce($1, s.user_id) and t.price < 0
+          union all
+         select format('song %s: variant %s', v.song_id, v.variant_number)
+           from song_variants v join songs s on s.id = v.song_id
+          where s.user_id = coalesce($1, s.user_id) and v.variant_number not between 1 and 5",
     ),
     (
         "a song that is not under way has no running task",

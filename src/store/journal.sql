@@ -31,8 +31,10 @@ m as (
        set version = t.version + 1, seq = b.seq, epoch = b.epoch, run = b.run, progress = b.progress, activations = 0,
            provider = coalesce(b.provider, t.provider),
            -- As watchers know it: a step that nobody sees does not change it.
-           updated_at = case when b.kind is null then t.updated_at else b.at end,
-           ended_at = case when b.run is null then coalesce(t.ended_at, b.at) end
+           updated_at = case when b.kind is null then t.updated_at else b.at end
+           -- if over
+         , ended_at = case when b.run is null then coalesce(t.ended_at, b.at) end
+           -- end
       from b, fence
      where t.id = b.head and t.version = b.version and t.owner = b.owner
        -- if rare
@@ -80,15 +82,12 @@ m as (
      group by user_id
      order by user_id
 )
--- In one order for everybody, or two nodes' commits could wait for each other.
-, locked as materialized (
-    select from totals cross join lateral (
-           select from profiles p where p.user_id = totals.user_id limit 1 for no key update) as mine
-)
+-- One person after the other as `totals` has them, for whom there is but one way to be found: in one order for everybody,
+-- or two nodes' commits could wait for each other.
 , people as (
     update profiles p set u = p.u + t.events, credits = p.credits + t.money
       from totals t
-     where p.user_id = t.user_id and (select count(*) from locked) >= 0
+     where p.user_id = t.user_id
     returning t.*, p.u - t.events as u_before, p.credits - t.money as credits_before
 )
 , events as (
@@ -135,22 +134,33 @@ m as (
 )
 -- end
 -- if variants
-, clips as (
-    insert into song_variants (song_id, variant_number, status, clip_id, provider_task, title, duration_ms, stream_url, audio_url,
-                               fallback_url, asset_url, image_url, video_url, share_token, selected)
-    select m.song_id, v.variant_number, v.status, v.clip_id, v.provider_task, v.title, v.duration_ms, v.stream_url, v.audio_url,
-           v.fallback_url, v.asset_url, v.image_url, v.video_url, v.share_token, v.selected
+-- Nobody but the song's owner makes them, which moves it here: so there is no need for `on conflict`, which costs twice as
+-- much. Joined by where they stand: by their key, a table that was empty when this was planned would be read whole.
+, clips as materialized (
+    select m.song_id, v.*, (select s.ctid from song_variants s
+                             where s.song_id = m.song_id and s.variant_number = v.variant_number) as place
       from m cross join lateral json_to_recordset(m.variants) as v(
            variant_number smallint, status variant_status, clip_id text, provider_task text, title text, duration_ms bigint,
            stream_url text, audio_url text, fallback_url text, asset_url text, image_url text, video_url text,
            share_token uuid, selected boolean)
      where m.variants is not null
-    on conflict (song_id, variant_number) do update
-       set status = excluded.status, clip_id = excluded.clip_id,
-           provider_task = excluded.provider_task, title = excluded.title,
-           duration_ms = excluded.duration_ms, stream_url = excluded.stream_url, audio_url = excluded.audio_url,
-           fallback_url = excluded.fallback_url, asset_url = excluded.asset_url, image_url = excluded.image_url,
-           video_url = excluded.video_url, selected = excluded.selected
+)
+, changed_clips as (
+    update song_variants v
+       set status = c.status, clip_id = c.clip_id, provider_task = c.provider_task, title = c.title,
+           duration_ms = c.duration_ms, stream_url = c.stream_url, audio_url = c.audio_url,
+           fallback_url = c.fallback_url, asset_url = c.asset_url, image_url = c.image_url, video_url = c.video_url,
+           selected = c.selected
+      from clips c
+     where v.ctid = c.place
+)
+, new_clips as (
+    insert into song_variants (song_id, variant_number, status, clip_id, provider_task, title, duration_ms, stream_url, audio_url,
+                               fallback_url, asset_url, image_url, video_url, share_token, selected)
+    select c.song_id, c.variant_number, c.status, c.clip_id, c.provider_task, c.title, c.duration_ms, c.stream_url,
+           c.audio_url, c.fallback_url, c.asset_url, c.image_url, c.video_url, c.share_token, c.selected
+      from clips c
+     where c.place is null
 )
 -- end
 -- if rare
@@ -180,8 +190,9 @@ m as (
 -- if ending
 , told as (
     insert into notifications (song_id, kind, user_id)
-    select song_id, notify, user_id from m where notify is not null
-    on conflict do nothing
+    select song_id, notify, user_id from m
+     where notify is not null
+       and (select true from notifications n where n.song_id = m.song_id and n.kind = m.notify) is null
 )
 -- end
 -- if refs

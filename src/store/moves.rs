@@ -21,9 +21,10 @@ type Part = (&'static str, fn(&StepRow) -> bool);
 
 /// The parts that not every batch needs. What goes with an ending mostly comes together, and so does what is rare: few
 /// combinations, each of which is planned and kept.
-const PARTS: [Part; 6] = [
+const PARTS: [Part; 7] = [
     ("people", |row| row.event.is_some() || ends(row)),
     ("ending", ends),
+    ("over", |row| row.run.is_none()),
     ("library", |row| row.library.is_some()),
     ("variants", |row| row.variants.is_some()),
     ("refs", |row| row.refs.is_some()),

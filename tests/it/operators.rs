@@ -153,7 +153,8 @@ async fn a_song_that_is_taken_up_again_and_again_is_given_up_until_an_operator_p
     let order = provider.order().await;
     mira.until(&song, "generating_music").await;
     let look = server.look().await;
-    for times in 1..=2_i16 {
+    // What the process before had is the next one's own; what that leaves unmoved as well is under suspicion.
+    for times in 0..=2_i16 {
         server = server.crash_and_start().await;
         eventually("the song to be taken up", || async {
             let taken: i16 = look.query_one("select activations from tasks", &[]).await.unwrap().get(0);
@@ -166,7 +167,7 @@ async fn a_song_that_is_taken_up_again_and_again_is_given_up_until_an_operator_p
     let letter = letter_of(&operator, &song).await;
     assert_eq!(letter["kind"], "given_up");
     assert_eq!(mira.song(&song).await["status"], "generating_music");
-    let stuck = "select owner from tasks t join nodes n on n.id = t.owner and n.left_at is null";
+    let stuck = "select owner from tasks t join nodes n on n.id = t.owner and n.epoch = t.epoch";
     assert!(look.query(stuck, &[]).await.unwrap().is_empty(), "nobody takes it up");
 
     let data = json!({"taskId": order.task, "status": "SUCCESS",

@@ -506,7 +506,7 @@ async fn every_statement_that_a_batch_may_need_is_understood() {
         many += 1;
         world.look.prepare(&statement).await.unwrap_or_else(|error| panic!("{error:?} in {statement}"));
     }
-    assert_eq!(many, 48);
+    assert_eq!(many, 96);
 }
 
 /// While nodes are replaced one by one, some still run the version before (V11).

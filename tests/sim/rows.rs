@@ -173,6 +173,7 @@ impl SongRow {
         task.version += 1;
         task.owner.epoch = node.epoch;
         task.seq = row.seq;
+        assert!(task.run.is_some() || row.run.is_none(), "a task that is over runs no more");
         task.run = row.run.as_deref().map(read);
         task.progress = read(&row.progress);
         if let Some(provider) = &row.provider {
