@@ -2,8 +2,11 @@
 -- more: what runs is its own already, and a hundred thousand songs are resumed without a write (OPS-3). Beside this the
 -- version before works on as it did; it may take what such a node has inherited and not moved yet.
 
--- The epoch of the process before, whose tasks are this one's, until they move or are taken up anew.
-alter table nodes add column inherits bigint check (inherits < epoch);
+alter table nodes
+    -- The epoch of the process before: from it on, tasks are this one's, until they move or are taken up anew.
+    add column inherits bigint check (inherits < epoch),
+    -- Whether it has them all in hand. One that never had answers for nothing: the next one inherits what it did.
+    add column resumed boolean not null default true;
 
 -- A task is its owner's in whatever epoch the owner got it: that this is the owner's epoch still, the fence says, which
 -- every statement that calls these has.
@@ -22,7 +25,7 @@ begin
             text := replace(text, 'set version = t.version + 1,', 'set version = t.version + 1, epoch = p_epoch,');
             text := overlay(text placing 't.owner = p_node' from position(old in text) for length(old));
         else
-            text := replace(text, old, 't.owner = p_node');
+            text := overlay(text placing 't.owner = p_node' from position(old in text) for length(old));
         end if;
         execute text;
     end loop;

@@ -84,7 +84,7 @@ pub struct Running {
     simulator: Option<Simulator>,
     postgres: Option<PrivatePostgres>,
     stopped: tokio::task::JoinHandle<std::io::Result<()>>,
-    _folder: Option<Folder>,
+    folder: Option<Folder>,
 }
 
 /// What a newcomer needs for a first song.
@@ -259,7 +259,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         simulator,
         postgres: private,
         stopped,
-        _folder: folder,
+        folder,
     })
 }
 
@@ -267,7 +267,10 @@ impl Running {
     /// Resolves when the program should end by itself: another node took its songs, or the server died.
     pub async fn fallen(&mut self) -> String {
         tokio::select! {
-            () = self.node.lease.lost() => "another node has taken over this node's songs".to_owned(),
+            () = self.node.lease.lost() => {
+                self.folder.iter().for_each(Folder::forget);
+                "another node has taken over this node's songs".to_owned()
+            }
             ended = &mut self.stopped => format!("the server ended: {ended:?}"),
         }
     }

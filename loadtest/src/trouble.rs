@@ -78,7 +78,9 @@ async fn kills(stage: Rc<Stage>, world: Rc<World>, began: Instant, marks: Marks)
             (at, revived, songs)
         };
         let up = Clock.monotonic().duration_since(began);
-        if let Ok(songs) = songs.inspect_err(|failure| world.fault(failure.to_string())) {
+        if revived.is_ok()
+            && let Ok(songs) = songs.inspect_err(|failure| world.fault(failure.to_string()))
+        {
             all_in_hand(own, songs).await;
             let over = Clock.monotonic().duration_since(began);
             world.seen.borrow_mut().take_overs.add(over.saturating_sub(at));

@@ -41,6 +41,14 @@ impl Folder {
         self.former
     }
 
+    /// The node that runs here has lost its songs, to one that may have been started in a copy of the folder: the next one
+    /// begins as another.
+    pub(super) fn forget(&self) {
+        if let Err(error) = self.file.set_len(0) {
+            tracing::debug!(%error, "the node's name could not be taken out of its folder");
+        }
+    }
+
     /// Leaves word of the node that runs here from now on. Where that fails, the next one waits for its lease.
     pub(super) fn keep(&mut self, node: Uuid) {
         let text = format!("{node} {}\n", machine());

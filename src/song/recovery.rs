@@ -81,7 +81,9 @@ async fn inherit(world: &World, directories: &Directories) -> Result<usize, Stor
     if node.inherits.is_none() {
         return Ok(0);
     }
-    page_by_page(world, directories, |from| database.inherited(node, from, PAGE)).await
+    let songs = page_by_page(world, directories, |from| database.inherited(node, from, PAGE)).await?;
+    database.resumed(node).await?;
+    Ok(songs)
 }
 
 async fn page_by_page<P: Future<Output = Result<Taken, StoreError>>>(

@@ -149,7 +149,7 @@ const RULES: [(&str, &str); 22] = [
            from tasks t join songs s on s.id = t.song_id left join nodes n on n.id = t.owner
           where t.ended_at is null and s.user_id = coalesce($1, s.user_id)
             and t.updated_at < now() - make_interval(secs => $2)
-            and (n.id is null or (t.epoch not in (n.epoch, coalesce(n.inherits, n.epoch)) and n.left_at is null)
+            and (n.id is null or (not (t.epoch = n.epoch or t.epoch >= coalesce(n.inherits, n.epoch) and t.activations = 0) and n.left_at is null)
                  or coalesce(n.left_at, n.lease_until) < now() - make_interval(secs => $2))
             and exists (select from nodes where left_at is null and lease_until > now()
                            and started_at < now() - make_interval(secs => $2))",

@@ -27,6 +27,7 @@ pub trait Database: Send + Sync {
     async fn leave(&self, node: NodeKey) -> Result<(), StoreError>;
     async fn fence_the_dead(&self, node: NodeKey) -> Result<u64, StoreError>;
     async fn inherited(&self, node: NodeKey, from: Option<SongId>, limit: i64) -> Result<Taken, StoreError>;
+    async fn resumed(&self, node: NodeKey) -> Result<(), StoreError>;
     async fn take_over(
         &self,
         node: NodeKey,
@@ -70,6 +71,10 @@ impl Database for Pool {
 
     async fn inherited(&self, node: NodeKey, from: Option<SongId>, limit: i64) -> Result<Taken, StoreError> {
         ask(self, async |client| nodes::inherited(client, node, from, limit).await).await
+    }
+
+    async fn resumed(&self, node: NodeKey) -> Result<(), StoreError> {
+        ask(self, async |client| nodes::resumed(client, node).await).await
     }
 
     async fn take_over(

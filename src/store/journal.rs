@@ -103,15 +103,26 @@ pub struct NodeKey {
     pub id: Uuid,
     /// One more with every process that goes on as this node, so that nothing is written any more by those before.
     pub epoch: i64,
-    /// That of the process before, whose songs are this one's.
+    /// That of the process before, from which on what runs is this one's.
     pub inherits: Option<i64>,
 }
 
 impl NodeKey {
-    /// Whether what this node had in that epoch is this process's.
-    pub fn owns(self, (node, epoch): (Uuid, i64)) -> bool {
-        node == self.id && (epoch == self.epoch || Some(epoch) == self.inherits)
+    /// Whether this process may write a song; `nodes::OWNS` says the same in SQL.
+    pub fn owns(self, owner: Owner) -> bool {
+        let inherited = self.inherits.is_some_and(|from| owner.epoch >= from && owner.epoch < self.epoch);
+        owner.node == self.id && (owner.epoch == self.epoch || inherited && owner.activations == 0)
     }
+}
+
+/// Whose a song is, as the row of its head's task says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub node: Uuid,
+    /// The node's, when it took the song up or moved it last.
+    pub epoch: i64,
+    /// How often it was taken up since it moved last.
+    pub activations: i16,
 }
 
 /// A writer at work.

@@ -185,12 +185,17 @@ mod embedded {
 }
 
 /// How often a migration is tried that others are in the way of.
-const MIGRATION_ATTEMPTS: u32 = 5;
+const MIGRATION_ATTEMPTS: u32 = 30;
+/// For whoever waited for one meanwhile.
+const MIGRATION_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
-fn is_deadlock(error: &refinery::Error) -> bool {
+fn is_in_the_way(error: &refinery::Error) -> bool {
+    use tokio_postgres::error::SqlState;
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
     let codes = causes.filter_map(|cause| cause.downcast_ref::<tokio_postgres::Error>()?.code());
-    codes.into_iter().any(|code| *code == tokio_postgres::error::SqlState::T_R_DEADLOCK_DETECTED)
+    codes
+        .into_iter()
+        .any(|code| [SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE].contains(code))
 }
 
 /// Brings the schema up to date, one process at a time.
@@ -200,13 +205,16 @@ fn is_deadlock(error: &refinery::Error) -> bool {
 pub async fn migrate(postgres: &tokio_postgres::Config) -> Result<usize, String> {
     let mut client = connect(postgres, "songflight migrate").await.map_err(|error| error.to_string())?;
     client.batch_execute("select pg_advisory_lock(5470600)").await.map_err(|error| error.to_string())?;
+    client.batch_execute("set lock_timeout = '2s'").await.map_err(|error| error.to_string())?;
     let mut attempt = 1;
     let report = loop {
         match embedded::migrations::runner().run_async(&mut client).await {
             Ok(report) => break report,
             // What nodes of the version before are writing and a migration may wait for each other; one of them is ended.
-            Err(error) if attempt < MIGRATION_ATTEMPTS && is_deadlock(&error) => {
-                tracing::warn!(%error, "a migration and somebody who writes waited for each other; once more");
+            // And as long as a migration waits for somebody who reads, everybody who comes later waits for the migration.
+            Err(error) if attempt < MIGRATION_ATTEMPTS && is_in_the_way(&error) => {
+                tracing::warn!(%error, "a migration and somebody else are in each other's way; once more");
+                tokio::time::sleep(MIGRATION_PAUSE).await;
                 attempt += 1;
             }
             Err(error) => return Err(format!("a migration failed: {error}")),
@@ -243,7 +251,7 @@ mod tests {
         ("V11__plain_events", 11_459_265_888_036_086_021),
         ("V12__fewer_look_ups", 14_202_670_231_910_386_440),
         ("V13__ledgers_key", 15_278_994_424_322_637_532),
-        ("V14__a_node_goes_on", 9_086_579_138_159_405_097),
+        ("V14__a_node_goes_on", 11_668_497_656_973_327_920),
         ("V15__smaller_commits", 1_095_073_630_433_990_846),
     ];
 

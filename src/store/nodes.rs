@@ -13,12 +13,10 @@ use super::journal::NodeKey;
 use crate::id::{SongId, TaskId, UserId};
 use crate::song::phase::Run;
 
-/// That a task is a node's own: `n` and `t`, of which one that lives, and knows of itself by its epoch, is meant.
-///
-/// What its process took up, and what it found of the process before: of the latter not what was under suspicion then
-/// already, having been taken up and not moved since.
+/// That the task `t` is the own of the node `n`, as [`NodeKey::owns`] says it of a song: what its process took up, and what
+/// it found of the process before, unless that was under suspicion then already, having been taken up and not moved since.
 pub(super) const OWNS: &str =
-    "n.id = t.owner and (t.epoch = n.epoch or t.epoch = n.inherits and t.activations = 0)";
+    "n.id = t.owner and (t.epoch = n.epoch or t.epoch >= n.inherits and t.activations = 0)";
 
 /// Enters a node that never was before.
 ///
@@ -48,10 +46,12 @@ pub async fn succeed(
     lease: Duration,
 ) -> Result<Option<NodeKey>, StoreError> {
     // `for update` waits for a commit that is still under way; the new epoch stops whatever comes after it. Who left has
-    // an epoch more than what it wrote.
+    // an epoch more than what it wrote. What a process never had in hand is still that of the one before it.
     let sql = "update nodes
-                  set epoch = epoch + 1, inherits = case when left_at is null then epoch else epoch - 1 end,
-                      left_well = left_at is not null, left_at = null,
+                  set epoch = epoch + 1,
+                      inherits = case when not resumed then inherits when left_at is null then epoch else epoch - 1 end,
+                      left_well = left_at is not null or left_well and not resumed,
+                      resumed = false, left_at = null,
                       name = $2, started_at = now(), lease_until = now() + make_interval(secs => $3)
                 where id = (select id from nodes where id = $1 and (left_at is null or left_well) for update)
                returning epoch, inherits";
@@ -128,6 +128,16 @@ pub struct TakenHead {
     pub run: Run,
 }
 
+/// Says that all that was [`inherited`] is in hand: from here on this process answers for it.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn resumed(client: &impl GenericClient, node: NodeKey) -> Result<(), StoreError> {
+    let sql = "update nodes set resumed = true where id = $1 and epoch = $2";
+    client.execute(sql, &[&node.id, &node.epoch]).await?;
+    Ok(())
+}
+
 /// What runs of the process before, as this node [`succeed`]ed it: at most `limit` tasks, more than one song has, in the
 /// order of their songs and from the song `from` on. They are its own already, and nothing is written.
 ///
@@ -143,12 +153,13 @@ pub async fn inherited(
         select t.song_id, (select s.user_id from songs s where s.id = t.song_id) as user_id, t.id, t.provider,
                t.beside, t.run
           from tasks t
-         where t.ended_at is null and t.song_id >= $3 and t.owner = $1 and t.epoch = $2 and t.activations = 0
+         where t.ended_at is null and t.song_id >= $3
+           and t.owner = $1 and t.epoch >= $2 and t.epoch < $5 and t.activations = 0
          order by t.song_id limit $4";
     let Some(epoch) = node.inherits else { return Ok(Taken::default()) };
     let statement = client.prepare_cached(sql).await?;
     let from = from.map_or(Uuid::nil(), |song| song.0);
-    let asked: [&(dyn ToSql + Sync); 4] = [&node.id, &epoch, &from, &limit];
+    let asked: [&(dyn ToSql + Sync); 5] = [&node.id, &epoch, &from, &limit, &node.epoch];
     let rows = by_their_index(client, &statement, &asked).await?;
     let mut taken = taken(&rows);
     if i64::try_from(rows.len()).is_ok_and(|many| many < limit) {
@@ -213,6 +224,7 @@ pub async fn take_over(
     limit: i64,
     most: i16,
 ) -> Result<Taken, StoreError> {
+    // What runs beside a head goes where the head is: it is that node's to take, or nobody would look after it.
     // Where a row stands (`ctid`) is where it was locked; one that somebody moved meanwhile is not ours to take.
     let take = format!(
         "
@@ -224,6 +236,10 @@ pub async fn take_over(
             select t.ctid as place from tasks t
              where t.ended_at is null and t.activations < $4 and t.song_id >= $5
                and not exists (select from living n where {OWNS})
+               and not (t.beside and exists (
+                    select from living n, lateral (select * from tasks h where h.song_id = t.song_id and not h.beside
+                                                    order by h.number desc limit 1) t
+                     where n.id <> $1 and {OWNS}))
              order by t.song_id limit $3 for update of t skip locked) gone
          where t.ctid = gone.place
            and exists (select 1 from nodes where id = $1 and epoch = $2)
@@ -246,7 +262,9 @@ pub async fn count_activation(
     song: SongId,
 ) -> Result<i16, StoreError> {
     let sql = "update tasks set activations = activations + 1, epoch = $3
-                where song_id = $1 and ended_at is null and owner = $2 returning activations";
+                where song_id = $1 and ended_at is null and owner = $2
+                  and exists (select from nodes where id = $2 and epoch = $3)
+               returning activations";
     let rows = client.query(sql, &[&song.0, &node.id, &node.epoch]).await?;
     Ok(rows.iter().map(|row| row.get(0)).max().unwrap_or(0))
 }
@@ -269,19 +287,20 @@ pub async fn running(client: &impl GenericClient, node: NodeKey) -> Result<Vec<S
     Ok(distinct(&rows))
 }
 
-/// Takes a song that no living node owns, so that its actor may write it; `false` when another node has it.
+/// Takes a song that no living node owns, so that its actor may write it, with all that runs of it: whose the head is,
+/// theirs is the song. `false` when another node has it.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
 pub async fn claim(client: &impl GenericClient, node: NodeKey, song: SongId) -> Result<bool, StoreError> {
     let sql = format!(
         "
-        update tasks t set owner = $1, epoch = $2, activations = t.activations + 1
-         where t.song_id = $3
-           and (t.ended_at is null or t.id = (select id from tasks where song_id = $3 and not beside
-                                              order by number desc limit 1))
-           and not exists (select 1 from nodes n where {OWNS}
-                            and n.left_at is null and n.lease_until >= now() and n.id <> $1)"
+        with head as materialized (select * from tasks where song_id = $3 and not beside order by number desc limit 1)
+        update tasks set owner = $1, epoch = $2, activations = activations + 1
+         where song_id = $3 and (ended_at is null or id = (select id from head))
+           and not exists (select from head t join nodes n on {OWNS}
+                            where n.left_at is null and n.lease_until >= now() and n.id <> $1)
+           and exists (select from nodes where id = $1 and epoch = $2)"
     );
     let statement = client.prepare_cached(&sql).await?;
     Ok(client.execute(&statement, &[&node.id, &node.epoch, &song.0]).await? >= 1)

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::journal::Owner;
 use super::{StoreError, time};
 use crate::credit::Credits;
 use crate::id::{SongId, TaskId, UserId};
@@ -21,15 +22,15 @@ pub struct Stored {
     pub song: Song,
     /// Of the head task's row; each commit names the one it was decided on.
     pub version: i64,
-    /// The node whose actor may write it, and that node's epoch.
-    pub owner: Option<(Uuid, i64)>,
+    /// The node whose actor may write it.
+    pub owner: Option<Owner>,
 }
 
 /// Everything of a song in one row. Ends where the `where` begins.
 pub(super) const SELECT: &str = "
 select s.id, s.user_id, s.status::text as status, s.rank, s.wish, s.metadata, s.title, s.lyrics, s.error, s.cost, s.refunded,
        s.retries, s.last_viewed_at, s.created_at, s.deleted_at,
-       h.id as task, h.number, h.kind, h.provider, h.price, h.version, h.seq, h.run, h.owner, h.epoch, h.updated_at,
+       h.id as task, h.number, h.kind, h.provider, h.price, h.version, h.seq, h.run, h.owner, h.epoch, h.activations, h.updated_at,
        (select t.progress from tasks t where t.song_id = s.id and t.kind = 'lyrics'
          order by t.number desc limit 1) as lyrics_progress,
        (select t.progress from tasks t where t.song_id = s.id and t.kind <> 'lyrics' and not t.beside
@@ -140,8 +141,8 @@ pub(super) fn read(row: &Row) -> Result<Stored, StoreError> {
         created_at: time(row.get("created_at")),
         updated_at: time(row.get("updated_at")),
     };
-    let owner: Option<Uuid> = row.get("owner");
-    let owner = owner.zip(row.get("epoch"));
+    let owner = row.get::<_, Option<Uuid>>("owner").zip(row.get("epoch"));
+    let owner = owner.map(|(node, epoch)| Owner { node, epoch, activations: row.get("activations") });
     Ok(Stored { song, version: row.get("version"), owner })
 }
 

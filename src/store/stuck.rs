@@ -9,6 +9,7 @@ use deadpool_postgres::GenericClient;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::journal::Owner;
 use super::{StoreError, time};
 use crate::id::{SongId, TaskId};
 use crate::time::Time;
@@ -23,7 +24,7 @@ select t.song_id, t.id as task_id, s.user_id, s.status::text as status, t.kind, 
        late.at as should_have_moved_at
   from tasks t
   join songs s on s.id = t.song_id
-  left join nodes n on n.id = t.owner and t.epoch in (n.epoch, n.inherits) and n.left_at is null and n.lease_until > now()
+  left join nodes n on n.id = t.owner and (t.epoch = n.epoch or t.epoch >= n.inherits and t.activations = 0) and n.left_at is null and n.lease_until > now()
  cross join lateral (
        select due.state, to_timestamp(due.at / 1000.0) as at
          from jsonb_array_elements(t.run -> 'calls') as c
@@ -64,7 +65,7 @@ pub struct Stuck {
     pub status: String,
     pub kind: String,
     pub provider: String,
-    pub owner: Option<(Uuid, i64)>,
+    pub owner: Option<Owner>,
     /// Whether its owner lives.
     pub owned: bool,
     pub activations: i16,
@@ -91,7 +92,7 @@ impl Stuck {
             "song_id": self.song, "task_id": self.task, "user": self.user, "status": self.status, "kind": self.kind,
             "provider": self.provider, "state": self.state, "waiting_for": self.waiting, "why": self.why(),
             "should_have_moved_at": self.since.rfc3339(), "last_moved_at": self.last_seen_to_move.rfc3339(),
-            "activations": self.activations, "node": self.owner.map(|(node, _)| node), "owned": self.owned,
+            "activations": self.activations, "node": self.owner.map(|owner| owner.node), "owned": self.owned,
         })
     }
 }
@@ -119,7 +120,11 @@ pub async fn list(
         status: row.get("status"),
         kind: row.get("kind"),
         provider: row.get("provider"),
-        owner: row.get::<_, Option<Uuid>>("owner").zip(row.get("epoch")),
+        owner: row.get::<_, Option<Uuid>>("owner").zip(row.get("epoch")).map(|(node, epoch)| Owner {
+            node,
+            epoch,
+            activations: row.get("activations"),
+        }),
         owned: row.get("owned"),
         activations: row.get("activations"),
         state: row.get("state"),

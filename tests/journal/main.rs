@@ -433,6 +433,7 @@ async fn a_process_goes_on_as_the_node_before_it_whose_late_commits_are_refused(
 
     let world = world.succeeded().await;
     let node = world.journal.node();
+    nodes::resumed(&world.pool.get().await.unwrap(), node).await.unwrap();
     assert_eq!((node.id, node.epoch, node.inherits), (key.id, key.epoch + 1, Some(key.epoch)));
     assert_eq!(inherited(&world, 3).await, all);
     assert_eq!(taken_over(&world).await, BTreeSet::new(), "they are its own");
@@ -452,6 +453,7 @@ async fn a_process_goes_on_as_the_node_before_it_whose_late_commits_are_refused(
 
     // What two processes in a row ended over without a move is under suspicion: it is counted (OPS-1).
     let world = world.succeeded().await;
+    nodes::resumed(&world.pool.get().await.unwrap(), world.journal.node()).await.unwrap();
     let moved = BTreeSet::from([songs[0].song.id]);
     assert_eq!(inherited(&world, 100).await, moved);
     assert_eq!(taken_over(&world).await, &all - &moved);
@@ -465,6 +467,64 @@ async fn a_process_goes_on_as_the_node_before_it_whose_late_commits_are_refused(
     }
     world.look.execute("delete from tasks where beside", &[]).await.unwrap();
     world.audit().await;
+}
+
+/// Where they part, nobody would look after what runs beside.
+#[actix_web::test]
+async fn what_runs_beside_a_song_is_taken_by_whoever_has_the_song() {
+    let mut world = World::new("beside").await;
+    let mut song = Life::new("mira");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    let add = "insert into tasks (id, song_id, number, kind, provider, owner, epoch, run, progress, beside, addition)
+               select gen_random_uuid(), song_id, 2, 'persona', provider, owner, epoch, run, progress, true, '{}'
+                 from tasks where song_id = $1";
+    world.look.execute(add, &[&song.song.id.0]).await.unwrap();
+    let mut world = world.succeeded().await;
+    let client = world.pool.get().await.unwrap();
+    nodes::resumed(&client, world.journal.node()).await.unwrap();
+    // The head moves and what is beside it does not: of two processes in a row, the second one has only the head.
+    assert_eq!(world.step(song.next(0)).await, Ok(Committed::Moved));
+    drop(client);
+    world = world.succeeded().await;
+    let client = world.pool.get().await.unwrap();
+    let other = nodes::enter(&client, fresh(), "other", Duration::from_secs(600)).await.unwrap();
+    let taken = nodes::take_over(&client, other, None, 100, 20).await.unwrap();
+    assert!(taken.heads.is_empty() && taken.others.is_empty(), "{taken:?}");
+    assert!(!nodes::claim(&client, other, song.song.id).await.unwrap());
+    assert_eq!(taken_over(&world).await, BTreeSet::from([song.song.id]));
+    // Once nobody lives who has the head, all of it goes.
+    nodes::end_other_leases(&client, other).await.unwrap();
+    assert!(nodes::claim(&client, other, song.song.id).await.unwrap());
+    let owners = "select count(*), count(distinct owner) from tasks where owner = $1 and epoch = $2";
+    let row = world.look.query_one(owners, &[&other.id, &other.epoch]).await.unwrap();
+    assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1)), (2, 1));
+    nodes::leave(&client, other).await.unwrap();
+    assert!(!nodes::claim(&client, other, song.song.id).await.unwrap(), "it may write nothing more");
+}
+
+#[actix_web::test]
+async fn a_process_that_had_nothing_in_hand_yet_loses_nothing_for_the_next_one() {
+    let mut world = World::new("in_hand").await;
+    let song = Life::new("mira");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    let client = world.pool.get().await.unwrap();
+    nodes::leave(&client, world.journal.node()).await.unwrap();
+    drop(client);
+    let all = BTreeSet::from([song.song.id]);
+    let counted = "select sum(activations)::bigint from tasks";
+    for _ in 0..3 {
+        world = world.succeeded().await;
+        assert_eq!(inherited(&world, 100).await, all);
+    }
+    let client = world.pool.get().await.unwrap();
+    nodes::resumed(&client, world.journal.node()).await.unwrap();
+    drop(client);
+    let world = world.succeeded().await;
+    assert_eq!(inherited(&world, 100).await, BTreeSet::new());
+    assert_eq!(taken_over(&world).await, all);
+    assert_eq!(world.look.query_one(counted, &[]).await.unwrap().get::<_, i64>(0), 1);
 }
 
 #[actix_web::test]

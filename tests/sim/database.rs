@@ -106,6 +106,10 @@ impl Database for Way {
         self.ask(|state, _| state.tables.inherited(node, from)).await
     }
 
+    async fn resumed(&self, node: NodeKey) -> Result<(), StoreError> {
+        self.ask(|state, _| state.tables.resumed(node)).await
+    }
+
     async fn take_over(
         &self,
         node: NodeKey,

@@ -14,7 +14,7 @@ use songflight::song::event::EventKind;
 use songflight::song::parts::{Makes, TaskKind, Work};
 use songflight::song::phase::{Addition, AdditionState, Head, Phase, Progress, Push, Run, Song, Status};
 use songflight::song::wish::Wish;
-use songflight::store::journal::NodeKey;
+use songflight::store::journal::{NodeKey, Owner};
 use songflight::store::row::{NewSong, StepRow};
 use songflight::time::Time;
 
@@ -96,9 +96,13 @@ pub fn read<T: DeserializeOwned>(column: &RawValue) -> T {
 }
 
 impl TaskRow {
+    pub fn owner(&self) -> Owner {
+        Owner { node: self.owner.id, epoch: self.owner.epoch, activations: 0 }
+    }
+
     /// Whether it is of this node's process, or of the one that it goes on for.
     pub fn is_of(&self, node: NodeKey) -> bool {
-        node.owns((self.owner.id, self.owner.epoch))
+        node.owns(self.owner())
     }
 }
 

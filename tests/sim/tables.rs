@@ -33,6 +33,7 @@ pub struct Tables {
 pub struct NodeRow {
     pub epoch: i64,
     pub inherits: Option<i64>,
+    pub resumed: bool,
     pub lease_until: Time,
     pub left: Option<Left>,
 }
@@ -89,14 +90,17 @@ impl Tables {
     }
 
     pub fn enter(&mut self, id: Uuid, lease_until: Time) -> NodeKey {
-        self.nodes.insert(id, NodeRow { epoch: 1, inherits: None, lease_until, left: None });
+        self.nodes.insert(id, NodeRow { epoch: 1, inherits: None, resumed: true, lease_until, left: None });
         NodeKey { id, epoch: 1, inherits: None }
     }
 
     pub fn succeed(&mut self, former: Uuid, lease_until: Time) -> Option<NodeKey> {
         let row = self.nodes.get_mut(&former).filter(|row| row.left != Some(Left::Fenced))?;
-        let inherits = Some(row.epoch - i64::from(row.left.is_some()));
-        *row = NodeRow { epoch: row.epoch + 1, inherits, lease_until, left: None };
+        let inherits = match row.resumed {
+            true => Some(row.epoch - i64::from(row.left.is_some())),
+            false => row.inherits,
+        };
+        *row = NodeRow { epoch: row.epoch + 1, inherits, resumed: false, lease_until, left: None };
         Some(NodeKey { id: former, epoch: row.epoch, inherits })
     }
 
@@ -124,15 +128,21 @@ impl Tables {
 
     /// Whether a node lives that has what was given out under that key.
     fn is_current(&self, owner: NodeKey) -> bool {
-        let has = |row: &NodeRow| owner.epoch == row.epoch || Some(owner.epoch) == row.inherits;
+        let has =
+            |row: &NodeRow| owner.epoch == row.epoch || row.inherits.is_some_and(|from| owner.epoch >= from);
         self.nodes.get(&owner.id).is_some_and(|row| has(row) && row.left.is_none())
+    }
+
+    pub fn resumed(&mut self, node: NodeKey) {
+        if let Some(row) = self.nodes.get_mut(&node.id).filter(|row| row.epoch == node.epoch) {
+            row.resumed = true;
+        }
     }
 
     pub fn inherited(&self, node: NodeKey, from: Option<SongId>) -> Taken {
         let mut taken = Taken::default();
-        let inherited = |task: &&TaskRow| {
-            task.run.is_some() && task.owner.id == node.id && Some(task.owner.epoch) == node.inherits
-        };
+        let inherited =
+            |task: &&TaskRow| task.run.is_some() && task.is_of(node) && task.owner.epoch != node.epoch;
         for (id, song) in self.songs.iter().filter(|(id, _)| Some(**id) >= from) {
             let running: Vec<&TaskRow> = song.tasks.iter().filter(inherited).collect();
             if !running.is_empty() {
@@ -154,6 +164,11 @@ impl Tables {
                 .iter()
                 .enumerate()
                 .filter(|(_, task)| task.run.is_some() && !self.is_current(task.owner))
+                // What runs beside a head goes where the head is.
+                .filter(|(_, task)| {
+                    let head = self.songs[&id].head();
+                    task.id == head.id || head.owner.id == node.id || !self.is_current(head.owner)
+                })
                 .map(|(at, _)| at)
                 .collect();
             if orphans.is_empty() {
@@ -179,25 +194,20 @@ impl Tables {
     }
 
     pub fn claim(&mut self, node: NodeKey, song: SongId, now: Time) -> bool {
-        let elsewhere: Vec<Uuid> = self
-            .nodes
-            .iter()
-            .filter(|(id, row)| **id != node.id && row.left.is_none() && row.lease_until >= now)
-            .map(|(id, _)| *id)
-            .collect();
-        let owned: Vec<bool> = match self.songs.get(&song) {
-            Some(row) => row.tasks.iter().map(|task| self.is_current(task.owner)).collect(),
-            None => return false,
-        };
+        let Some(head) = self.songs.get(&song).map(SongRow::head) else { return false };
+        let owner = head.owner;
+        let lives = |row: &NodeRow| row.left.is_none() && row.lease_until >= now;
+        let theirs =
+            owner.id != node.id && self.is_current(owner) && self.nodes.get(&owner.id).is_some_and(lives);
+        if theirs || !self.owns(node) {
+            return false;
+        }
+        let head = head.id;
         let row = self.songs.get_mut(&song).expect("it was found");
-        let head = row.head().id;
         let mut claimed = false;
-        for (task, owned) in row.tasks.iter_mut().zip(owned) {
-            let theirs = owned && elsewhere.contains(&task.owner.id);
-            if !theirs && (task.run.is_some() || task.id == head) {
-                task.owner = node;
-                claimed = true;
-            }
+        for task in row.tasks.iter_mut().filter(|task| task.run.is_some() || task.id == head) {
+            task.owner = node;
+            claimed = true;
         }
         claimed
     }
@@ -205,7 +215,7 @@ impl Tables {
     pub fn load(&self, song: SongId) -> Option<Stored> {
         let row = self.songs.get(&song)?;
         let head = row.head();
-        let owner = Some((head.owner.id, head.owner.epoch));
+        let owner = Some(head.owner());
         Some(Stored { song: row.song.clone(), version: head.version, owner })
     }
 
