@@ -10,7 +10,7 @@ mod leaving;
 mod providers;
 
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -52,8 +52,6 @@ use crate::time::{Clock, Time};
 
 /// Partitions are made and dropped this often.
 const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
-/// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
 /// How long nobody is let in while the songs of the process before are taken up.
 const DOORS_WAIT: Duration = Duration::from_secs(2);
 /// The files we serve, in the folder of what is kept on this machine.
@@ -140,7 +138,7 @@ impl Database {
 pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, StartError> {
     let config = &loaded.config;
     let clock = Clock;
-    let listener = listen(loaded)?;
+    let listener = doors::listen(loaded)?;
     let address = listener.local_addr().map_err(cannot("the address"))?;
     let metrics = recorder();
     actix::spawn(keep_up(metrics.clone()));
@@ -297,33 +295,6 @@ fn trial(config: &Config, auth: &Auth, private_database: bool, now: Time) -> Tri
         token: auth.issue(&user, None, Role::Authenticated, DAY, now),
         private_database,
         simulated: config.is_simulated(),
-    }
-}
-
-/// The address to serve at. Where nobody chose a port and it is taken, the next free one.
-fn listen(loaded: &Loaded) -> Result<TcpListener, StartError> {
-    let wanted = &loaded.config.http.bind;
-    let taken = |error| StartError(format!("http.bind {wanted}: {error}"));
-    let address: SocketAddr = wanted.parse().map_err(|_| {
-        StartError(format!("http.bind {wanted} must be an address and a port, such as 127.0.0.1:8080"))
-    })?;
-    // The standard library's 128 connections that wait to be accepted are few for many who come at once: the kernel
-    // drops the others, and they try again after a second.
-    let bind = |address: SocketAddr| {
-        let listener = TcpListener::bind(address)?;
-        socket2::SockRef::from(&listener).listen(BACKLOG).map(|()| listener)
-    };
-    match bind(address) {
-        Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && !loaded.is_chosen("http.bind") => {
-            let others = (address.port() + 1..=address.port().saturating_add(100)).map(|port| {
-                let mut other = address;
-                other.set_port(port);
-                other
-            });
-            others.map(bind).find_map(Result::ok).ok_or(error).map_err(taken)
-        }
-        Err(error) => Err(taken(error)),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Not here: what a route does (`api`, `callback`, `asset`, `realtime`).
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 
 use actix_cors::Cors;
 use actix_web::body::MessageBody;
@@ -12,12 +12,42 @@ use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpMessage, web};
 use tracing_actix_web::{RequestId, RootSpanBuilder, TracingLogger};
 
-use super::{cores, descriptors, leaving};
+use super::{StartError, cores, descriptors, leaving};
 use crate::api::{self, Api};
 use crate::asset::{self, Assets};
 use crate::callback::{self, Callbacks};
-use crate::config::Config;
+use crate::config::{Config, Loaded};
 use crate::realtime::{Realtime, handover, session};
+
+/// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// The address to serve at. Where nobody chose a port and it is taken, the next free one.
+pub(super) fn listen(loaded: &Loaded) -> Result<TcpListener, StartError> {
+    let wanted = &loaded.config.http.bind;
+    let taken = |error| StartError(format!("http.bind {wanted}: {error}"));
+    let address: SocketAddr = wanted.parse().map_err(|_| {
+        StartError(format!("http.bind {wanted} must be an address and a port, such as 127.0.0.1:8080"))
+    })?;
+    // The standard library's 128 connections that wait to be accepted are few for many who come at once: the kernel
+    // drops the others, and they try again after a second.
+    let bind = |address: SocketAddr| {
+        let listener = TcpListener::bind(address)?;
+        socket2::SockRef::from(&listener).listen(BACKLOG).map(|()| listener)
+    };
+    match bind(address) {
+        Ok(listener) => Ok(listener),
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && !loaded.is_chosen("http.bind") => {
+            let others = (address.port() + 1..=address.port().saturating_add(100)).map(|port| {
+                let mut other = address;
+                other.set_port(port);
+                other
+            });
+            others.map(bind).find_map(Result::ok).ok_or(error).map_err(taken)
+        }
+        Err(error) => Err(taken(error)),
+    }
+}
 
 /// Begins to serve at this address.
 ///

@@ -7,6 +7,7 @@ use tokio_postgres::GenericClient;
 
 use super::StoreError;
 use super::ledger::SLOTS;
+use super::nodes::owns;
 use super::stuck::{Patience, STUCK};
 
 /// A rule that is broken.
@@ -145,14 +146,18 @@ const RULES: [(&str, &str); 22] = [
     ),
     (
         "while a node lives, every running task has an owner that lives",
-        "select format('task %s of song %s is of node %s, epoch %s', t.id, t.song_id, t.owner, t.epoch)
+        concat!(
+            "select format('task %s of song %s is of node %s, epoch %s', t.id, t.song_id, t.owner, t.epoch)
            from tasks t join songs s on s.id = t.song_id left join nodes n on n.id = t.owner
           where t.ended_at is null and s.user_id = coalesce($1, s.user_id)
             and t.updated_at < now() - make_interval(secs => $2)
-            and (n.id is null or (not (t.epoch = n.epoch or t.epoch >= coalesce(n.inherits, n.epoch) and t.activations = 0) and n.left_at is null)
+            and (n.id is null or (n.left_at is null and (",
+            owns!(),
+            ") is not true)
                  or coalesce(n.left_at, n.lease_until) < now() - make_interval(secs => $2))
             and exists (select from nodes where left_at is null and lease_until > now()
-                           and started_at < now() - make_interval(secs => $2))",
+                           and started_at < now() - make_interval(secs => $2))"
+        ),
     ),
     (
         "what a provider calls its task belongs to a task of ours",

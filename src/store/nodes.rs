@@ -13,10 +13,17 @@ use super::journal::NodeKey;
 use crate::id::{SongId, TaskId, UserId};
 use crate::song::phase::Run;
 
+/// [`OWNS`] as part of a text that is put together at compile time.
+macro_rules! owns {
+    () => {
+        "n.id = t.owner and (t.epoch = n.epoch or t.epoch >= n.inherits and t.activations = 0)"
+    };
+}
+pub(super) use owns;
+
 /// That the task `t` is the own of the node `n`, as [`NodeKey::owns`] says it of a song: what its process took up, and what
 /// it found of the process before, unless that was under suspicion then already, having been taken up and not moved since.
-pub(super) const OWNS: &str =
-    "n.id = t.owner and (t.epoch = n.epoch or t.epoch >= n.inherits and t.activations = 0)";
+pub(super) const OWNS: &str = owns!();
 
 /// Enters a node that never was before.
 ///
@@ -107,8 +114,8 @@ pub async fn end_other_leases(client: &impl GenericClient, node: NodeKey) -> Res
     Ok(())
 }
 
-/// Running tasks that are this node's from here on, with no more of their songs than says what they need next: there may be a hundred
-/// thousand of them.
+/// Running tasks that are this node's from here on, with no more of their songs than says what they need next: there may
+/// be a hundred thousand of them.
 #[derive(Clone, Debug, Default)]
 pub struct Taken {
     /// Songs of which one task runs, the head's.

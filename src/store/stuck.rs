@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::journal::Owner;
+use super::nodes::owns;
 use super::{StoreError, time};
 use crate::id::{SongId, TaskId};
 use crate::time::Time;
@@ -18,13 +19,16 @@ use crate::time::Time;
 /// the longest wait, all in seconds; `$1` whose songs, or null.
 ///
 /// Whoever waits for their own other songs to end needs to have some.
-pub(super) const STUCK: &str = "
+pub(super) const STUCK: &str = concat!(
+    "
 select t.song_id, t.id as task_id, s.user_id, s.status::text as status, t.kind, t.provider, t.owner, t.epoch,
        t.activations, t.updated_at, t.run ->> 'waiting' as waiting, n.id is not null as owned, late.state,
        late.at as should_have_moved_at
   from tasks t
   join songs s on s.id = t.song_id
-  left join nodes n on n.id = t.owner and (t.epoch = n.epoch or t.epoch >= n.inherits and t.activations = 0) and n.left_at is null and n.lease_until > now()
+  left join nodes n on ",
+    owns!(),
+    " and n.left_at is null and n.lease_until > now()
  cross join lateral (
        select due.state, to_timestamp(due.at / 1000.0) as at
          from jsonb_array_elements(t.run -> 'calls') as c
@@ -45,7 +49,8 @@ select t.song_id, t.id as task_id, s.user_id, s.status::text as status, t.kind, 
         order by due.at limit 1) late
  where t.ended_at is null and s.user_id = coalesce($1::text, s.user_id)
    and t.created_at < now() - make_interval(secs => $2::float8)
-   and late.at < now() - make_interval(secs => $2::float8)";
+   and late.at < now() - make_interval(secs => $2::float8)"
+);
 
 /// By when songs should have moved.
 #[derive(Clone, Copy, Debug)]

@@ -359,10 +359,7 @@ async fn what_a_dead_node_left_is_taken_page_by_page_each_song_once() {
         assert_eq!(world.step(song.next(0)).await, Ok(Committed::Moved));
     }
     let beside = songs[2].song.id;
-    let add = "insert into tasks (id, song_id, number, kind, provider, owner, epoch, run, progress, beside, addition)
-               select gen_random_uuid(), song_id, 2, 'persona', provider, owner, epoch, run, progress, true, '{}'
-                 from tasks where song_id = $1";
-    world.look.execute(add, &[&beside.0]).await.unwrap();
+    world.work_beside(beside).await;
     let client = world.pool.get().await.unwrap();
     let second = nodes::enter(&client, fresh(), "second", Duration::from_secs(600)).await.unwrap();
     assert_eq!(nodes::fence_the_dead(&client, second).await.unwrap(), 0, "the first lives");
@@ -425,15 +422,12 @@ async fn a_process_goes_on_as_the_node_before_it_whose_late_commits_are_refused(
         assert_eq!(world.step(song.next(0)).await, Ok(Committed::Moved));
     }
     let all: BTreeSet<SongId> = songs.iter().map(|song| song.song.id).collect();
-    let add = "insert into tasks (id, song_id, number, kind, provider, owner, epoch, run, progress, beside, addition)
-               select gen_random_uuid(), song_id, 2, 'persona', provider, owner, epoch, run, progress, true, '{}'
-                 from tasks where song_id = $1";
-    world.look.execute(add, &[&songs[2].song.id.0]).await.unwrap();
+    world.work_beside(songs[2].song.id).await;
     let (before, (key, rows)) = (world.journal.clone(), (world.journal.node(), world.rows_of_tasks().await));
 
     let world = world.succeeded().await;
     let node = world.journal.node();
-    nodes::resumed(&world.pool.get().await.unwrap(), node).await.unwrap();
+    world.resumed().await;
     assert_eq!((node.id, node.epoch, node.inherits), (key.id, key.epoch + 1, Some(key.epoch)));
     assert_eq!(inherited(&world, 3).await, all);
     assert_eq!(taken_over(&world).await, BTreeSet::new(), "they are its own");
@@ -453,7 +447,7 @@ async fn a_process_goes_on_as_the_node_before_it_whose_late_commits_are_refused(
 
     // What two processes in a row ended over without a move is under suspicion: it is counted (OPS-1).
     let world = world.succeeded().await;
-    nodes::resumed(&world.pool.get().await.unwrap(), world.journal.node()).await.unwrap();
+    world.resumed().await;
     let moved = BTreeSet::from([songs[0].song.id]);
     assert_eq!(inherited(&world, 100).await, moved);
     assert_eq!(taken_over(&world).await, &all - &moved);
@@ -476,16 +470,11 @@ async fn what_runs_beside_a_song_is_taken_by_whoever_has_the_song() {
     let mut song = Life::new("mira");
     world.begin();
     world.create_all(std::slice::from_ref(&song)).await;
-    let add = "insert into tasks (id, song_id, number, kind, provider, owner, epoch, run, progress, beside, addition)
-               select gen_random_uuid(), song_id, 2, 'persona', provider, owner, epoch, run, progress, true, '{}'
-                 from tasks where song_id = $1";
-    world.look.execute(add, &[&song.song.id.0]).await.unwrap();
+    world.work_beside(song.song.id).await;
     let mut world = world.succeeded().await;
-    let client = world.pool.get().await.unwrap();
-    nodes::resumed(&client, world.journal.node()).await.unwrap();
+    world.resumed().await;
     // The head moves and what is beside it does not: of two processes in a row, the second one has only the head.
     assert_eq!(world.step(song.next(0)).await, Ok(Committed::Moved));
-    drop(client);
     world = world.succeeded().await;
     let client = world.pool.get().await.unwrap();
     let other = nodes::enter(&client, fresh(), "other", Duration::from_secs(600)).await.unwrap();
@@ -518,9 +507,7 @@ async fn a_process_that_had_nothing_in_hand_yet_loses_nothing_for_the_next_one()
         world = world.succeeded().await;
         assert_eq!(inherited(&world, 100).await, all);
     }
-    let client = world.pool.get().await.unwrap();
-    nodes::resumed(&client, world.journal.node()).await.unwrap();
-    drop(client);
+    world.resumed().await;
     let world = world.succeeded().await;
     assert_eq!(inherited(&world, 100).await, BTreeSet::new());
     assert_eq!(taken_over(&world).await, all);
@@ -539,6 +526,7 @@ async fn who_left_on_request_is_gone_on_for_and_who_was_fenced_is_not() {
         drop(client);
         world = world.succeeded().await;
         let songs = &inherited(&world, 100).await | &taken_over(&world).await;
+        world.resumed().await;
         assert_eq!(songs, BTreeSet::from([song.song.id]));
     }
     let counted = "select sum(activations)::bigint from tasks";

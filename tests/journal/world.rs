@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use songflight::id::fresh;
+use songflight::id::{SongId, fresh};
 use songflight::ops::private_postgres::for_tests;
 use songflight::store::births::Birth;
 use songflight::store::journal::{CommitError, Committed, Entry, Journal, Lane, Session, Sessions, Settings};
@@ -84,6 +84,20 @@ impl World {
         let mut world = Self { journal, writers, ..self };
         world.begin();
         world
+    }
+
+    /// All that was inherited is in hand.
+    pub async fn resumed(&self) {
+        let client = self.pool.get().await.expect("connected");
+        nodes::resumed(&client, self.journal.node()).await.expect("an answer");
+    }
+
+    /// Has something made beside a song, from here on under way.
+    pub async fn work_beside(&self, song: SongId) {
+        let sql = "insert into tasks (id, song_id, number, kind, provider, owner, epoch, run, progress, beside, addition)
+                   select gen_random_uuid(), song_id, 2, 'persona', provider, owner, epoch, run, progress, true, '{}'
+                     from tasks where song_id = $1";
+        self.look.execute(sql, &[&song.0]).await.expect("a task");
     }
 
     pub async fn create_all(&self, songs: &[Life]) {
