@@ -137,6 +137,13 @@ async fn songs_that_were_opened_are_paged_by_when() {
     for n in [3, 0, 5, 1] {
         mira.tell(&songs[n], "view", json!({})).await.expect(200);
     }
+    let mut opened = Vec::new();
+    for n in [3, 0, 5, 1] {
+        opened.push((mira.song(&songs[n]).await["last_viewed_at"].as_str().unwrap().to_owned(), songs[n].clone()));
+    }
+    assert!(opened.is_sorted_by_key(|(at, _)| at), "{opened:?}");
+    // Two may well be opened in the same millisecond; then the newer song comes first.
+    opened.sort();
     let mut seen = Vec::new();
     let mut cursor = String::new();
     loop {
@@ -147,7 +154,8 @@ async fn songs_that_were_opened_are_paged_by_when() {
             None => break,
         }
     }
-    let wanted: Vec<&String> = [4, 2, 1, 5, 0, 3].map(|n: usize| &songs[n]).into();
+    let opened = opened.iter().rev().map(|(_, song)| song);
+    let wanted: Vec<&String> = [&songs[4], &songs[2]].into_iter().chain(opened).collect();
     assert_eq!(seen.iter().collect::<Vec<_>>(), wanted, "unopened first, then the last opened");
 }
 
