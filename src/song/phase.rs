@@ -484,6 +484,17 @@ pub enum VariantStatus {
     Failed,
 }
 
+impl VariantStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            VariantStatus::Pending => "pending",
+            VariantStatus::Generating => "generating",
+            VariantStatus::Complete => "complete",
+            VariantStatus::Failed => "failed",
+        }
+    }
+}
+
 /// One of a song's clips, or the place kept for it (SONG-9).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Variant {

@@ -35,7 +35,7 @@ pub struct Claim {
     pub song: SongId,
     pub guest: UserId,
     pub account: UserId,
-    head: TaskId,
+    pub(super) head: TaskId,
     version: i64,
     /// Of the account's first event; the guest's last one is the one before.
     pub seq: i64,

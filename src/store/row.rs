@@ -10,10 +10,10 @@ use uuid::Uuid;
 
 use super::births::Terms;
 use crate::credit::Credits;
-use crate::id::{SongId, TaskId, UserId};
+use crate::id::{CallKey, SongId, TaskId, UserId};
 use crate::provider::failure::Failure;
 use crate::song::event::EventKind;
-use crate::song::phase::{Addition, Phase, Progress, Rules, Song};
+use crate::song::phase::{Addition, Phase, Progress, Rules, Song, Status, Variant};
 use crate::song::step::{Settlement, Step, Write};
 use crate::song::view;
 use crate::song::wish::Wish;
@@ -37,17 +37,18 @@ pub struct StepRow {
     pub at: Time,
     pub event: Option<(EventKind, Arc<RawValue>)>,
     /// The library's row, if anything in it changed.
-    pub library: Option<Column>,
+    pub library: Option<Library>,
     pub lyrics: Option<Column>,
-    pub variants: Option<Column>,
+    pub new_variants: Vec<Variant>,
+    pub changed_variants: Vec<Variant>,
     pub further_task: Option<Column>,
     /// Tasks beside the head that are new or moved on.
     pub additions: Option<Column>,
     /// Who works on the head from here on, where that is another one.
     pub provider: Option<String>,
-    pub settle: Option<Column>,
+    pub settle: Vec<Settle>,
     pub notify: Option<&'static str>,
-    pub refs: Option<Column>,
+    pub refs: Vec<Ref>,
     /// Money to be taken for the further task; without it nothing of the step happens.
     pub reserve: Option<Reserve>,
 }
@@ -57,6 +58,39 @@ pub struct Reserve {
     pub task: TaskId,
     pub kind: &'static str,
     pub amount: Credits,
+}
+
+/// The columns of `songs` that a step may touch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Library {
+    pub status: Status,
+    /// Where it is another one.
+    pub wish: Option<Arc<Wish>>,
+    pub title: Option<String>,
+    pub lyrics: Option<String>,
+    pub error: Option<Failure>,
+    pub cost: Credits,
+    pub refunded: Credits,
+    pub retries: Vec<Time>,
+    pub viewed: Option<Time>,
+    pub deleted: Option<Time>,
+}
+
+/// The entry that settles a task's reservation, with what of it is given back.
+#[derive(Clone, Debug)]
+pub struct Settle {
+    pub task: TaskId,
+    pub kind: &'static str,
+    pub reason: &'static str,
+    pub amount: Credits,
+}
+
+/// That a provider took a call, and what it calls it.
+#[derive(Clone, Debug)]
+pub struct Ref {
+    pub call: CallKey,
+    pub provider: String,
+    pub provider_task: Option<String>,
 }
 
 impl StepRow {
@@ -77,17 +111,22 @@ impl StepRow {
             event: step.kind.map(|kind| (kind, view::changes(Some(before), after, rules))),
             library: library(before, after, now),
             lyrics: changed(&before.lyrics_variants, &after.lyrics_variants),
-            variants: changed(&before.variants, &after.variants),
+            new_variants: Vec::new(),
+            changed_variants: Vec::new(),
             further_task: replaced.then(|| column(&further_task(after))),
             additions: additions(before, after),
             provider: (!replaced && before.head.provider != after.head.provider)
                 .then(|| after.head.provider.clone()),
-            settle: None,
+            settle: Vec::new(),
             notify: None,
-            refs: None,
+            refs: Vec::new(),
             reserve: None,
         };
-        let (mut settle, mut refs) = (Vec::new(), Vec::new());
+        for variant in after.variants.iter().filter(|variant| !before.variants.contains(variant)) {
+            let known = before.variants.iter().any(|known| known.variant_number == variant.variant_number);
+            let rows = if known { &mut row.changed_variants } else { &mut row.new_variants };
+            rows.push(variant.clone());
+        }
         for write in &step.writes {
             match write {
                 Write::Reserve { task, kind, amount } => {
@@ -98,18 +137,15 @@ impl StepRow {
                         Settlement::Capture => "capture",
                         Settlement::Release => "release",
                     };
-                    let (kind, amount) = (kind.as_str(), amount.thousandths());
-                    settle.push(json!({"task": task, "kind": kind, "reason": reason, "amount": amount}));
+                    row.settle.push(Settle { task: *task, kind: kind.as_str(), reason, amount: *amount });
                 }
                 Write::Notify(push) => row.notify = Some(push.as_str()),
-                Write::Ref { call, provider, provider_task } => refs.push(json!({
-                    "provider": provider, "provider_task": provider_task,
-                    "task": call.task, "call": call.call, "attempt": call.attempt,
-                })),
+                Write::Ref { call, provider, provider_task } => {
+                    let (provider, provider_task) = (provider.clone(), provider_task.clone());
+                    row.refs.push(Ref { call: *call, provider, provider_task });
+                }
             }
         }
-        row.settle = some(&settle);
-        row.refs = some(&refs);
         row
     }
 
@@ -165,35 +201,20 @@ fn changed<T: PartialEq + Serialize>(before: &[T], after: &[T]) -> Option<Column
     some(&after.iter().filter(|row| !before.contains(row)).collect::<Vec<_>>())
 }
 
-/// The columns of `songs` that a step may touch.
-#[derive(PartialEq, Serialize)]
-struct Library<'a> {
-    status: &'static str,
-    wish: Option<&'a Wish>,
-    title: &'a Option<String>,
-    lyrics: &'a Option<String>,
-    error: Option<&'a Failure>,
-    cost: Credits,
-    refunded: Credits,
-    retries: &'a [Time],
-    viewed: Option<Time>,
-    deleted: Option<Time>,
-}
-
-impl<'a> Library<'a> {
-    fn of(song: &'a Song, wish: bool, now: Time) -> Self {
+impl Library {
+    fn of(song: &Song, now: Time) -> Self {
         Self {
-            status: song.status().as_str(),
-            wish: wish.then_some(&*song.wish),
-            title: &song.title,
-            lyrics: &song.lyrics,
+            status: song.status(),
+            wish: None,
+            title: song.title.clone(),
+            lyrics: song.lyrics.clone(),
             error: match &song.phase {
-                Phase::Failed(failure) => Some(failure),
+                Phase::Failed(failure) => Some(failure.clone()),
                 _ => None,
             },
             cost: song.cost,
             refunded: song.refunded,
-            retries: &song.retries,
+            retries: song.retries.clone(),
             viewed: song.last_viewed_at,
             deleted: matches!(song.phase, Phase::Deleted).then_some(now),
         }
@@ -201,9 +222,10 @@ impl<'a> Library<'a> {
 }
 
 /// All of them, if any of them changed.
-fn library(before: &Song, after: &Song, now: Time) -> Option<Column> {
-    let (old, new) = (Library::of(before, false, now), Library::of(after, before.wish != after.wish, now));
-    (old != new).then(|| column(&new))
+fn library(before: &Song, after: &Song, now: Time) -> Option<Library> {
+    let wish = (before.wish != after.wish).then(|| after.wish.clone());
+    let (old, new) = (Library::of(before, now), Library { wish, ..Library::of(after, now) });
+    (old != new).then_some(new)
 }
 
 /// A new song on its way to Postgres: what `create_songs` takes.

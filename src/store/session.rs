@@ -1,5 +1,5 @@
-//! A [`Session`] of the journal on Postgres: a batch in one transaction and one round trip, each kind of entry by one
-//! statement for all of them.
+//! A [`Session`] of the journal on Postgres: a batch in one transaction and one round trip, each kind of entry by a few
+//! statements for all of them.
 //!
 //! Not here: what is written when, and what becomes of an unknown outcome (`journal`); what a step's columns are (`row`).
 
@@ -12,14 +12,14 @@ use super::StoreError;
 use super::births::{self, Birth};
 use super::claims::{self, Claim};
 use super::journal::{Committed, Entry, FENCED, NodeKey, Session, Sessions, Verdict, Waiting};
-use super::moves::{self, Moves};
+use super::moves::{Moves, NotMoved};
 use super::row::{InboxRow, NewSong, StepRow};
 use crate::credit::Credits;
 use crate::time::Time;
 
 /// A statement is planned once: each time would cost more than most batches. A plan that was made while the tables were
 /// empty is kept as they grow (durability.md section 2), so it must reach them by their keys alone; the statements are
-/// written to leave no other choice (`journal.sql`).
+/// written to leave no other choice.
 const PLANNING: &str = "
 set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_mergejoin = off;
 set enable_hashjoin = off; set jit = off";
@@ -76,13 +76,15 @@ impl PostgresSession {
     async fn open(postgres: &tokio_postgres::Config) -> Result<Self, StoreError> {
         let client = super::connect(postgres, "songflight journal").await?;
         client.batch_execute(PLANNING).await?;
-        let (create, reserve, claim, inbox) = tokio::try_join!(
-            client.prepare(births::CREATE),
-            client.prepare(RESERVE),
-            client.prepare(claims::CLAIM),
-            client.prepare(INBOX)
+        let prepare = async |sql| client.prepare(sql).await.map_err(StoreError::from);
+        let (create, reserve, claim, moves, inbox) = tokio::try_join!(
+            prepare(births::CREATE),
+            prepare(RESERVE),
+            prepare(claims::CLAIM),
+            Moves::prepare(&client),
+            prepare(INBOX)
         )?;
-        Ok(Self { client, create, reserve, claim, moves: Moves::default(), inbox })
+        Ok(Self { client, create, reserve, claim, moves, inbox })
     }
 
     async fn reserve(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
@@ -141,96 +143,141 @@ impl PostgresSession {
     }
 }
 
+/// A batch by what is to be done with each, with their places in it.
+struct Parts<'a> {
+    creates: Vec<(usize, &'a NewSong)>,
+    claims: Vec<(usize, &'a Claim)>,
+    steps: Vec<(usize, &'a StepRow)>,
+    inbox: Vec<&'a InboxRow>,
+}
+
+impl<'a> Parts<'a> {
+    fn of(batch: &'a [Waiting]) -> Self {
+        let mut parts = Self { creates: Vec::new(), claims: Vec::new(), steps: Vec::new(), inbox: Vec::new() };
+        for (at, waiting) in batch.iter().enumerate() {
+            match &waiting.entry {
+                Entry::Create(new) => parts.creates.push((at, &**new)),
+                Entry::Claim(claim) => parts.claims.push((at, &**claim)),
+                Entry::Step(row, callback) => {
+                    parts.steps.push((at, &**row));
+                    parts.inbox.extend(callback);
+                }
+                Entry::Callback(row) => parts.inbox.push(row),
+            }
+        }
+        parts
+    }
+
+    /// Whether it is a single statement, and so a transaction by itself.
+    fn is_one(&self) -> bool {
+        let others = [!self.creates.is_empty(), !self.claims.is_empty(), !self.inbox.is_empty()];
+        self.steps.is_empty() && others.iter().filter(|needed| **needed).count() == 1
+    }
+}
+
+impl PostgresSession {
+    async fn transaction(
+        &self,
+        batch: &[Waiting],
+        parts: &Parts<'_>,
+        node: NodeKey,
+    ) -> Result<Vec<Verdict>, NotMoved> {
+        let one = parts.is_one();
+        let reserving: Vec<(usize, &StepRow)> =
+            parts.steps.iter().filter(|(_, row)| row.reserve.is_some()).copied().collect();
+        // `join` polls in this order, and the client writes requests in the order they are polled.
+        let first = async {
+            tokio::join!(
+                biased;
+                async { if one { Ok(()) } else { self.client.batch_execute("begin").await } },
+                births::create(&self.client, &self.create, &parts.creates, node),
+                claims::claim(&self.client, &self.claim, &parts.claims, node),
+                self.reserve(&reserving, node)
+            )
+        };
+        let then = async |steps: Vec<&StepRow>| {
+            tokio::join!(
+                biased;
+                self.moves.write(&self.client, &steps, node),
+                self.keep(&parts.inbox),
+                async { if one { Ok(()) } else { self.client.batch_execute("commit").await } }
+            )
+        };
+        let all = || parts.steps.iter().map(|(_, row)| *row).collect();
+        let mut moving: Vec<(usize, &StepRow)> = parts.steps.clone();
+        let ((began, created, claimed, reserved), (moved, kept, committed)) = if reserving.is_empty() {
+            tokio::join!(biased; first, then(all()))
+        } else {
+            // What cannot be paid for does not move.
+            let first = first.await;
+            if let (.., Ok(reserved)) = &first {
+                let paid = |at| reserved.iter().any(|row| place(row, 0) == at && row.get::<_, &str>("outcome") == "reserved");
+                moving.retain(|(at, row)| row.reserve.is_none() || paid(*at));
+            }
+            let steps = moving.iter().map(|(_, row)| *row).collect();
+            (first, then(steps).await)
+        };
+        let all = async {
+            began.map_err(StoreError::from)?;
+            Ok::<_, NotMoved>((created?, claimed?, reserved?, moved?, kept?))
+        };
+        let (created, claimed, reserved, moved, ()) = match all.await {
+            Ok(all) => all,
+            Err(error) => {
+                // The transaction is aborted; its `commit` was a rollback. Leave the session clean.
+                if !one && !self.client.is_closed() {
+                    self.client.batch_execute("rollback").await.map_err(StoreError::from)?;
+                }
+                return Err(error);
+            }
+        };
+        committed.map_err(|error| StoreError::Unknown(error.to_string()))?;
+        let fenced = (!parts.creates.is_empty() && created.is_empty())
+            || (!parts.claims.is_empty() && claimed.is_empty())
+            || (!reserving.is_empty() && reserved.is_empty());
+        if fenced {
+            return Err(StoreError::Refused(FENCED.to_owned()).into());
+        }
+        let mut verdicts = verdicts(batch, &parts.creates, &created, &reserved);
+        for ((at, _), told) in moving.iter().zip(moved) {
+            verdicts[*at] = Verdict::new(Committed::Moved, told);
+        }
+        for row in claimed.iter().filter(|row| row.get("moved")) {
+            let Some((at, _)) = parts.claims.get(place(row, 1)) else { continue };
+            verdicts[*at] = Verdict { committed: Committed::Moved, told: told(row), gone: row.get("u_gone") };
+        }
+        Ok(verdicts)
+    }
+}
+
 #[async_trait]
 impl Session for PostgresSession {
     fn is_closed(&self) -> bool {
         self.client.is_closed()
     }
 
-    /// All statements are sent without waiting for one another's answers: one round trip.
+    /// All statements are sent without waiting for one another's answers: one round trip, and one more where money is
+    /// reserved. Where some steps cannot move nothing is written, and then all but those.
     async fn write(&self, batch: &[Waiting], node: NodeKey) -> Result<Vec<Verdict>, StoreError> {
-        let creates: Vec<(usize, &NewSong)> = batch
-            .iter()
-            .enumerate()
-            .filter_map(|(at, waiting)| match &waiting.entry {
-                Entry::Create(new) => Some((at, &**new)),
-                Entry::Step(..) | Entry::Claim(_) | Entry::Callback(_) => None,
-            })
-            .collect();
-        let claims: Vec<(usize, &Claim)> = batch
-            .iter()
-            .enumerate()
-            .filter_map(|(at, waiting)| match &waiting.entry {
-                Entry::Claim(claim) => Some((at, &**claim)),
-                Entry::Create(_) | Entry::Step(..) | Entry::Callback(_) => None,
-            })
-            .collect();
-        let steps: Vec<(usize, &StepRow)> = batch
-            .iter()
-            .enumerate()
-            .filter_map(|(at, waiting)| match &waiting.entry {
-                Entry::Step(row, _) => Some((at, &**row)),
-                Entry::Create(_) | Entry::Claim(_) | Entry::Callback(_) => None,
-            })
-            .collect();
-        let reserving: Vec<(usize, &StepRow)> =
-            steps.iter().filter(|(_, row)| row.reserve.is_some()).copied().collect();
-        let inbox: Vec<&InboxRow> = batch
-            .iter()
-            .filter_map(|waiting| match &waiting.entry {
-                Entry::Step(_, row) => row.as_ref(),
-                Entry::Callback(row) => Some(row),
-                Entry::Create(_) | Entry::Claim(_) => None,
-            })
-            .collect();
-        let statements = [
-            !creates.is_empty(),
-            !reserving.is_empty(),
-            !claims.is_empty(),
-            !steps.is_empty(),
-            !inbox.is_empty(),
-        ];
-        let moving = self.moves.statement(&self.client, &steps).await?;
-        let one = statements.iter().filter(|needed| **needed).count() == 1;
-
-        let begin = async { if one { Ok(()) } else { self.client.batch_execute("begin").await } };
-        let commit = async { if one { Ok(()) } else { self.client.batch_execute("commit").await } };
-        // `join` polls in this order, and the client writes requests in the order they are polled.
-        let (began, created, reserved, claimed, moved, kept, committed) = tokio::join!(
-            biased;
-            begin,
-            births::create(&self.client, &self.create, &creates, node),
-            self.reserve(&reserving, node),
-            claims::claim(&self.client, &self.claim, &claims, node),
-            moves::step(&self.client, moving.as_ref(), &steps, node),
-            self.keep(&inbox),
-            commit
-        );
-        let all =
-            async { began.map_err(StoreError::from).and(Ok((created?, reserved?, claimed?, moved?, kept?))) };
-        let (created, reserved, claimed, moved, ()) = match all.await {
-            Ok(all) => all,
-            Err(error) => {
-                // The transaction is aborted; its `commit` was a rollback. Leave the session clean.
-                if !one && !self.client.is_closed() {
-                    self.client.batch_execute("rollback").await?;
-                }
-                return Err(error);
+        let mut parts = Parts::of(batch);
+        loop {
+            match self.transaction(batch, &parts, node).await {
+                Ok(verdicts) => return Ok(verdicts),
+                Err(NotMoved::Error(error)) => return Err(error),
+                Err(NotMoved::Stale) => {}
             }
-        };
-        committed.map_err(|error| StoreError::Unknown(error.to_string()))?;
-        let fenced = (!creates.is_empty() && created.is_empty())
-            || (!claims.is_empty() && claimed.is_empty())
-            || (!steps.is_empty() && moved.is_empty() && !self.owns(node).await?);
-        if fenced {
-            return Err(StoreError::Refused(FENCED.to_owned()));
+            if !self.owns(node).await? {
+                return Err(StoreError::Refused(FENCED.to_owned()));
+            }
+            let steps: Vec<&StepRow> = parts.steps.iter().map(|(_, row)| *row).collect();
+            let claimed = parts.claims.iter().map(|(_, claim)| claim.head);
+            let stale = Moves::stale(&self.client, &steps, claimed, node).await?;
+            if stale.is_empty() {
+                return Err(StoreError::Unavailable("a step moves no song, and nothing is in its way".to_owned()));
+            }
+            let mut place = 0..;
+            parts.steps.retain(|_| place.next().is_none_or(|place| !stale.contains(&place)));
         }
-        let mut verdicts = verdicts(batch, &creates, &steps, &created, &reserved, &moved);
-        for row in claimed.iter().filter(|row| row.get("moved")) {
-            let Some((at, _)) = claims.get(place(row, 1)) else { continue };
-            verdicts[*at] = Verdict { committed: Committed::Moved, told: told(row), gone: row.get("u_gone") };
-        }
-        Ok(verdicts)
     }
 
     async fn read_back(
@@ -288,10 +335,8 @@ fn told(row: &Row) -> Option<(i64, Time)> {
 fn verdicts(
     batch: &[Waiting],
     creates: &[(usize, &NewSong)],
-    steps: &[(usize, &StepRow)],
     created: &[Row],
     reserved: &[Row],
-    moved: &[Row],
 ) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = batch
         .iter()
@@ -303,10 +348,6 @@ fn verdicts(
     for row in created {
         let Some((at, new)) = creates.get(place(row, 1)) else { continue };
         verdicts[*at] = creation(row, new);
-    }
-    for row in moved {
-        let Some((at, _)) = steps.get(place(row, 1)) else { continue };
-        verdicts[*at] = Verdict::new(Committed::Moved, told(row));
     }
     for row in reserved {
         let Some(verdict) = verdicts.get_mut(place(row, 0)) else { continue };

@@ -12,10 +12,12 @@ use songflight::id::{TaskId, UserId};
 use songflight::provider::failure::{Class, Failure};
 use songflight::song::event::EventKind;
 use songflight::song::parts::{Makes, TaskKind, Work};
-use songflight::song::phase::{Addition, AdditionState, Head, Phase, Progress, Push, Run, Song, Status};
+use songflight::song::phase::{
+    Addition, AdditionState, Head, LyricsVariant, Phase, Progress, Push, Run, Song, Status, Variant,
+};
 use songflight::song::wish::Wish;
 use songflight::store::journal::{NodeKey, Owner};
-use songflight::store::row::{NewSong, StepRow};
+use songflight::store::row::{Library, NewSong, StepRow};
 use songflight::time::Time;
 
 pub struct SongRow {
@@ -27,27 +29,13 @@ pub struct SongRow {
     created_at: Time,
     pub library: Library,
     pub tasks: Vec<TaskRow>,
-    lyrics_variants: BTreeMap<i64, Value>,
-    variants: BTreeMap<i64, Value>,
+    lyrics_variants: BTreeMap<i16, LyricsVariant>,
+    variants: BTreeMap<i16, Variant>,
     pub pushes: Vec<String>,
     /// By their numbers, but for the first.
     pub events: BTreeMap<i64, (EventKind, Map<String, Value>)>,
     /// The whole, as it reads.
     pub song: Song,
-}
-
-#[derive(Deserialize)]
-pub struct Library {
-    status: Status,
-    wish: Option<Wish>,
-    title: Option<String>,
-    lyrics: Option<String>,
-    error: Option<Failure>,
-    cost: Credits,
-    refunded: Credits,
-    retries: Vec<Time>,
-    viewed: Option<Time>,
-    pub deleted: Option<Time>,
 }
 
 pub struct TaskRow {
@@ -188,18 +176,21 @@ impl SongRow {
             self.events.insert(row.seq, (event.0, read(&event.1)));
         }
         if let Some(library) = &row.library {
-            self.library = read(library);
-            if let Some(wish) = self.library.wish.take() {
-                self.wish = Arc::new(wish);
+            self.library = library.clone();
+            if let Some(wish) = &self.library.wish {
+                self.wish = Arc::new(json(&serde_json::json!(**wish)));
             }
         }
-        for (rows, key, table) in [
-            (&row.lyrics, "variant_index", &mut self.lyrics_variants),
-            (&row.variants, "variant_number", &mut self.variants),
-        ] {
-            for one in rows.iter().flat_map(|rows| read::<Vec<Value>>(rows)) {
-                table.insert(one[key].as_i64().expect("its number"), one);
-            }
+        for one in row.lyrics.iter().flat_map(|rows| read::<Vec<LyricsVariant>>(rows)) {
+            self.lyrics_variants.insert(one.variant_index, one);
+        }
+        for one in &row.new_variants {
+            let known = self.variants.insert(one.variant_number, one.clone());
+            assert!(known.is_none(), "variant {} is new twice", one.variant_number);
+        }
+        for one in &row.changed_variants {
+            let known = self.variants.insert(one.variant_number, one.clone());
+            assert!(known.is_some(), "variant {} changed before there was one", one.variant_number);
         }
         if let Some(further) = &row.further_task {
             let (version, seq) = (row.version + 1, row.seq);
@@ -250,8 +241,8 @@ impl SongRow {
             seq: head.seq,
             title: self.library.title.clone(),
             lyrics: self.library.lyrics.clone(),
-            lyrics_variants: self.lyrics_variants.values().map(json).collect(),
-            variants: self.variants.values().map(json).collect(),
+            lyrics_variants: self.lyrics_variants.values().cloned().collect(),
+            variants: self.variants.values().cloned().collect(),
             additions: beside.into_iter().map(TaskRow::addition).collect(),
             cost: self.library.cost,
             refunded: self.library.refunded,

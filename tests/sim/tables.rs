@@ -1,9 +1,8 @@
-//! The tables of a simulated database, and what the journal's statements do to them (`journal.sql`, `create_songs`,
+//! The tables of a simulated database, and what the journal's statements do to them (`store::moves`, `create_songs`,
 //! `reserve_credits`, `store::nodes`), each at one moment. When that is, and who hears of it, is for `database`.
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
 use songflight::credit::Credits;
 use songflight::id::{CallKey, SongId, TaskId, UserId};
 use songflight::store::journal::NodeKey;
@@ -64,22 +63,6 @@ pub enum Reservation {
     Reserved,
     Short(Credits),
     Stale,
-}
-
-#[derive(Deserialize)]
-struct Settle {
-    task: TaskId,
-    reason: String,
-    amount: i64,
-}
-
-#[derive(Deserialize)]
-struct Ref {
-    provider: String,
-    provider_task: Option<String>,
-    task: TaskId,
-    call: u8,
-    attempt: u16,
 }
 
 impl Tables {
@@ -296,9 +279,10 @@ impl Tables {
         song.write(row, node);
         self.song_of_task.extend(song.tasks.iter().map(|task| (task.id, row.song)));
         let person = self.people.get_mut(row.user.as_str()).expect("who has a song has an account");
-        for settle in row.settle.iter().flat_map(|rows| read::<Vec<Settle>>(rows)) {
-            person.credits += settle.amount;
-            law.settled(row.song, row.user.as_str(), settle.task, &settle.reason, settle.amount);
+        for settle in &row.settle {
+            let amount = settle.amount.thousandths();
+            person.credits += amount;
+            law.settled(row.song, row.user.as_str(), settle.task, settle.reason, amount);
         }
         let u = row.event.as_ref().map(|_| {
             person.u += 1;
@@ -311,10 +295,9 @@ impl Tables {
         song.song = song.read();
         let after = &song.song;
         law.stepped(&before, after, row, u, node);
-        for named in row.refs.iter().flat_map(|rows| read::<Vec<Ref>>(rows)) {
-            let key = CallKey { task: named.task, call: named.call, attempt: named.attempt };
-            if let Some(name) = named.provider_task {
-                self.refs.entry((named.provider, name)).or_insert(key);
+        for named in &row.refs {
+            if let Some(name) = &named.provider_task {
+                self.refs.entry((named.provider.clone(), name.clone())).or_insert(named.call);
             }
         }
         Some(u)
