@@ -12,7 +12,7 @@ use super::StoreError;
 use super::births::{self, Birth};
 use super::claims::{self, Claim};
 use super::journal::{Committed, Entry, FENCED, NodeKey, Session, Sessions, Verdict, Waiting};
-use super::moves::{Moves, NotMoved};
+use super::moves::{self, Moves, Moving, NotMoved};
 use super::row::{InboxRow, NewSong, StepRow};
 use crate::credit::Credits;
 use crate::time::Time;
@@ -32,13 +32,6 @@ select b.ord, r.*
          order by user_id, ord) b
  cross join fence
  cross join lateral reserve_credits($1, $2, b.user_id, b.song, b.head, b.version, b.task, b.kind, b.amount) r";
-
-const INBOX: &str = "
-insert into callback_inbox (day, provider, task_id, call, attempt, body_hash, body, outcome)
-select (now() at time zone 'utc')::date, b.provider, b.task, b.call, b.attempt, sha256(b.body), b.body, b.outcome
-  from unnest($1::text[], $2::uuid[], $3::smallint[], $4::smallint[], $5::bytea[], $6::text[])
-    as b (provider, task, call, attempt, body, outcome)
-on conflict do nothing";
 
 // What the step says of the head alone is not enough: of a song that rests, two steps may differ only in what watchers
 // are told, or in a task beside it.
@@ -62,7 +55,6 @@ struct PostgresSession {
     reserve: tokio_postgres::Statement,
     claim: tokio_postgres::Statement,
     moves: Moves,
-    inbox: tokio_postgres::Statement,
 }
 
 #[async_trait]
@@ -76,15 +68,12 @@ impl PostgresSession {
     async fn open(postgres: &tokio_postgres::Config) -> Result<Self, StoreError> {
         let client = super::connect(postgres, "songflight journal").await?;
         client.batch_execute(PLANNING).await?;
-        let prepare = async |sql| client.prepare(sql).await.map_err(StoreError::from);
-        let (create, reserve, claim, moves, inbox) = tokio::try_join!(
-            prepare(births::CREATE),
-            prepare(RESERVE),
-            prepare(claims::CLAIM),
-            Moves::prepare(&client),
-            prepare(INBOX)
+        let (create, reserve, claim) = tokio::try_join!(
+            client.prepare(births::CREATE),
+            client.prepare(RESERVE),
+            client.prepare(claims::CLAIM)
         )?;
-        Ok(Self { client, create, reserve, claim, moves, inbox })
+        Ok(Self { client, create, reserve, claim, moves: Moves::default() })
     }
 
     async fn reserve(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
@@ -120,23 +109,6 @@ impl PostgresSession {
             .await?)
     }
 
-    async fn keep(&self, inbox: &[&InboxRow]) -> Result<(), StoreError> {
-        if inbox.is_empty() {
-            return Ok(());
-        }
-        let providers: Vec<&str> = inbox.iter().map(|row| row.provider).collect();
-        let tasks: Vec<Uuid> = inbox.iter().map(|row| row.task).collect();
-        let calls: Vec<i16> = inbox.iter().map(|row| i16::from(row.call)).collect();
-        let attempts: Vec<i16> =
-            inbox.iter().map(|row| i16::try_from(row.attempt).unwrap_or(i16::MAX)).collect();
-        let bodies: Vec<&[u8]> = inbox.iter().map(|row| &row.body[..]).collect();
-        let outcomes: Vec<&str> = inbox.iter().map(|row| row.outcome).collect();
-        self.client
-            .execute(&self.inbox, &[&providers, &tasks, &calls, &attempts, &bodies, &outcomes])
-            .await?;
-        Ok(())
-    }
-
     async fn owns(&self, node: NodeKey) -> Result<bool, StoreError> {
         let sql = "select 1 from nodes where id = $1 and epoch = $2";
         Ok(self.client.query_opt(sql, &[&node.id, &node.epoch]).await?.is_some())
@@ -170,8 +142,14 @@ impl<'a> Parts<'a> {
 
     /// Whether it is a single statement, and so a transaction by itself.
     fn is_one(&self) -> bool {
-        let others = [!self.creates.is_empty(), !self.claims.is_empty(), !self.inbox.is_empty()];
-        self.steps.is_empty() && others.iter().filter(|needed| **needed).count() == 1
+        let moving = !self.steps.is_empty() || !self.inbox.is_empty();
+        let statements = [!self.creates.is_empty(), !self.claims.is_empty(), self.reserves(), moving];
+        statements.iter().filter(|needed| **needed).count() == 1
+    }
+
+    /// Whether a step reserves money, which has a statement of its own.
+    fn reserves(&self) -> bool {
+        self.steps.iter().any(|(_, row)| row.reserve.is_some())
     }
 }
 
@@ -195,33 +173,35 @@ impl PostgresSession {
                 self.reserve(&reserving, node)
             )
         };
-        let then = async |steps: Vec<&StepRow>| {
-            tokio::join!(
+        let then = async |steps: &[(usize, &StepRow)]| {
+            let moving = Moving::new(node, steps.iter().map(|(_, row)| *row).collect(), &parts.inbox);
+            let statement = self.moves.statement(&self.client, &moving).await?;
+            let (moved, committed) = tokio::join!(
                 biased;
-                self.moves.write(&self.client, &steps, node),
-                self.keep(&parts.inbox),
+                moves::write(&self.client, statement.as_ref(), &moving),
                 async { if one { Ok(()) } else { self.client.batch_execute("commit").await } }
-            )
+            );
+            Ok::<_, NotMoved>((moved?, committed))
         };
-        let all = || parts.steps.iter().map(|(_, row)| *row).collect();
         let mut moving: Vec<(usize, &StepRow)> = parts.steps.clone();
-        let ((began, created, claimed, reserved), (moved, kept, committed)) = if reserving.is_empty() {
-            tokio::join!(biased; first, then(all()))
+        let ((began, created, claimed, reserved), moved) = if reserving.is_empty() {
+            tokio::join!(biased; first, then(&moving))
         } else {
-            // What cannot be paid for does not move.
             let first = first.await;
-            if let (.., Ok(reserved)) = &first {
-                let paid = |at| reserved.iter().any(|row| place(row, 0) == at && row.get::<_, &str>("outcome") == "reserved");
-                moving.retain(|(at, row)| row.reserve.is_none() || paid(*at));
-            }
-            let steps = moving.iter().map(|(_, row)| *row).collect();
-            (first, then(steps).await)
+            // What cannot be paid for does not move.
+            let paid = |at| {
+                let reserved = first.3.iter().flatten();
+                reserved.filter(|row| row.get::<_, &str>("outcome") == "reserved").any(|row| place(row, 0) == at)
+            };
+            moving.retain(|(at, row)| row.reserve.is_none() || paid(*at));
+            let moved = then(&moving).await;
+            (first, moved)
         };
         let all = async {
             began.map_err(StoreError::from)?;
-            Ok::<_, NotMoved>((created?, claimed?, reserved?, moved?, kept?))
+            Ok::<_, NotMoved>((created?, claimed?, reserved?, moved?))
         };
-        let (created, claimed, reserved, moved, ()) = match all.await {
+        let (created, claimed, reserved, (moved, committed)) = match all.await {
             Ok(all) => all,
             Err(error) => {
                 // The transaction is aborted; its `commit` was a rollback. Leave the session clean.
@@ -271,7 +251,7 @@ impl Session for PostgresSession {
             }
             let steps: Vec<&StepRow> = parts.steps.iter().map(|(_, row)| *row).collect();
             let claimed = parts.claims.iter().map(|(_, claim)| claim.head);
-            let stale = Moves::stale(&self.client, &steps, claimed, node).await?;
+            let stale = moves::stale(&self.client, &steps, claimed, node).await?;
             if stale.is_empty() {
                 return Err(StoreError::Unavailable("a step moves no song, and nothing is in its way".to_owned()));
             }

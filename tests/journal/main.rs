@@ -24,7 +24,7 @@ use songflight::song::parts::{News, Stage, Work};
 use songflight::song::phase::Song;
 use songflight::store::journal::{CommitError, Committed, Entry, Settings};
 use songflight::store::row::{InboxRow, NewSong};
-use songflight::store::{claims, nodes};
+use songflight::store::{claims, moves, nodes};
 use songflight::time::Clock;
 
 use life::Life;
@@ -543,6 +543,17 @@ async fn who_left_on_request_is_gone_on_for_and_who_was_fenced_is_not() {
     let unknown = nodes::succeed(&client, fresh(), "test", Duration::from_secs(600)).await.unwrap();
     assert_eq!(unknown, None);
     world.audit().await;
+}
+
+/// A batch of any kind of steps: what does not prepare would be put aside as refused.
+#[actix_web::test]
+async fn every_statement_that_a_batch_may_need_is_understood() {
+    let world = World::new("parts").await;
+    let statements = moves::statements();
+    assert_eq!(statements.len(), 161);
+    for statement in statements {
+        world.look.prepare(&statement).await.unwrap_or_else(|error| panic!("{error:?} in {statement}"));
+    }
 }
 
 /// While nodes are replaced one by one, some still run the version before (V11).

@@ -1,33 +1,98 @@
-//! Moving songs on: what many steps write, a statement for each table. A batch is sent those of them that its steps
-//! need, all in one round trip, and all of its steps move or none does.
+//! Moving songs on: what many steps write, in one statement, which is put together of the parts that they need. All of
+//! them move or none does.
 //!
 //! Not here: what a step's columns are (`row`), the transaction around it and what becomes of steps that do not move
 //! (`session`), when it is sent and what becomes of a broken connection (`journal`).
 
+
+/// A column of a batch.
+macro_rules! column {
+    ($rows:expr, $of:pat => $value:expr) => {
+        Box::new($rows.map(|$of| $value).collect::<Vec<_>>()) as Box<dyn ToSql + Sync + Send + '_>
+    };
+}
+
+mod inbox;
 mod library;
 mod people;
 mod tasks;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
 
-use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Statement};
 
-use self::library::Library;
 use self::people::People;
-use self::tasks::Tasks;
 use super::StoreError;
 use super::journal::NodeKey;
-use super::row::StepRow;
+use super::row::{InboxRow, StepRow};
 use crate::id::TaskId;
 use crate::time::Time;
 
-/// A session's statements. Each is planned once, whatever the tables hold at that time and however many rows a batch
-/// has: a plan each time would cost more than small batches themselves. It does well in any case because tables are
-/// reached by their keys alone (the session allows no other way).
+/// What is to be written in one go.
+pub(super) struct Moving<'a> {
+    node: NodeKey,
+    steps: Vec<&'a StepRow>,
+    /// The callbacks that came, whether they moved anything or not.
+    inbox: &'a [&'a InboxRow],
+    people: People<'a>,
+}
+
+/// A statement's arrays, in the order of the question marks.
+type Columns<'a> = Vec<Box<dyn ToSql + Sync + Send + 'a>>;
+
+/// One of the statement's common table expressions, with whatever goes with it.
+struct Part {
+    /// With a question mark for each of its columns.
+    sql: &'static str,
+    /// Whether a batch needs it. To open tables and their indexes costs a small batch more than what it writes there.
+    needed: fn(&Moving<'_>) -> bool,
+    columns: for<'a> fn(&Moving<'a>) -> Columns<'a>,
+}
+
+/// Each once at most, in this order. What mostly comes together is one part, and so is what is rare: few combinations, each
+/// of which is planned and kept.
+const PARTS: [&Part; 11] = [
+    &tasks::ON,
+    &tasks::OVER,
+    &people::NUMBERED,
+    &people::SETTLED,
+    &people::TOLD,
+    &library::SONGS,
+    &library::VARIANTS,
+    &library::TEXTS,
+    &tasks::FURTHER,
+    &tasks::REFS,
+    &inbox::KEPT,
+];
+
+fn ends(moving: &Moving<'_>) -> bool {
+    moving.steps.iter().any(|row| row.run.is_none()) || settles(moving)
+}
+
+fn settles(moving: &Moving<'_>) -> bool {
+    moving.steps.iter().any(|row| !row.settle.is_empty() || row.notify.is_some())
+}
+
+fn rare(moving: &Moving<'_>) -> bool {
+    let rare = |row: &StepRow| row.lyrics.is_some() || row.further_task.is_some() || row.additions.is_some();
+    moving.steps.iter().any(|row| rare(row))
+}
+
+/// Whether a batch needs each of the [`PARTS`].
+type Needed = [bool; PARTS.len()];
+
+/// A session's statements, each prepared when it is needed for the first time.
+///
+/// Each is planned once, whatever the tables hold at that time and however many rows a batch has: a plan each time would
+/// cost more than small batches themselves. It does well in any case because tables are reached by their keys alone (the
+/// session allows no other way), and because no two parts are joined with each other: the planner takes every batch for
+/// ten rows, and would compare each with each.
+#[derive(Default)]
 pub(super) struct Moves {
-    library: Library,
-    tasks: Tasks,
-    people: People,
+    prepared: Mutex<HashMap<Needed, Statement>>,
 }
 
 /// Why steps were not written; nothing of their transaction is.
@@ -44,83 +109,115 @@ impl From<StoreError> for NotMoved {
     }
 }
 
-/// A user's newest event, and when it was committed.
-type Newest = HashMap<String, (i64, Time)>;
+/// What `all_moved` (`migrations/V16`) says where not all of them did.
+const NOT_ALL: &str = "SF001";
+
+impl<'a> Moving<'a> {
+    pub(super) fn new(node: NodeKey, steps: Vec<&'a StepRow>, inbox: &'a [&'a InboxRow]) -> Self {
+        let people = People::of(&steps);
+        Self { node, steps, inbox, people }
+    }
+
+    fn needed(&self) -> Needed {
+        PARTS.map(|part| (part.needed)(self))
+    }
+}
+
+/// The statement's text: each part is an expression of its own, and what it answers are the numbers of events.
+fn text(needed: Needed) -> String {
+    let parts: Vec<&Part> =
+        PARTS.into_iter().zip(needed).filter(|(_, needed)| *needed).map(|(part, _)| part).collect();
+    let has = |name: &str| parts.iter().any(|part| part.sql.contains(name));
+    let answer = if has("\npeople as ") {
+        people::NUMBERS
+    } else if has("\nchecked as ") {
+        "select from checked"
+    } else {
+        "select"
+    };
+    let parts: Vec<&str> = parts.iter().map(|part| part.sql).collect();
+    let mut text = format!("with {}\n{answer}", parts.join(","));
+    for number in 1.. {
+        let Some(mark) = text.find('?') else { break };
+        text.replace_range(mark..=mark, &format!("${number}"));
+    }
+    text
+}
+
+/// Every statement that there can be: one for callbacks alone, or else any of these together.
+pub fn statements() -> Vec<String> {
+    const ANY: [&[usize]; 5] = [&[5], &[6], &[7, 8], &[9], &[10]];
+    let mut all = vec![vec![10]];
+    for people in [&[0][..], &[0, 2, 4], &[1], &[1, 2, 4], &[1, 3, 4]] {
+        for bits in 0..1_u32 << ANY.len() {
+            let any = ANY.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
+            all.push(people.iter().chain(any.flat_map(|(_, parts)| *parts)).copied().collect());
+        }
+    }
+    let text = |parts: Vec<usize>| {
+        let mut needed = [false; PARTS.len()];
+        parts.into_iter().for_each(|part| needed[part] = true);
+        text(needed)
+    };
+    all.into_iter().map(text).collect()
+}
 
 impl Moves {
-    pub(super) async fn prepare(client: &Client) -> Result<Self, StoreError> {
-        let (library, tasks, people) =
-            tokio::try_join!(Library::prepare(client), Tasks::prepare(client), People::prepare(client))?;
-        Ok(Self { library, tasks, people })
-    }
-
-    /// Answers of each step, in their order, the number of its event and when it was committed, if watchers are to be told.
-    ///
-    /// The library comes first: a task that ends with a failure looks there for what failed (`migrations/V7`). Then the
-    /// heads, which stop all that follows unless every one of them moves.
-    pub(super) async fn write(
+    /// The statement that these need, if any; it costs a round trip for the first time.
+    pub(super) async fn statement(
         &self,
         client: &Client,
-        steps: &[&StepRow],
-        node: NodeKey,
-    ) -> Result<Vec<Option<(i64, Time)>>, NotMoved> {
-        let back = back(steps);
-        // `join` polls in this order, and the client sends what is polled.
-        let (songs, moved, newest, events, variants, texts, further, notices) = tokio::join!(
-            biased;
-            self.library.songs(client, steps),
-            self.tasks.heads(client, steps, node),
-            self.people.number(client, steps),
-            self.people.events(client, steps, &back),
-            self.library.variants(client, steps),
-            self.library.texts(client, steps),
-            self.tasks.further(client, steps, node),
-            self.people.notices(client, steps),
-        );
-        // Of several errors the first one says why.
-        songs?;
-        moved?;
-        let newest = newest?;
-        events.and(variants).and(texts).and(further).and(notices)?;
-        let told = steps.iter().zip(back).map(|(row, back)| {
-            let (u, at) = newest.get(row.user.as_str()).filter(|_| row.event.is_some())?;
-            Some((u - back, *at))
-        });
-        Ok(told.collect())
-    }
-
-    /// Which of these steps, by their places, cannot move, when the songs with these heads were moved otherwise.
-    pub(super) async fn stale(
-        client: &Client,
-        steps: &[&StepRow],
-        moved: impl Iterator<Item = TaskId>,
-        node: NodeKey,
-    ) -> Result<HashSet<usize>, StoreError> {
-        let mut stale = tasks::stale(client, steps, node).await?;
-        // Of several for one version only one can move.
-        let mut heads: HashSet<TaskId> = moved.collect();
-        for (place, row) in steps.iter().enumerate() {
-            if !stale.contains(&place) && !heads.insert(row.head) {
-                stale.insert(place);
-            }
+        moving: &Moving<'_>,
+    ) -> Result<Option<Statement>, StoreError> {
+        let needed = moving.needed();
+        if !needed.contains(&true) {
+            return Ok(None);
         }
-        Ok(stale)
+        let known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner).get(&needed).cloned();
+        if known.is_some() {
+            return Ok(known);
+        }
+        let text = text(needed);
+        debug_assert!(statements().contains(&text), "a statement that is in no test: {text}");
+        let statement = client.prepare(&text).await?;
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(needed, statement.clone());
+        Ok(Some(statement))
     }
 }
 
-/// How many events of its user come after each step's in the batch.
-fn back(steps: &[&StepRow]) -> Vec<i64> {
-    let mut after: HashMap<&str, i64> = HashMap::new();
-    let mut back: Vec<i64> = steps
-        .iter()
-        .rev()
-        .map(|row| {
-            let after = after.entry(row.user.as_str()).or_default();
-            let back = *after;
-            *after += i64::from(row.event.is_some());
-            back
-        })
-        .collect();
-    back.reverse();
-    back
+/// Answers of each step, in their order, the number of its event and when it was committed, if watchers are to be told.
+pub(super) async fn write(
+    client: &Client,
+    statement: Option<&Statement>,
+    moving: &Moving<'_>,
+) -> Result<Vec<Option<(i64, Time)>>, NotMoved> {
+    let Some(statement) = statement else { return Ok(Vec::new()) };
+    let needed = PARTS.iter().filter(|part| (part.needed)(moving));
+    let columns: Columns<'_> = needed.flat_map(|part| (part.columns)(moving)).collect();
+    let parameters: Vec<&(dyn ToSql + Sync)> =
+        columns.iter().map(|column| &**column as &(dyn ToSql + Sync)).collect();
+    match client.query(statement, &parameters).await {
+        Ok(rows) => Ok(moving.people.told(&moving.steps, &rows)),
+        Err(error) if error.code() == Some(&SqlState::from_code(NOT_ALL)) => Err(NotMoved::Stale),
+        Err(error) => Err(StoreError::from(error).into()),
+    }
 }
+
+/// Which of these steps, by their places, cannot move, when the songs with these heads were moved otherwise.
+pub(super) async fn stale(
+    client: &Client,
+    steps: &[&StepRow],
+    moved: impl Iterator<Item = TaskId>,
+    node: NodeKey,
+) -> Result<HashSet<usize>, StoreError> {
+    let mut stale = tasks::stale(client, steps, node).await?;
+    // Of several for one version only one can move.
+    let mut heads: HashSet<TaskId> = moved.collect();
+    for (place, row) in steps.iter().enumerate() {
+        if !stale.contains(&place) && !heads.insert(row.head) {
+            stale.insert(place);
+        }
+    }
+    Ok(stale)
+}
+
