@@ -9,7 +9,7 @@ use tokio_postgres::{Client, Row};
 use uuid::Uuid;
 
 use super::StoreError;
-use super::births::{self, Birth};
+use super::births::{self, Birth, Births};
 use super::claims::{self, Claim};
 use super::journal::{Committed, Entry, FENCED, NodeKey, Session, Sessions, Verdict, Waiting};
 use super::moves::{self, Moves, Moving, NotMoved};
@@ -51,7 +51,7 @@ select b.ord, e.u, (extract(epoch from e.at) * 1000)::bigint as at
 /// A connection with its statements prepared.
 struct PostgresSession {
     client: Client,
-    create: tokio_postgres::Statement,
+    births: Births,
     reserve: tokio_postgres::Statement,
     claim: tokio_postgres::Statement,
     moves: Moves,
@@ -68,12 +68,10 @@ impl PostgresSession {
     async fn open(postgres: &tokio_postgres::Config) -> Result<Self, StoreError> {
         let client = super::connect(postgres, "songflight journal").await?;
         client.batch_execute(PLANNING).await?;
-        let (create, reserve, claim) = tokio::try_join!(
-            client.prepare(births::CREATE),
-            client.prepare(RESERVE),
-            client.prepare(claims::CLAIM)
-        )?;
-        Ok(Self { client, create, reserve, claim, moves: Moves::default() })
+        let prepare = async |sql| client.prepare(sql).await.map_err(StoreError::from);
+        let (births, reserve, claim) =
+            tokio::try_join!(Births::prepare(&client), prepare(RESERVE), prepare(claims::CLAIM))?;
+        Ok(Self { client, births, reserve, claim, moves: Moves::default() })
     }
 
     async fn reserve(&self, steps: &[(usize, &StepRow)], node: NodeKey) -> Result<Vec<Row>, StoreError> {
@@ -143,8 +141,8 @@ impl<'a> Parts<'a> {
     /// Whether it is a single statement, and so a transaction by itself.
     fn is_one(&self) -> bool {
         let moving = !self.steps.is_empty() || !self.inbox.is_empty();
-        let statements = [!self.creates.is_empty(), !self.claims.is_empty(), self.reserves(), moving];
-        statements.iter().filter(|needed| **needed).count() == 1
+        let others = [!self.claims.is_empty(), self.reserves(), moving];
+        self.creates.is_empty() && others.iter().filter(|needed| **needed).count() == 1
     }
 
     /// Whether a step reserves money, which has a statement of its own.
@@ -168,7 +166,7 @@ impl PostgresSession {
             tokio::join!(
                 biased;
                 async { if one { Ok(()) } else { self.client.batch_execute("begin").await } },
-                births::create(&self.client, &self.create, &parts.creates, node),
+                self.births.create(&self.client, &parts.creates, node),
                 claims::claim(&self.client, &self.claim, &parts.claims, node),
                 self.reserve(&reserving, node)
             )
@@ -218,7 +216,8 @@ impl PostgresSession {
         if fenced {
             return Err(StoreError::Refused(FENCED.to_owned()).into());
         }
-        let mut verdicts = verdicts(batch, &parts.creates, &created, &reserved);
+        self.births.remember(&parts.creates);
+        let mut verdicts = verdicts(batch, &created, &reserved);
         for ((at, _), told) in moving.iter().zip(moved) {
             verdicts[*at] = Verdict::new(Committed::Moved, told);
         }
@@ -314,8 +313,7 @@ fn told(row: &Row) -> Option<(i64, Time)> {
 /// Puts the answers of the statements to the entries they are about.
 fn verdicts(
     batch: &[Waiting],
-    creates: &[(usize, &NewSong)],
-    created: &[Row],
+    created: &[(usize, Row)],
     reserved: &[Row],
 ) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = batch
@@ -325,9 +323,10 @@ fn verdicts(
             Entry::Create(_) | Entry::Claim(_) | Entry::Step(..) => Verdict::new(Committed::Stale, None),
         })
         .collect();
-    for row in created {
-        let Some((at, new)) = creates.get(place(row, 1)) else { continue };
-        verdicts[*at] = creation(row, new);
+    for (at, row) in created {
+        if let Entry::Create(new) = &batch[*at].entry {
+            verdicts[*at] = creation(row, new);
+        }
     }
     for row in reserved {
         let Some(verdict) = verdicts.get_mut(place(row, 0)) else { continue };
