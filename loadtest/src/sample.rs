@@ -15,13 +15,11 @@ use super::stage::Stage;
 pub type Samples = Rc<RefCell<Vec<Sample>>>;
 
 const BAR: usize = 30;
-/// Counting a process's pages holds it up, so that is done more rarely.
-const MEMORY_EVERY: usize = 5;
 /// A log that nobody watches is told so often.
 const SAID_EVERY: usize = 30;
 
 pub async fn watch(stage: Rc<Stage>, world: Rc<World>, samples: Samples) {
-    let mut before = (Clock.monotonic(), usages(&stage, true, Default::default()).await.unwrap_or_default());
+    let mut before = (Clock.monotonic(), usages(&stage).await.unwrap_or_default());
     for number in 0_usize.. {
         let pause = Duration::from_millis(if number < 20 { 250 } else { 1_000 });
         let asleep = Clock.monotonic();
@@ -29,8 +27,7 @@ pub async fn watch(stage: Rc<Stage>, world: Rc<World>, samples: Samples) {
         let late = Clock.monotonic().duration_since(asleep).saturating_sub(pause);
         world.seen.borrow_mut().late.add(late);
         // While the server is being started again, nothing is known of it.
-        let with_memory = number.is_multiple_of(MEMORY_EVERY);
-        let now = (Clock.monotonic(), usages(&stage, with_memory, before.1).await.unwrap_or(before.1));
+        let now = (Clock.monotonic(), usages(&stage).await.unwrap_or(before.1));
         let passed = now.0.duration_since(before.0).as_secs_f64().max(0.001);
         let cores =
             |index: usize| now.1[index].cpu.saturating_sub(before.1[index].cpu).as_secs_f64() / passed;
@@ -48,14 +45,12 @@ pub async fn watch(stage: Rc<Stage>, world: Rc<World>, samples: Samples) {
     }
 }
 
-/// Postgres's memory is that of before where it is not looked at.
-async fn usages(stage: &Stage, with_memory: bool, before: [Usage; 3]) -> Option<[Usage; 3]> {
+async fn usages(stage: &Stage) -> Option<[Usage; 3]> {
     let [server, postgres] = match &stage.own {
-        Some(_) => stage.glance(with_memory).await?,
+        Some(_) => stage.glance().await?,
         None => Default::default(),
     };
-    let memory_kib = if with_memory { postgres.memory_kib } else { before[1].memory_kib };
-    Some([server, Usage { memory_kib, ..postgres }, process::usage(std::process::id())])
+    Some([server, postgres, process::usage(std::process::id())])
 }
 
 fn seen(world: &World) -> Sample {

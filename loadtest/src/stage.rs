@@ -113,7 +113,7 @@ impl Stage {
         Ok(Look {
             here,
             server: Some(server.usage()),
-            postgres: Some(process::family(own.postmaster, true)),
+            postgres: Some(process::family(own.postmaster)),
             database: Some([row.get(0), row.get(1), row.get(2)]),
             journal_commits: whole("songflight_journal_commit_seconds_count"),
             possible_duplicates: whole("songflight_possible_duplicates_total"),
@@ -121,12 +121,12 @@ impl Stage {
     }
 
     /// What the server and its database use at the moment; the database's memory only where it is asked for.
-    pub async fn glance(&self, with_memory: bool) -> Option<[Usage; 2]> {
+    pub async fn glance(&self) -> Option<[Usage; 2]> {
         let own = self.own.as_ref()?;
         let server = own.server.try_lock().ok()?.usage();
         let postmaster = own.postmaster;
-        // It looks at every process of the machine: here it would hold up all sockets, and be taken for the server's delay.
-        let looked = actix_web::rt::task::spawn_blocking(move || process::family(postmaster, with_memory));
+        // Reading takes a while: here it would hold up all sockets, and be taken for the server's delay.
+        let looked = actix_web::rt::task::spawn_blocking(move || process::family(postmaster));
         Some([server, looked.await.ok()?])
     }
 

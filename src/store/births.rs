@@ -233,7 +233,8 @@ impl Births {
         );
         newcomers?;
         locked?;
-        let answers: Vec<_> = answers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let answers: Vec<_> =
+            answers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         if !answers.is_empty() && answers.len() != new.len() {
             return Err(StoreError::Unavailable("somebody who creates a song has no profile".to_owned()));
         }

@@ -123,7 +123,8 @@ struct Parts<'a> {
 
 impl<'a> Parts<'a> {
     fn of(batch: &'a [Waiting]) -> Self {
-        let mut parts = Self { creates: Vec::new(), claims: Vec::new(), steps: Vec::new(), inbox: Vec::new() };
+        let mut parts =
+            Self { creates: Vec::new(), claims: Vec::new(), steps: Vec::new(), inbox: Vec::new() };
         for (at, waiting) in batch.iter().enumerate() {
             match &waiting.entry {
                 Entry::Create(new) => parts.creates.push((at, &**new)),
@@ -189,7 +190,9 @@ impl PostgresSession {
             // What cannot be paid for does not move.
             let paid = |at| {
                 let reserved = first.3.iter().flatten();
-                reserved.filter(|row| row.get::<_, &str>("outcome") == "reserved").any(|row| place(row, 0) == at)
+                reserved
+                    .filter(|row| row.get::<_, &str>("outcome") == "reserved")
+                    .any(|row| place(row, 0) == at)
             };
             moving.retain(|(at, row)| row.reserve.is_none() || paid(*at));
             let moved = then(&moving).await;
@@ -252,7 +255,9 @@ impl Session for PostgresSession {
             let claimed = parts.claims.iter().map(|(_, claim)| claim.head);
             let stale = moves::stale(&self.client, &steps, claimed, node).await?;
             if stale.is_empty() {
-                return Err(StoreError::Unavailable("a step moves no song, and nothing is in its way".to_owned()));
+                return Err(StoreError::Unavailable(
+                    "a step moves no song, and nothing is in its way".to_owned(),
+                ));
             }
             let mut place = 0..;
             parts.steps.retain(|_| place.next().is_none_or(|place| !stale.contains(&place)));
@@ -311,11 +316,7 @@ fn told(row: &Row) -> Option<(i64, Time)> {
 }
 
 /// Puts the answers of the statements to the entries they are about.
-fn verdicts(
-    batch: &[Waiting],
-    created: &[(usize, Row)],
-    reserved: &[Row],
-) -> Vec<Verdict> {
+fn verdicts(batch: &[Waiting], created: &[(usize, Row)], reserved: &[Row]) -> Vec<Verdict> {
     let mut verdicts: Vec<Verdict> = batch
         .iter()
         .map(|waiting| match &waiting.entry {

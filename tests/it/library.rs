@@ -139,7 +139,10 @@ async fn songs_that_were_opened_are_paged_by_when() {
     }
     let mut opened = Vec::new();
     for n in [3, 0, 5, 1] {
-        opened.push((mira.song(&songs[n]).await["last_viewed_at"].as_str().unwrap().to_owned(), songs[n].clone()));
+        opened.push((
+            mira.song(&songs[n]).await["last_viewed_at"].as_str().unwrap().to_owned(),
+            songs[n].clone(),
+        ));
     }
     assert!(opened.is_sorted_by_key(|(at, _)| at), "{opened:?}");
     // Two may well be opened in the same millisecond; then the newer song comes first.

@@ -93,7 +93,7 @@ impl Counters {
             commits: row.get(0),
             wal_bytes: row.get(1),
             syncs: row.get(2),
-            postgres: process::family(self.postmaster, true),
+            postgres: process::family(self.postmaster),
         })
     }
 

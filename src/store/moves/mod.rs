@@ -4,7 +4,6 @@
 //! Not here: what a step's columns are (`row`), the transaction around it and what becomes of steps that do not move
 //! (`session`), when it is sent and what becomes of a broken connection (`journal`).
 
-
 /// A column of a batch.
 macro_rules! column {
     ($rows:expr, $of:pat => $value:expr) => {
@@ -220,4 +219,3 @@ pub(super) async fn stale(
     }
     Ok(stale)
 }
-

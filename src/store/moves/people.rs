@@ -42,7 +42,7 @@ impl<'a> People<'a> {
     /// The number of each step's event and when it was committed, as [`NUMBERS`] has them.
     pub(super) fn told(&self, steps: &[&StepRow], rows: &[Row]) -> Vec<Option<(i64, Time)>> {
         let mut newest = vec![None; self.users.len()];
-        for row in rows.iter().filter(|row| row.len() > 0) {
+        for row in rows.iter().filter(|row| !row.is_empty()) {
             let place = usize::try_from(row.get::<_, i64>("place") - 1).unwrap_or(usize::MAX);
             if let Some(newest) = newest.get_mut(place) {
                 *newest = Some((row.get::<_, i64>("u"), Time::from_millis(row.get("at"))));
@@ -177,4 +177,5 @@ fn told<'a>(moving: &Moving<'a>) -> Columns<'a> {
 }
 
 /// What the statement answers: each user's newest event.
-pub(super) const NUMBERS: &str = "select place, u, (extract(epoch from now()) * 1000)::bigint as at from people";
+pub(super) const NUMBERS: &str =
+    "select place, u, (extract(epoch from now()) * 1000)::bigint as at from people";

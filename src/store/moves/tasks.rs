@@ -43,11 +43,8 @@ checked as materialized (select all_moved(count(*), ?) as all_of_them from moved
     };
 }
 
-pub(super) const ON: Part = Part {
-    sql: heads!(""),
-    needed: |moving| !moving.steps.is_empty() && !ends(moving),
-    columns: heads,
-};
+pub(super) const ON: Part =
+    Part { sql: heads!(""), needed: |moving| !moving.steps.is_empty() && !ends(moving), columns: heads };
 
 /// That a task may end has Postgres look for what is to be done then.
 pub(super) const OVER: Part = Part {
