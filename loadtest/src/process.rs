@@ -100,7 +100,6 @@ mod tests {
     fn a_family_has_its_children() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
         let children = children(std::process::id());
-        let family = family(std::process::id());
         child.kill().and_then(|()| child.wait()).expect("it ends");
         assert!(children.contains(&child.id()), "{children:?}");
     }

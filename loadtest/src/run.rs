@@ -12,7 +12,7 @@ use songflight::time::Clock;
 use super::check::{Verdict, check};
 use super::commits;
 use super::crowd::Crowd;
-use super::figures::Seen;
+use super::figures::{Seen, Times};
 use super::page;
 use super::process::Usage;
 use super::report;
@@ -81,9 +81,13 @@ pub fn write_page(outcome: &Outcome, path: Option<&Path>) -> Result<(), Failure>
 async fn play(stage: &Rc<Stage>, scenario: &Scenario, at: String) -> Result<Outcome, Failure> {
     let start = stage.look().await?;
     let crowd = Crowd::gather(stage, scenario).await?;
-    if let (Some(wanted), Some(own)) = (&scenario.commits, &stage.own) {
-        let commits = commits::measure(&own.bare_database().await?, wanted).await?;
-        crowd.world.seen.borrow_mut().commits = commits;
+    let bare = match (&scenario.commits, &stage.own) {
+        (Some(wanted), Some(own)) => Some((own.bare_database().await?, wanted)),
+        _ => None,
+    };
+    let mut bare_commits = Times::default();
+    if let Some((database, wanted)) = &bare {
+        commits::measure(database, wanted, &mut bare_commits).await?;
     }
     let before = stage.look().await?;
     let (samples, marks) = (Samples::default(), Marks::default());
@@ -102,6 +106,10 @@ async fn play(stage: &Rc<Stage>, scenario: &Scenario, at: String) -> Result<Outc
     let _ = showing.await;
     report::end_of_line();
     let after = stage.look().await?;
+    if let Some((database, wanted)) = &bare {
+        commits::measure(database, wanted, &mut bare_commits).await?;
+    }
+    crowd.world.seen.borrow_mut().commits = bare_commits;
     let verdict = check(&crowd, stage, &after).await;
     let provider = match &stage.own {
         Some(own) => own.provider.stats().await,
