@@ -1,7 +1,7 @@
 //! Creating a song, for whatever route asks for it: the flood's dam, the terms of who asks, the journal, and what the
 //! client is told of it, headers of CRED-3 included.
 //!
-//! Not here: what a body says (`wishes`), what the limits decide (`migrations/V8`, `create_songs`).
+//! Not here: what a body says (`wishes`), what the limits decide (`store::births`).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! A dam before the database: requests that come far faster than any plan allows are answered here, without asking
-//! Postgres. What a plan really allows is counted there, once for all nodes (`create_songs`).
+//! Postgres. What a plan really allows is counted there, once for all nodes (`store::births`).
 //!
 //! Memory is bounded by its making: a key is a place in a table of fixed size, and two who share a place share what
 //! is a generous limit. The hash is seeded, so that nobody can look for a neighbour.

@@ -22,7 +22,7 @@ use crate::song::actor::TellError;
 use crate::song::event::Event;
 use crate::store::{self, claims};
 
-/// What a guest's user id begins with; `create_songs` knows it, too.
+/// What a guest's user id begins with; `store::births` knows it, too.
 pub const PREFIX: &str = "guest:";
 
 pub struct Guests {

@@ -1,6 +1,6 @@
 //! Plans: how much a user may create in a minute, in a day and at once (CRED-3), and what of it is left. Pure.
 //!
-//! Not here: counting, which only the database can do rightly under every race (`migrations/V8`, `create_songs`).
+//! Not here: counting, which only the database can do rightly under every race (`store::births`).
 
 use serde_json::{Value, json};
 
@@ -70,14 +70,6 @@ impl Plans {
             Plan::Pro => &self.pro,
             Plan::Premium => &self.premium,
         }
-    }
-
-    /// As `create_songs` takes them.
-    pub fn as_json(&self) -> Value {
-        let mut plans: Value =
-            Plan::ALL.iter().map(|plan| (plan.as_str().to_owned(), self.of(*plan).as_json())).collect();
-        plans["previews_per_day"] = json!(self.previews_per_day);
-        plans
     }
 
     /// What a client is told: of the minute's and the day's limit the one that is nearer to its end.

@@ -2,7 +2,7 @@
 //! plan's limit wait for one, the oldest first. Of one node; the songs of a user who creates at several nodes have
 //! their seats at each.
 //!
-//! Not here: that a song waits (`song::actor`), and refusing in its place (`create_songs` counts the database's rows).
+//! Not here: that a song waits (`song::actor`), and refusing in its place (`store::births` counts the database's rows).
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

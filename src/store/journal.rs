@@ -464,7 +464,7 @@ impl Writer {
 fn stale_steps<'a>(batch: &'a [Waiting], verdicts: &[Verdict]) -> Vec<(usize, &'a StepRow)> {
     let step = |(at, waiting): (usize, &'a Waiting)| match &waiting.entry {
         Entry::Step(row, _) if verdicts[at].committed == Committed::Stale => Some((at, &**row)),
-        // `create_songs` and `claim_song` know their own again.
+        // Creations and claims know their own again.
         Entry::Create(_) | Entry::Claim(_) | Entry::Step(..) | Entry::Callback(_) => None,
     };
     batch.iter().enumerate().filter_map(step).collect()

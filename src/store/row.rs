@@ -228,7 +228,7 @@ fn library(before: &Song, after: &Song, now: Time) -> Option<Library> {
     (old != new).then_some(new)
 }
 
-/// A new song on its way to Postgres: what `create_songs` takes.
+/// A new song on its way to Postgres (`births`).
 #[derive(Clone, Debug)]
 pub struct NewSong {
     pub song: Song,

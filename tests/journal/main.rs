@@ -22,6 +22,7 @@ use songflight::id::{CallKey, SongId, TaskId, UserId, fresh};
 use songflight::song::event::{Event, NewAddition};
 use songflight::song::parts::{News, Stage, Work};
 use songflight::song::phase::Song;
+use songflight::store::births::Birth;
 use songflight::store::journal::{CommitError, Committed, Entry, Settings};
 use songflight::store::row::{InboxRow, NewSong};
 use songflight::store::{claims, moves, nodes};
@@ -197,6 +198,86 @@ async fn of_two_steps_for_one_version_in_one_batch_only_one_is_written() {
     let stale = answers.iter().filter(|answer| **answer == Ok(Committed::Stale)).count();
     assert_eq!((moved, stale), (1, 1), "{answers:?}");
     assert_eq!(world.version(&song).await, 2);
+}
+
+/// All of a batch's steps move or none does, and then all but those that cannot.
+#[actix_web::test]
+async fn a_step_that_cannot_move_takes_nothing_of_its_batch_along() {
+    let mut world = World::new("along").await;
+    let mut songs: Vec<Life> = (0..4).map(|_| Life::new("alice")).collect();
+    world.begin();
+    world.create_all(&songs).await;
+    let stale = songs[1].clone().next(0);
+    assert_eq!(world.step(songs[1].next(0)).await, Ok(Committed::Moved));
+
+    let (mut world, journal) = world.pause().await;
+    let callback = InboxRow {
+        provider: "suno",
+        task: songs[1].song.head.task.0,
+        call: 0,
+        attempt: 0,
+        body: b"told".to_vec().into(),
+        outcome: "applied",
+    };
+    let step = |row| Entry::Step(Box::new(row), None);
+    let entries = vec![
+        step(songs[0].next(0)),
+        Entry::Step(Box::new(stale), Some(callback)),
+        Entry::Create(Box::new(Life::new("alice").birth())),
+        step(songs[2].next(0)),
+        step(songs[3].next(0)),
+    ];
+    let commits = join_all(entries.into_iter().map(|entry| journal.commit(entry)));
+    let begin = async { world.begin() };
+    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let told: Vec<&str> = answers
+        .iter()
+        .map(|answer| match answer {
+            Ok(Committed::Moved) => "moved",
+            Ok(Committed::Stale) => "stale",
+            Ok(Committed::Birth { birth: Birth::Created { .. }, .. }) => "created",
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["moved", "stale", "created", "moved", "moved"]);
+    assert_eq!(world.count("callback_inbox").await, 1, "what came is kept all the same");
+    world.audit().await;
+}
+
+#[actix_web::test]
+async fn what_one_user_creates_in_one_batch_is_decided_one_after_the_other() {
+    let mut world = World::new("rounds").await;
+    world.begin();
+    let (mut world, journal) = world.pause().await;
+    let births: Vec<NewSong> = (0..4)
+        .map(|number| {
+            let mut birth = Life::new("alice").birth();
+            // Enough for three of them.
+            birth.terms.grant = Credits::from_thousandths(3_500);
+            birth.idempotency_key = (number != 3).then(|| format!("key {}", number.min(1)));
+            birth
+        })
+        .collect();
+    let again = NewSong { content_hash: births[1].content_hash, ..births[2].clone() };
+    let another = births[2].clone();
+    let all = [births[0].clone(), births[1].clone(), again, another, births[3].clone()];
+    let last = Life::new("alice").birth();
+    let all = all.into_iter().chain([NewSong { terms: births[0].terms.clone(), ..last.clone() }, last]);
+    let commits = join_all(all.map(|birth| journal.commit(Entry::Create(Box::new(birth)))));
+    let begin = async { world.begin() };
+    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let told: Vec<String> = answers
+        .into_iter()
+        .map(|answer| match answer {
+            Ok(Committed::Birth { birth: Birth::Replay { song }, .. }) if song == births[1].song.id => {
+                "the second".to_owned()
+            }
+            Ok(Committed::Birth { birth, .. }) => format!("{birth:?}").split(' ').next().unwrap().to_owned(),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(told, ["Created", "Created", "the second", "KeyMismatch", "Created", "Short", "Short"]);
+    world.audit().await;
 }
 
 #[actix_web::test]

@@ -1,4 +1,4 @@
-//! The tables of a simulated database, and what the journal's statements do to them (`store::moves`, `create_songs`,
+//! The tables of a simulated database, and what the journal's statements do to them (`store::moves`, `store::births`,
 //! `reserve_credits`, `store::nodes`), each at one moment. When that is, and who hears of it, is for `database`.
 
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ pub struct Person {
     pub u: i64,
 }
 
-/// What `create_songs` answers.
+/// What becomes of a creation.
 pub enum Creation {
     Fenced,
     Created(i64),
