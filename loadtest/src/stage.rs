@@ -120,7 +120,7 @@ impl Stage {
         })
     }
 
-    /// What the server and its database use at the moment; the database's memory only where it is asked for.
+    /// What the server and its database use at the moment.
     pub async fn glance(&self) -> Option<[Usage; 2]> {
         let own = self.own.as_ref()?;
         let server = own.server.try_lock().ok()?.usage();

@@ -9,10 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Poll;
 
 use futures_util::future::maybe_done;
-use tokio_postgres::types::Json;
+use tokio_postgres::types::{Json, ToSql};
 use tokio_postgres::{Client, Row, Statement};
-use uuid::Uuid;
 
+use super::columns::{Columns, column};
 use super::journal::NodeKey;
 use super::row::NewSong;
 use super::{StoreError, timestamp};
@@ -35,7 +35,7 @@ insert into credit_entries (user_id, amount, reason, balance)
 select user_id, credits, 'grant', credits from new where credits > 0";
 
 /// Takes turns with everything else that these users create or reserve. What committed while this waited is seen by the
-/// statements after it, and by none of the same one.
+/// statements after it, and by none of the same one. (Like the first grant it needs no fence: it is not about a song.)
 const LOCK: &str =
     "select from profiles p where p.user_id = any ($1::text[]) order by p.user_id for no key update";
 
@@ -104,12 +104,14 @@ decided as materialized (
 places as materialized (
     select array_agg(case when outcome = 'created' then u + 1 else 0 end order by ord) as us,
            array_agg(credits - price order by ord) as balances, array_agg(plan order by ord) as plans
-      from decided),
+      from decided
+     -- A user without a profile, of whom nothing is decided, would move the others' places.
+    having count(*) = cardinality($7)),
 people as (
     update profiles p
        set credits = d.credits - d.price, u = d.u + 1, rate_full_at = d.full_at + d.share * interval '1 microsecond',
            day = d.day, used_today = d.used + (not d.preview)::integer, previews_today = d.previews + d.preview::integer
-      from decided d
+      from decided d, places
      where p.user_id = d.name and d.outcome = 'created'),
 born as (
     insert into songs (id, user_id, status, mode, wish, idempotency_key, content_hash, metadata, parent_ids, title, lyrics,
@@ -154,7 +156,8 @@ select d.ord, case d.outcome when 'kept' then 'created' else d.outcome end as ou
        d.used + (d.outcome = 'created' and not d.preview)::integer as used,
        d.previews + (d.outcome = 'created' and d.preview)::integer as previews,
        (extract(epoch from now()) * 1000)::bigint as at
-  from decided d
+  from places
+ cross join decided d
  cross join lateral (select case when d.outcome = 'created' then d.share else 0 end as added) a
  cross join lateral (select a.added, d.spent + a.added as spent) after";
 
@@ -236,7 +239,7 @@ impl Births {
         let answers: Vec<_> =
             answers.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
         if !answers.is_empty() && answers.len() != new.len() {
-            return Err(StoreError::Unavailable("somebody who creates a song has no profile".to_owned()));
+            return Err(StoreError::Unknown("of some creations nothing was decided".to_owned()));
         }
         Ok(answers)
     }
@@ -282,67 +285,43 @@ impl Births {
         let per_day: Vec<Option<i32>> = limits().map(|limits| limits.per_day.map(whole)).collect();
         let concurrent: Vec<i32> = limits().map(|limits| whole(limits.concurrent)).collect();
         let previews_per_day = whole(plans.previews_per_day);
-        let rows = || new.iter().map(|(_, row)| *row);
-        let users: Vec<&str> = rows().map(|n| n.song.user.as_str()).collect();
-        let songs: Vec<Uuid> = rows().map(|n| n.song.id.0).collect();
-        let keys: Vec<Option<&str>> = rows().map(|n| n.idempotency_key.as_deref()).collect();
-        let hashes: Vec<&[u8]> = rows().map(|n| &n.content_hash[..]).collect();
-        let prices: Vec<i64> = rows().map(|n| n.song.head.price.thousandths()).collect();
-        let times: Vec<_> = rows().map(|n| timestamp(n.song.created_at.millis())).collect();
-        let named: Vec<Option<&str>> = rows().map(|n| n.terms.plan.map(Plan::as_str)).collect();
-        let refuse: Vec<bool> = rows().map(|n| n.terms.refuse_when_busy).collect();
-        let previews: Vec<bool> = rows().map(|n| n.song.wish.preview).collect();
-        let modes: Vec<&str> = rows().map(|n| n.song.wish.mode.as_str()).collect();
-        let wishes: Vec<_> = rows().map(|n| Json(&*n.song.wish)).collect();
-        let metadata: Vec<_> = rows().map(|n| Json(&*n.song.metadata)).collect();
-        let parents: Vec<String> = rows().map(|n| array(&n.song.wish.parent_ids)).collect();
-        let titles: Vec<Option<&str>> = rows().map(|n| n.song.title.as_deref()).collect();
-        let lyrics: Vec<Option<&str>> = rows().map(|n| n.song.lyrics.as_deref()).collect();
-        let tasks: Vec<Uuid> = rows().map(|n| n.song.head.task.0).collect();
-        let kinds: Vec<&str> = rows().map(|n| n.song.head.kind.as_str()).collect();
-        let providers: Vec<&str> = rows().map(|n| n.song.head.provider.as_str()).collect();
-        let runs: Vec<_> = rows().map(|n| n.song.phase.run().map(Json)).collect();
-        let progress: Vec<_> =
-            rows().map(|n| Json(n.song.progress(n.song.head.kind).cloned().unwrap_or_default())).collect();
-        let sets: Vec<_> = rows().map(|n| Json(&n.set)).collect();
-        let answers = client
-            .query(
-                &self.births,
-                &[
-                    &node.id,
-                    &node.epoch,
-                    &per_minute,
-                    &per_day,
-                    &concurrent,
-                    &previews_per_day,
-                    &users,
-                    &songs,
-                    &keys,
-                    &hashes,
-                    &prices,
-                    &times,
-                    &named,
-                    &refuse,
-                    &previews,
-                    &modes,
-                    &wishes,
-                    &metadata,
-                    &parents,
-                    &titles,
-                    &lyrics,
-                    &tasks,
-                    &kinds,
-                    &providers,
-                    &runs,
-                    &progress,
-                    &sets,
-                ],
-            )
-            .await?;
+        let mut parameters: Vec<&(dyn ToSql + Sync)> =
+            vec![&node.id, &node.epoch, &per_minute, &per_day, &concurrent, &previews_per_day];
+        let columns = columns(new);
+        parameters.extend(columns.iter().map(|column| &**column as &(dyn ToSql + Sync)));
+        let answers = client.query(&self.births, &parameters).await?;
         let place = |row: &Row| usize::try_from(row.get::<_, i64>("ord") - 1).unwrap_or(usize::MAX);
         let of = |row: Row| new.get(place(&row)).map(|(at, _)| (*at, row));
         Ok(answers.into_iter().filter_map(of).collect())
     }
+}
+
+/// The arrays of [`BIRTHS`], from `$7` on.
+fn columns<'a>(new: &[(usize, &'a NewSong)]) -> Columns<'a> {
+    let rows = || new.iter().map(|(_, row)| *row);
+    vec![
+        column!(rows(), n => n.song.user.as_str()),
+        column!(rows(), n => n.song.id.0),
+        column!(rows(), n => n.idempotency_key.as_deref()),
+        column!(rows(), n => &n.content_hash[..]),
+        column!(rows(), n => n.song.head.price.thousandths()),
+        column!(rows(), n => timestamp(n.song.created_at.millis())),
+        column!(rows(), n => n.terms.plan.map(Plan::as_str)),
+        column!(rows(), n => n.terms.refuse_when_busy),
+        column!(rows(), n => n.song.wish.preview),
+        column!(rows(), n => n.song.wish.mode.as_str()),
+        column!(rows(), n => Json(&*n.song.wish)),
+        column!(rows(), n => Json(&*n.song.metadata)),
+        column!(rows(), n => array(&n.song.wish.parent_ids)),
+        column!(rows(), n => n.song.title.as_deref()),
+        column!(rows(), n => n.song.lyrics.as_deref()),
+        column!(rows(), n => n.song.head.task.0),
+        column!(rows(), n => n.song.head.kind.as_str()),
+        column!(rows(), n => n.song.head.provider.as_str()),
+        column!(rows(), n => n.song.phase.run().map(Json)),
+        column!(rows(), n => Json(n.song.progress(n.song.head.kind).cloned().unwrap_or_default())),
+        column!(rows(), n => Json(&n.set)),
+    ]
 }
 
 /// Each user's first song of these, then each one's second, and so on.

@@ -6,6 +6,7 @@ pub mod accounts;
 pub mod audit;
 pub mod births;
 pub mod claims;
+mod columns;
 pub mod database;
 pub mod feed;
 pub mod insight;
@@ -65,10 +66,11 @@ impl From<tokio_postgres::Error> for StoreError {
         let text = describe(&error);
         match error.code().map(tokio_postgres::error::SqlState::code) {
             // 08 connection, 53 resources (connections, disk, memory), 57 shutdown and time-out,
-            // 58 system error, 25006 read-only after a fail-over, 40 serialisation and deadlock.
+            // 58 system error, 25006 read-only after a fail-over, 25P03 waited too long within a transaction, 40
+            // serialisation and deadlock.
             Some(code)
                 if ["08", "53", "57", "58", "40"].iter().any(|class| code.starts_with(class))
-                    || code == "25006" =>
+                    || ["25006", "25P03"].contains(&code) =>
             {
                 StoreError::Unavailable(text)
             }

@@ -8,6 +8,7 @@
 mod audit;
 mod life;
 mod limits;
+mod parity;
 mod wire;
 mod world;
 
@@ -241,6 +242,73 @@ async fn a_step_that_cannot_move_takes_nothing_of_its_batch_along() {
         .collect();
     assert_eq!(told, ["moved", "stale", "created", "moved", "moved"]);
     assert_eq!(world.count("callback_inbox").await, 1, "what came is kept all the same");
+    world.audit().await;
+}
+
+/// Nothing deletes a profile, but an operator's hand may.
+#[actix_web::test]
+async fn of_whom_the_profile_is_gone_nobody_else_is_charged() {
+    let mut world = World::new("no_profile").await;
+    let mut songs = [Life::new("alice"), Life::new("bob")];
+    world.begin();
+    world.create_all(&songs).await;
+    world.look.execute("delete from profiles where user_id = 'alice'", &[]).await.unwrap();
+    // Through the session that knows them both.
+    let births = ["alice", "bob"].map(|user| Entry::Create(Box::new(Life::new(user).birth())));
+    let answers = join_all(births.into_iter().map(|birth| world.journal.commit(birth))).await;
+    for answer in &answers {
+        let Ok(Committed::Birth { birth, .. }) = answer else { panic!("{answer:?}") };
+        assert!(matches!(birth, Birth::Created { .. }), "who has none begins anew: {birth:?}");
+    }
+    for song in &mut songs {
+        assert_eq!(world.step(song.next(0)).await, Ok(Committed::Moved));
+    }
+    let bob = "select u, (select sum(amount) from credit_entries c where c.user_id = p.user_id)::bigint - credits,
+                      (select count(*) from song_events e where e.user_id = p.user_id),
+                      (select count(*) from credit_entries c where c.user_id = p.user_id and reason = 'reserve')
+                 from profiles p where user_id = 'bob'";
+    let bob = world.look.query_one(bob, &[]).await.unwrap();
+    let numbers = [0, 1, 2, 3].map(|column| bob.get::<_, i64>(column));
+    assert_eq!(numbers, [2, 0, 2, 2], "newest event, what the books are out by, events, charges");
+
+    // A step that cannot be told of is put aside by itself.
+    world.look.execute("delete from profiles where user_id = 'alice'", &[]).await.unwrap();
+    let (mut world, journal) = world.pause().await;
+    let steps = [songs[0].next(1), songs[1].next(1)].map(|row| Entry::Step(Box::new(row), None));
+    let commits = join_all(steps.into_iter().map(|step| journal.commit(step)));
+    let begin = async { world.begin() };
+    let (answers, ()) = tokio::join!(biased; commits, begin);
+    assert!(matches!(answers[0], Err(CommitError::Refused(_))), "{answers:?}");
+    assert_eq!(answers[1], Ok(Committed::Moved));
+}
+
+/// What a guest paid for goes back to the guest, who is told of nothing any more (CRED-7).
+#[actix_web::test]
+async fn a_song_that_was_claimed_is_settled_with_who_paid_for_it() {
+    let mut world = World::new("payer").await;
+    let mut songs = [Life::new("guest:1"), Life::new("bob")];
+    world.begin();
+    world.create_all(&songs).await;
+    world.create_all(&[Life::new("alice")]).await;
+    for song in &mut songs {
+        for act in 0..2 {
+            assert_eq!(world.step(song.next(act)).await, Ok(Committed::Moved));
+        }
+    }
+    let claim = songs[0].claimed("alice");
+    assert_eq!(world.journal.commit(Entry::Claim(Box::new(claim))).await, Ok(Committed::Moved));
+
+    // With somebody else's in one batch.
+    let (mut world, journal) = world.pause().await;
+    let steps = songs.each_mut().map(|song| Entry::Step(Box::new(song.next(3)), None));
+    let commits = join_all(steps.into_iter().map(|step| journal.commit(step)));
+    let begin = async { world.begin() };
+    let (answers, ()) = tokio::join!(biased; commits, begin);
+    assert_eq!(answers, [Ok(Committed::Moved), Ok(Committed::Moved)]);
+    let settled = "select user_id from credit_entries where reason = 'capture' order by user_id";
+    let settled: Vec<String> =
+        world.look.query(settled, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(settled, ["bob", "guest:1"]);
     world.audit().await;
 }
 
@@ -706,13 +774,16 @@ async fn the_rate_does_not_sink_while_an_empty_database_fills() {
         let started = clock.monotonic();
         world.create_all(&songs).await;
         let created = clock.monotonic();
-        for act in 0..2 {
+        for act in 0..Life::ACTS {
             let steps: Vec<_> = songs.iter_mut().map(|song| song.next(act)).collect();
             let answers = join_all(steps.into_iter().map(|step| world.step(step))).await;
             assert!(answers.iter().all(|answer| *answer == Ok(Committed::Moved)));
         }
         let per_second = |from, to: std::time::Instant, n| n as f64 / to.duration_since(from).as_secs_f64();
-        rates.push((per_second(started, created, BATCH), per_second(created, clock.monotonic(), 2 * BATCH)));
+        rates.push((
+            per_second(started, created, BATCH),
+            per_second(created, clock.monotonic(), Life::ACTS * BATCH),
+        ));
     }
     let told: Vec<String> = rates.iter().map(|(new, moved)| format!("{new:.0}/{moved:.0}")).collect();
     println!("songs created / steps per second: {}", told.join(" "));
@@ -745,7 +816,7 @@ async fn a_commit_reads_only_the_people_it_is_about() {
             let started = clock.monotonic();
             world.create_all(std::slice::from_ref(&song)).await;
             let created = clock.monotonic();
-            for act in 0..2 {
+            for act in 0..Life::ACTS {
                 assert_eq!(world.step(song.next(act)).await, Ok(Committed::Moved));
             }
             creates.push(created.duration_since(started));
@@ -757,7 +828,7 @@ async fn a_commit_reads_only_the_people_it_is_about() {
         };
         times.push((middle(creates), middle(steps)));
     }
-    println!("a creation and two steps among few people, and among many: {times:?}");
+    println!("a creation and all its steps among few people, and among many: {times:?}");
     let (few, many) = (times[0], times[1]);
     // A disk may be ten times slower a moment later; reading everybody takes longer than that.
     let slack = std::time::Duration::from_millis(10);

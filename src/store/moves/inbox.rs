@@ -1,8 +1,7 @@
 //! The callbacks that came, raw (CB-2).
 
-use tokio_postgres::types::ToSql;
-
-use super::{Columns, Moving, Part};
+use super::{Moving, Part};
+use crate::store::columns::{Columns, column};
 
 /// The same once more on the same day is kept once.
 pub(super) const KEPT: Part = Part {

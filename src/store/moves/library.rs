@@ -1,9 +1,10 @@
 //! What steps write to a song as its owner sees it: its row in the library, its clips, and the lyrics to choose from.
 
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::types::Json;
 
-use super::{Columns, Moving, Part, rare};
+use super::{Moving, Part, rare};
 use crate::song::phase::Variant;
+use crate::store::columns::{Columns, column};
 use crate::store::row::StepRow;
 use crate::store::timestamp;
 use crate::time::Time;

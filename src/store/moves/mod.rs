@@ -4,13 +4,6 @@
 //! Not here: what a step's columns are (`row`), the transaction around it and what becomes of steps that do not move
 //! (`session`), when it is sent and what becomes of a broken connection (`journal`).
 
-/// A column of a batch.
-macro_rules! column {
-    ($rows:expr, $of:pat => $value:expr) => {
-        Box::new($rows.map(|$of| $value).collect::<Vec<_>>()) as Box<dyn ToSql + Sync + Send + '_>
-    };
-}
-
 mod inbox;
 mod library;
 mod people;
@@ -25,6 +18,7 @@ use tokio_postgres::{Client, Statement};
 
 use self::people::People;
 use super::StoreError;
+use super::columns::Columns;
 use super::journal::NodeKey;
 use super::row::{InboxRow, StepRow};
 use crate::id::TaskId;
@@ -39,12 +33,9 @@ pub(super) struct Moving<'a> {
     people: People<'a>,
 }
 
-/// A statement's arrays, in the order of the question marks.
-type Columns<'a> = Vec<Box<dyn ToSql + Sync + Send + 'a>>;
-
 /// One of the statement's common table expressions, with whatever goes with it.
 struct Part {
-    /// With a question mark for each of its columns.
+    /// With a question mark for each of its columns, in their order.
     sql: &'static str,
     /// Whether a batch needs it. To open tables and their indexes costs a small batch more than what it writes there.
     needed: fn(&Moving<'_>) -> bool,

@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 
 use tokio_postgres::Row;
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::types::Json;
 
-use super::{Columns, Moving, Part, settles};
+use super::{Moving, Part, settles};
+use crate::store::columns::{Columns, column};
 use crate::store::row::StepRow;
 use crate::time::Time;
 
@@ -43,8 +44,8 @@ impl<'a> People<'a> {
     pub(super) fn told(&self, steps: &[&StepRow], rows: &[Row]) -> Vec<Option<(i64, Time)>> {
         let mut newest = vec![None; self.users.len()];
         for row in rows.iter().filter(|row| !row.is_empty()) {
-            let place = usize::try_from(row.get::<_, i64>("place") - 1).unwrap_or(usize::MAX);
-            if let Some(newest) = newest.get_mut(place) {
+            let place = row.get::<_, Option<i64>>("place").and_then(|place| usize::try_from(place - 1).ok());
+            if let Some(newest) = place.and_then(|place| newest.get_mut(place)) {
                 *newest = Some((row.get::<_, i64>("u"), Time::from_millis(row.get("at"))));
             }
         }
@@ -176,6 +177,8 @@ fn told<'a>(moving: &Moving<'a>) -> Columns<'a> {
     ]
 }
 
-/// What the statement answers: each user's newest event.
-pub(super) const NUMBERS: &str =
-    "select place, u, (extract(epoch from now()) * 1000)::bigint as at from people";
+/// What the statement answers: the newest event of each user who has one in the batch (whoever is only paid back has none),
+/// and in any case that all songs moved.
+pub(super) const NUMBERS: &str = "
+select place, u, (extract(epoch from now()) * 1000)::bigint as at
+  from checked left join people on place is not null";

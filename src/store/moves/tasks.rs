@@ -4,10 +4,11 @@
 use std::collections::HashSet;
 
 use tokio_postgres::Client;
-use tokio_postgres::types::{Json, ToSql};
+use tokio_postgres::types::Json;
 use uuid::Uuid;
 
-use super::{Columns, Moving, Part, ends, rare};
+use super::{Moving, Part, ends, rare};
+use crate::store::columns::{Columns, column};
 use crate::store::journal::NodeKey;
 use crate::store::row::StepRow;
 use crate::store::{StoreError, timestamp};
