@@ -15,6 +15,7 @@ mod figures;
 mod follow;
 mod page;
 mod person;
+mod postgres;
 mod process;
 mod provider;
 mod report;

@@ -180,7 +180,7 @@ impl Own {
         scenario: &Scenario,
     ) -> Result<Self, Failure> {
         let data_dir = home.join("postgres");
-        let postgres = PrivatePostgres::start(&data_dir, |_| {}).await.map_err(cannot("the database"))?;
+        let (postgres, postmaster) = super::postgres::start(&data_dir).await?;
         let provider = Provider::start(scenario).await?;
         let mut settings = vec![
             ("DATABASE_URL".to_owned(), postgres.url()),
@@ -200,17 +200,7 @@ impl Own {
         let (database, connection) =
             postgres.config().connect(tokio_postgres::NoTls).await.map_err(cannot("the database"))?;
         actix_web::rt::spawn(connection);
-        let postmaster = postmaster(&data_dir)?;
         let (server, database) = (Mutex::new(server), Mutex::new(database));
         Ok(Self { server, provider, database, postgres, postmaster, home })
     }
-}
-
-pub fn postmaster(data_dir: &Path) -> Result<u32, Failure> {
-    let file = data_dir.join("postmaster.pid");
-    let text = std::fs::read_to_string(&file).map_err(cannot("postmaster.pid"))?;
-    text.lines()
-        .next()
-        .and_then(|line| line.trim().parse().ok())
-        .ok_or_else(|| Failure("no postmaster".to_owned()))
 }

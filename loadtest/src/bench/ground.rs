@@ -9,7 +9,6 @@ use songflight::time::Clock;
 use tokio_postgres::{Client, Config};
 
 use crate::process::{self, Usage};
-use crate::stage::postmaster;
 use crate::{Failure, cannot};
 
 /// A Postgres of this run's own, as safe as the private one of a server: it waits for its disk.
@@ -50,8 +49,7 @@ impl Ground {
         let home = std::env::temp_dir().join(format!("songflight-bench-{}", std::process::id()));
         std::fs::create_dir_all(&home).map_err(cannot("a folder for the database"))?;
         let data_dir = home.join("postgres");
-        let started = PrivatePostgres::start(&data_dir, |_| {}).await.map_err(cannot("the database"));
-        match started.and_then(|postgres| Ok((postgres, postmaster(&data_dir)?))) {
+        match crate::postgres::start(&data_dir).await {
             Ok((postgres, postmaster)) => Ok(Self { postgres, postmaster, home }),
             Err(error) => {
                 let _ = std::fs::remove_dir_all(&home);
