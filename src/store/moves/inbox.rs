@@ -14,6 +14,7 @@ kept as (
     on conflict do nothing)",
     needed: |moving| !moving.inbox.is_empty(),
     columns: kept,
+    answer: None,
 };
 
 fn kept<'a>(moving: &Moving<'a>) -> Columns<'a> {

@@ -22,6 +22,7 @@ library as (
      where s.id = c.song_id)",
     needed: |moving| moving.steps.iter().any(|row| row.library.is_some()),
     columns: songs,
+    answer: None,
 };
 
 fn songs<'a>(moving: &Moving<'a>) -> Columns<'a> {
@@ -82,6 +83,7 @@ changed_clips as (
         moving.steps.iter().any(|row| !row.new_variants.is_empty() || !row.changed_variants.is_empty())
     },
     columns: variants,
+    answer: None,
 };
 
 fn variants<'a>(moving: &Moving<'a>) -> Columns<'a> {
@@ -125,6 +127,7 @@ texts as (
        set title = excluded.title, text = excluded.text, selected = excluded.selected)",
     needed: rare,
     columns: texts,
+    answer: None,
 };
 
 fn texts<'a>(moving: &Moving<'a>) -> Columns<'a> {

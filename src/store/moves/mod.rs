@@ -40,6 +40,8 @@ struct Part {
     /// Whether a batch needs it. To open tables and their indexes costs a small batch more than what it writes there.
     needed: fn(&Moving<'_>) -> bool,
     columns: for<'a> fn(&Moving<'a>) -> Columns<'a>,
+    /// What the statement answers with this part in it, unless a later one says something else.
+    answer: Option<&'static str>,
 }
 
 /// Each once at most, in this order. What mostly comes together is one part, and so is what is rare: few combinations, each
@@ -117,14 +119,7 @@ impl<'a> Moving<'a> {
 fn text(needed: Needed) -> String {
     let parts: Vec<&Part> =
         PARTS.into_iter().zip(needed).filter(|(_, needed)| *needed).map(|(part, _)| part).collect();
-    let has = |name: &str| parts.iter().any(|part| part.sql.contains(name));
-    let answer = if has("\npeople as ") {
-        people::NUMBERS
-    } else if has("\nchecked as ") {
-        "select from checked"
-    } else {
-        "select"
-    };
+    let answer = parts.iter().rev().find_map(|part| part.answer).unwrap_or("select");
     let parts: Vec<&str> = parts.iter().map(|part| part.sql).collect();
     let mut text = format!("with {}\n{answer}", parts.join(","));
     for number in 1.. {

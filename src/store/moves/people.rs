@@ -70,6 +70,7 @@ people as (
     returning t.place, p.u)",
     needed: |moving| !moving.people.users.is_empty() && !settles(moving),
     columns: numbered,
+    answer: Some(NUMBERS),
 };
 
 fn numbered<'a>(moving: &Moving<'a>) -> Columns<'a> {
@@ -123,6 +124,7 @@ notices as (
      where (select true from notifications n where n.song_id = b.song_id and n.kind = b.kind) is null)",
     needed: settles,
     columns: settled,
+    answer: Some(NUMBERS),
 };
 
 fn settled<'a>(moving: &Moving<'a>) -> Columns<'a> {
@@ -158,6 +160,7 @@ events as (
                as e (song_id, seq, user_id, person, back, kind, set))",
     needed: |moving| !moving.people.users.is_empty() || settles(moving),
     columns: told,
+    answer: None,
 };
 
 fn told<'a>(moving: &Moving<'a>) -> Columns<'a> {
@@ -179,6 +182,6 @@ fn told<'a>(moving: &Moving<'a>) -> Columns<'a> {
 
 /// What the statement answers: the newest event of each user who has one in the batch (whoever is only paid back has none),
 /// and in any case that all songs moved.
-pub(super) const NUMBERS: &str = "
+const NUMBERS: &str = "
 select place, u, (extract(epoch from now()) * 1000)::bigint as at
   from checked left join people on place is not null";

@@ -44,14 +44,22 @@ checked as materialized (select all_moved(count(*), ?) as all_of_them from moved
     };
 }
 
-pub(super) const ON: Part =
-    Part { sql: heads!(""), needed: |moving| !moving.steps.is_empty() && !ends(moving), columns: heads };
+/// That they did.
+const MOVED: &str = "select from checked";
+
+pub(super) const ON: Part = Part {
+    sql: heads!(""),
+    needed: |moving| !moving.steps.is_empty() && !ends(moving),
+    columns: heads,
+    answer: Some(MOVED),
+};
 
 /// That a task may end has Postgres look for what is to be done then.
 pub(super) const OVER: Part = Part {
     sql: heads!(", ended_at = case when b.run is null then coalesce(t.ended_at, b.at) end"),
     needed: ends,
     columns: heads,
+    answer: Some(MOVED),
 };
 
 fn heads<'a>(moving: &Moving<'a>) -> Columns<'a> {
@@ -97,6 +105,7 @@ beside as (
            updated_at = excluded.updated_at, ended_at = coalesce(tasks.ended_at, excluded.ended_at))",
     needed: rare,
     columns: further,
+    answer: None,
 };
 
 fn further<'a>(moving: &Moving<'a>) -> Columns<'a> {
@@ -124,6 +133,7 @@ names as (
     on conflict do nothing)",
     needed: |moving| moving.steps.iter().any(|row| !row.refs.is_empty()),
     columns: refs,
+    answer: None,
 };
 
 fn refs<'a>(moving: &Moving<'a>) -> Columns<'a> {
