@@ -22,7 +22,7 @@ use crate::time::Time;
 /// written to leave no other choice.
 ///
 /// A transaction that waits for its client holds the node's row, so that nobody could take its songs over: if the program
-/// stands still in that moment, or its machine is gone, the connection is given up before a lease ends.
+/// stands still in that moment, or its machine is gone, the connection is given up before a lease of the usual 6 s ends.
 const PLANNING: &str = "
 set idle_in_transaction_session_timeout = '4s';
 set plan_cache_mode = force_generic_plan; set enable_seqscan = off; set enable_mergejoin = off;

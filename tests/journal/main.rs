@@ -39,14 +39,12 @@ async fn a_row_that_postgres_refuses_is_put_aside_and_its_batch_goes_on() {
     world.begin();
     world.create_all(&songs).await;
 
-    let (mut world, journal) = world.pause().await;
     let mut steps: Vec<_> = songs.iter_mut().map(|song| song.next(0)).collect();
     // No text in Postgres holds this character.
     steps[13].progress = serde_json::value::to_raw_value(&json!({"error": "\u{0}"})).unwrap();
     let bad = steps[13].clone();
-    let commits = join_all(steps.into_iter().map(|step| journal.commit(Entry::Step(Box::new(step), None))));
-    let begin = async { world.begin() };
-    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let steps = steps.into_iter().map(|step| Entry::Step(Box::new(step), None));
+    let (world, answers) = world.in_one_batch(steps).await;
 
     for (number, answer) in answers.iter().enumerate() {
         match number {
@@ -63,7 +61,7 @@ async fn a_row_that_postgres_refuses_is_put_aside_and_its_batch_goes_on() {
         outcome: "applied",
     };
     for callback in [Some(callback), None] {
-        let again = journal.commit(Entry::Step(Box::new(bad.clone()), callback)).await;
+        let again = world.journal.commit(Entry::Step(Box::new(bad.clone()), callback)).await;
         assert!(matches!(again, Err(CommitError::Refused(_))), "{again:?}");
     }
     let sql = "select kind, song_id, times, context #>> '{callback,body}' from failed_jobs";
@@ -187,13 +185,10 @@ async fn of_two_steps_for_one_version_in_one_batch_only_one_is_written() {
     world.begin();
     world.create_all(std::slice::from_ref(&song)).await;
 
-    let (mut world, journal) = world.pause().await;
     let mut silent = song.clone().next(0);
     silent.event = None;
-    let twins = [silent, song.next(0)];
-    let commits = join_all(twins.into_iter().map(|step| journal.commit(Entry::Step(Box::new(step), None))));
-    let begin = async { world.begin() };
-    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let twins = [silent, song.next(0)].map(|step| Entry::Step(Box::new(step), None));
+    let (world, answers) = world.in_one_batch(twins).await;
 
     let moved = answers.iter().filter(|answer| **answer == Ok(Committed::Moved)).count();
     let stale = answers.iter().filter(|answer| **answer == Ok(Committed::Stale)).count();
@@ -211,7 +206,6 @@ async fn a_step_that_cannot_move_takes_nothing_of_its_batch_along() {
     let stale = songs[1].clone().next(0);
     assert_eq!(world.step(songs[1].next(0)).await, Ok(Committed::Moved));
 
-    let (mut world, journal) = world.pause().await;
     let callback = InboxRow {
         provider: "suno",
         task: songs[1].song.head.task.0,
@@ -228,9 +222,7 @@ async fn a_step_that_cannot_move_takes_nothing_of_its_batch_along() {
         step(songs[2].next(0)),
         step(songs[3].next(0)),
     ];
-    let commits = join_all(entries.into_iter().map(|entry| journal.commit(entry)));
-    let begin = async { world.begin() };
-    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let (world, answers) = world.in_one_batch(entries).await;
     let told: Vec<&str> = answers
         .iter()
         .map(|answer| match answer {
@@ -273,11 +265,8 @@ async fn of_whom_the_profile_is_gone_nobody_else_is_charged() {
 
     // A step that cannot be told of is put aside by itself.
     world.look.execute("delete from profiles where user_id = 'alice'", &[]).await.unwrap();
-    let (mut world, journal) = world.pause().await;
     let steps = [songs[0].next(1), songs[1].next(1)].map(|row| Entry::Step(Box::new(row), None));
-    let commits = join_all(steps.into_iter().map(|step| journal.commit(step)));
-    let begin = async { world.begin() };
-    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let (_world, answers) = world.in_one_batch(steps).await;
     assert!(matches!(answers[0], Err(CommitError::Refused(_))), "{answers:?}");
     assert_eq!(answers[1], Ok(Committed::Moved));
 }
@@ -299,11 +288,8 @@ async fn a_song_that_was_claimed_is_settled_with_who_paid_for_it() {
     assert_eq!(world.journal.commit(Entry::Claim(Box::new(claim))).await, Ok(Committed::Moved));
 
     // With somebody else's in one batch.
-    let (mut world, journal) = world.pause().await;
     let steps = songs.each_mut().map(|song| Entry::Step(Box::new(song.next(3)), None));
-    let commits = join_all(steps.into_iter().map(|step| journal.commit(step)));
-    let begin = async { world.begin() };
-    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let (world, answers) = world.in_one_batch(steps).await;
     assert_eq!(answers, [Ok(Committed::Moved), Ok(Committed::Moved)]);
     let settled = "select user_id from credit_entries where reason = 'capture' order by user_id";
     let settled: Vec<String> =
@@ -316,7 +302,6 @@ async fn a_song_that_was_claimed_is_settled_with_who_paid_for_it() {
 async fn what_one_user_creates_in_one_batch_is_decided_one_after_the_other() {
     let mut world = World::new("rounds").await;
     world.begin();
-    let (mut world, journal) = world.pause().await;
     let births: Vec<NewSong> = (0..4)
         .map(|number| {
             let mut birth = Life::new("alice").birth();
@@ -331,9 +316,7 @@ async fn what_one_user_creates_in_one_batch_is_decided_one_after_the_other() {
     let all = [births[0].clone(), births[1].clone(), again, another, births[3].clone()];
     let last = Life::new("alice").birth();
     let all = all.into_iter().chain([NewSong { terms: births[0].terms.clone(), ..last.clone() }, last]);
-    let commits = join_all(all.map(|birth| journal.commit(Entry::Create(Box::new(birth)))));
-    let begin = async { world.begin() };
-    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let (world, answers) = world.in_one_batch(all.map(|birth| Entry::Create(Box::new(birth)))).await;
     let told: Vec<String> = answers
         .into_iter()
         .map(|answer| match answer {
@@ -485,12 +468,9 @@ async fn of_a_claim_and_a_step_for_one_version_only_one_is_written() {
     let (guest, account) = (UserId::trusted("guest:a"), UserId::trusted("account"));
     claims::begin(&client, &guest, &account, Credits::ZERO).await.unwrap();
 
-    let (mut world, journal) = world.pause().await;
     let twin = song.clone().next(0);
     let entries = [Entry::Step(Box::new(twin), None), Entry::Claim(Box::new(song.claimed("account")))];
-    let commits = join_all(entries.into_iter().map(|entry| journal.commit(entry)));
-    let begin = async { world.begin() };
-    let (answers, ()) = tokio::join!(biased; commits, begin);
+    let (world, answers) = world.in_one_batch(entries).await;
     let moved = answers.iter().filter(|answer| **answer == Ok(Committed::Moved)).count();
     assert_eq!(moved, 1, "{answers:?}");
     assert_eq!(world.version(&song).await, 2);

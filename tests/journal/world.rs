@@ -72,6 +72,18 @@ impl World {
         (Self { journal: journal.clone(), writers, ..self }, journal)
     }
 
+    /// All of these in one batch, and what became of each.
+    pub async fn in_one_batch(
+        self,
+        entries: impl IntoIterator<Item = Entry>,
+    ) -> (Self, Vec<Result<Committed, CommitError>>) {
+        let (mut world, journal) = self.pause().await;
+        let commits = join_all(entries.into_iter().map(|entry| journal.commit(entry)));
+        let begin = async { world.begin() };
+        let (answers, ()) = tokio::join!(biased; commits, begin);
+        (world, answers)
+    }
+
     /// The same world once its process is gone and another one goes on as its node.
     pub async fn succeeded(self) -> Self {
         let client = self.pool.get().await.expect("connected");

@@ -31,6 +31,7 @@ pub(super) struct Moving<'a> {
     /// The callbacks that came, whether they moved anything or not.
     inbox: &'a [&'a InboxRow],
     people: People<'a>,
+    needed: Needed,
 }
 
 /// One of the statement's common table expressions, with whatever goes with it.
@@ -107,18 +108,18 @@ const NOT_ALL: &str = "SF001";
 impl<'a> Moving<'a> {
     pub(super) fn new(node: NodeKey, steps: Vec<&'a StepRow>, inbox: &'a [&'a InboxRow]) -> Self {
         let people = People::of(&steps);
-        Self { node, steps, inbox, people }
+        let mut moving = Self { node, steps, inbox, people, needed: [false; PARTS.len()] };
+        moving.needed = PARTS.map(|part| (part.needed)(&moving));
+        moving
     }
 
-    fn needed(&self) -> Needed {
-        PARTS.map(|part| (part.needed)(self))
+    fn parts(&self) -> impl Iterator<Item = &'static Part> {
+        PARTS.into_iter().zip(self.needed).filter_map(|(part, needed)| needed.then_some(part))
     }
 }
 
 /// The statement's text: each part is an expression of its own, and what it answers are the numbers of events.
-fn text(needed: Needed) -> String {
-    let parts: Vec<&Part> =
-        PARTS.into_iter().zip(needed).filter(|(_, needed)| *needed).map(|(part, _)| part).collect();
+fn text(parts: &[&Part]) -> String {
     let answer = parts.iter().rev().find_map(|part| part.answer).unwrap_or("select");
     let parts: Vec<&str> = parts.iter().map(|part| part.sql).collect();
     let mut text = format!("with {}\n{answer}", parts.join(","));
@@ -129,22 +130,25 @@ fn text(needed: Needed) -> String {
     text
 }
 
-/// Every statement that there can be: one for callbacks alone, or else any of these together.
+/// Every statement that there can be: one for callbacks alone, or what becomes of the heads and their people, and with it any
+/// of the others.
 pub fn statements() -> Vec<String> {
-    const ANY: [&[usize]; 5] = [&[5], &[6], &[7, 8], &[9], &[10]];
-    let mut all = vec![vec![10]];
-    for people in [&[0][..], &[0, 2, 4], &[1], &[1, 2, 4], &[1, 3, 4]] {
-        for bits in 0..1_u32 << ANY.len() {
-            let any = ANY.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
-            all.push(people.iter().chain(any.flat_map(|(_, parts)| *parts)).copied().collect());
+    use self::inbox::KEPT;
+    use self::library::{SONGS, TEXTS, VARIANTS};
+    use self::people::{NUMBERED, SETTLED, TOLD};
+    use self::tasks::{FURTHER, ON, OVER, REFS};
+    let heads: [&[&Part]; 5] =
+        [&[&ON], &[&ON, &NUMBERED, &TOLD], &[&OVER], &[&OVER, &NUMBERED, &TOLD], &[&OVER, &SETTLED, &TOLD]];
+    let others: [&[&Part]; 5] = [&[&SONGS], &[&VARIANTS], &[&TEXTS, &FURTHER], &[&REFS], &[&KEPT]];
+    let mut all = vec![text(&[&KEPT])];
+    for heads in heads {
+        for bits in 0..1_u32 << others.len() {
+            let some = others.iter().enumerate().filter(|(place, _)| bits >> place & 1 == 1);
+            let parts: Vec<&Part> = heads.iter().chain(some.flat_map(|(_, parts)| *parts)).copied().collect();
+            all.push(text(&parts));
         }
     }
-    let text = |parts: Vec<usize>| {
-        let mut needed = [false; PARTS.len()];
-        parts.into_iter().for_each(|part| needed[part] = true);
-        text(needed)
-    };
-    all.into_iter().map(text).collect()
+    all
 }
 
 impl Moves {
@@ -154,7 +158,7 @@ impl Moves {
         client: &Client,
         moving: &Moving<'_>,
     ) -> Result<Option<Statement>, StoreError> {
-        let needed = moving.needed();
+        let needed = moving.needed;
         if !needed.contains(&true) {
             return Ok(None);
         }
@@ -162,7 +166,7 @@ impl Moves {
         if known.is_some() {
             return Ok(known);
         }
-        let text = text(needed);
+        let text = text(&moving.parts().collect::<Vec<_>>());
         debug_assert!(statements().contains(&text), "a statement that is in no test: {text}");
         let statement = client.prepare(&text).await?;
         self.prepared.lock().unwrap_or_else(PoisonError::into_inner).insert(needed, statement.clone());
@@ -177,8 +181,7 @@ pub(super) async fn write(
     moving: &Moving<'_>,
 ) -> Result<Vec<Option<(i64, Time)>>, NotMoved> {
     let Some(statement) = statement else { return Ok(Vec::new()) };
-    let needed = PARTS.iter().filter(|part| (part.needed)(moving));
-    let columns: Columns<'_> = needed.flat_map(|part| (part.columns)(moving)).collect();
+    let columns: Columns<'_> = moving.parts().flat_map(|part| (part.columns)(moving)).collect();
     let parameters: Vec<&(dyn ToSql + Sync)> =
         columns.iter().map(|column| &**column as &(dyn ToSql + Sync)).collect();
     match client.query(statement, &parameters).await {
