@@ -7,12 +7,14 @@
 //! database, which is Postgres, or what a simulation has in its place (`tests/sim`).
 //! Not here: what a step is (`song::step`), which columns it touches (`store::row`), SQL (`store::session`).
 
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
 use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
@@ -335,8 +337,20 @@ impl Writer {
         while waiting.recv_many(&mut batch, self.settings.batch_max).await > 0 {
             gauge!("songflight_journal_queue", "lane" => self.lane.clone()).set(count(waiting.len()));
             histogram!("songflight_journal_batch").record(count(batch.len()));
-            self.persist(std::mem::take(&mut batch)).await;
+            let persisted = AssertUnwindSafe(self.persist(std::mem::take(&mut batch))).catch_unwind().await;
+            if persisted.is_err() {
+                self.start_afresh();
+            }
         }
+    }
+
+    /// After a panic, which is a fault in this program: who waited for the batch is told that nobody knows, which is so,
+    /// and all that comes later is written. Nothing but the session can have been left half done.
+    fn start_afresh(&mut self) {
+        self.session = None;
+        self.in_doubt.store(true, Ordering::Release);
+        counter!("songflight_journal_panics_total").increment(1);
+        tracing::error!("the journal's writer stumbled over a batch and starts afresh; please report this");
     }
 
     /// Brings a batch to an end: written, refused, or given up.

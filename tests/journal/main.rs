@@ -166,9 +166,16 @@ fn favourite() -> Event {
 }
 
 fn video(song: &Song, task: TaskId) -> Event {
+    video_for(song, task, Credits::ZERO)
+}
+
+fn paid_video(song: &Song) -> Event {
+    video_for(song, TaskId(fresh()), Credits::from_thousandths(100))
+}
+
+fn video_for(song: &Song, task: TaskId, price: Credits) -> Event {
     let of = json!({ "song": song.id, "variant_number": 1, "provider": "suno" });
     let work = Work::Video { of: serde_json::from_value(of).unwrap() };
-    let price = Credits::ZERO;
     Event::Asked { addition: Box::new(NewAddition { task, provider: "suno".to_owned(), work, price }) }
 }
 
@@ -238,6 +245,32 @@ async fn a_step_that_cannot_move_takes_nothing_of_its_batch_along() {
 }
 
 /// Nothing deletes a profile, but an operator's hand may.
+/// A panic is a fault of ours, which must not end all writing: only who waited is told that nobody knows.
+#[actix_web::test]
+async fn a_writer_that_panics_writes_on() {
+    let mut world = World::new("panic").await;
+    let mut song = Life::new("alice");
+    world.begin();
+    world.create_all(std::slice::from_ref(&song)).await;
+    for act in 0..Life::ACTS {
+        assert_eq!(world.step(song.next(act)).await, Ok(Committed::Moved));
+    }
+    let sql = "select pg_get_functiondef('reserve_credits'::regproc)";
+    let as_it_was: String = world.look.query_one(sql, &[]).await.unwrap().get(0);
+    let (head, _) = as_it_was.split_once("AS $").unwrap();
+    // An answer that this program does not know.
+    world.look.batch_execute(&format!("{head} as $$ begin end $$")).await.unwrap();
+    let paid = song.clone().told(&paid_video(&song.song));
+    assert_eq!(world.step(paid.clone()).await, Err(CommitError::Away));
+    assert!(world.journal.take_doubt());
+    assert_eq!(world.step(song.clone().told(&Event::Viewed)).await, Ok(Committed::Moved));
+    world.look.batch_execute(&as_it_was).await.unwrap();
+    assert_eq!(world.step(paid).await, Ok(Committed::Stale));
+    let _ = song.told(&Event::Viewed);
+    assert_eq!(world.step(song.told(&paid_video(&song.song))).await, Ok(Committed::Moved));
+    world.audit().await;
+}
+
 #[actix_web::test]
 async fn of_whom_the_profile_is_gone_nobody_else_is_charged() {
     let mut world = World::new("no_profile").await;
