@@ -47,6 +47,7 @@ use crate::song::parts::TaskKind;
 use crate::song::phase::{ManualRetries, PollRules, Rules};
 use crate::song::{recovery, sweeper};
 use crate::store::journal::{self, Journal};
+use crate::store::server::Server;
 use crate::store::{self, StoreError, accounts, feed, nodes};
 use crate::time::{Clock, Time};
 
@@ -96,7 +97,7 @@ pub struct Trial {
 
 /// A database to work with: the configured one, or a private cluster started for us.
 pub struct Database {
-    pub postgres: tokio_postgres::Config,
+    pub postgres: Server,
     pub private: Option<PrivatePostgres>,
 }
 
@@ -105,17 +106,13 @@ impl Database {
     /// When the configured url does not read, or the private cluster cannot be started.
     pub async fn open(config: &Config, progress: impl Fn(&str)) -> Result<Self, StartError> {
         if let Some(url) = &config.database.url {
-            let mut postgres: tokio_postgres::Config = url
-                .expose_secret()
-                .parse()
-                .map_err(|_| StartError("database.url cannot be read as a Postgres url".to_owned()))?;
-            postgres.connect_timeout(Duration::from_secs(5));
+            let postgres = url.expose_secret().parse().map_err(cannot("database.url"))?;
             return Ok(Self { postgres, private: None });
         }
         let private = PrivatePostgres::start(&config.database.data_dir, progress)
             .await
             .map_err(|error| StartError(error.to_string()))?;
-        Ok(Self { postgres: private.config(), private: Some(private) })
+        Ok(Self { postgres: private.config().into(), private: Some(private) })
     }
 
     /// For a look beside the running service: its private cluster, where it has one.
@@ -125,7 +122,9 @@ impl Database {
     pub async fn open_or_join(config: &Config, progress: impl Fn(&str)) -> Result<Self, StartError> {
         let running = PrivatePostgres::of_running(&config.database.data_dir);
         match (Self::open(config, progress).await, running) {
-            (Err(_), Some(postgres)) if config.database.url.is_none() => Ok(Self { postgres, private: None }),
+            (Err(_), Some(running)) if config.database.url.is_none() => {
+                Ok(Self { postgres: running.into(), private: None })
+            }
             (opened, _) => opened,
         }
     }

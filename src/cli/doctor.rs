@@ -115,6 +115,8 @@ async fn look_at(client: &tokio_postgres::Client, private: bool) -> Vec<Finding>
         select current_setting('server_version') as version, current_setting('server_version_num')::int as number,
                (extract(epoch from clock_timestamp()) * 1000)::bigint as now,
                to_regclass('refinery_schema_history') is not null as migrated,
+               (select ssl from pg_stat_ssl where pid = pg_backend_pid()) as encrypted,
+               inet_server_addr() is null or host(inet_server_addr()) in ('127.0.0.1', '::1') as here,
                current_setting('fsync') = 'on' and current_setting('synchronous_commit') <> 'off' as durable";
     let row = match client.query_one(LOOK, &[]).await {
         Ok(row) => row,
@@ -127,6 +129,16 @@ async fn look_at(client: &tokio_postgres::Client, private: bool) -> Vec<Finding>
     } else {
         wrong("database", format!("Postgres {version}"), "Songflight needs Postgres 15 or later")
     }];
+    let encrypted: Option<bool> = row.get("encrypted");
+    match (encrypted, row.get::<_, Option<bool>>("here")) {
+        (Some(true), _) => findings.push(well("connection", "by TLS")),
+        (_, Some(true)) => {}
+        _ => {
+            let advice =
+                "add ?sslmode=verify-full to DATABASE_URL, unless the network between is yours alone";
+            findings.push(attention("connection", "to another machine, and not encrypted", advice));
+        }
+    }
     if !row.get::<_, bool>("durable") {
         let advice = "set fsync and synchronous_commit on, or a crash loses songs";
         findings.push(wrong("durability", "commits are not durable", advice));

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use super::layers::Values;
 use super::values::duration::write;
 use super::{Config, Env, Problem};
+use crate::store::server::Server;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -64,8 +65,9 @@ impl Check<'_> {
 
     fn stores(&mut self, config: &Config) {
         let database = config.database.url.as_ref().map(ExposeSecret::expose_secret);
-        let usable = database.is_none_or(|url| url.parse::<tokio_postgres::Config>().is_ok());
-        self.require(usable, "database.url", "must be a url such as postgres://user:password@host/database");
+        if let Some(Err(error)) = database.map(str::parse::<Server>) {
+            self.require(false, "database.url", &error.to_string());
+        }
         self.range("database.pool_size", config.database.pool_size, 2..=500);
         let redis = config.cluster.redis_url.as_ref().map(ExposeSecret::expose_secret);
         self.url("cluster.redis_url", redis, &["redis", "rediss", "unix"]);

@@ -107,7 +107,9 @@ settings!(
 
 settings!(
     Database {
-        /// `postgres://…`; default: a private cluster in `data_dir`. Environment: `DATABASE_URL`.
+        /// `postgres://…`; default: a private cluster in `data_dir`. Environment: `DATABASE_URL`. TLS is used where the
+        /// server has it; `?sslmode=verify-full` insists, and looks at its certificate (`sslrootcert=` for authorities of
+        /// yours).
         #[serde(serialize_with = "masked")]
         url: Option<SecretString> = None,
         /// The private cluster's folder; development key and log are kept beside it. Default

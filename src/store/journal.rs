@@ -24,6 +24,7 @@ use super::births::Birth;
 use super::claims::Claim;
 use super::lanes::{Lanes, Stay};
 use super::row::{InboxRow, NewSong, StepRow};
+use super::server::Server;
 use super::{SongChanged, StoreError};
 use crate::credit::Credits;
 use crate::credit::plan::Standing;
@@ -193,12 +194,12 @@ impl Journal {
     /// The handle, and the writers to be spawned, which end when all handles are gone. `changed` is told
     /// of every public change, in commit order for each user; it must not block.
     pub fn new(
-        postgres: &tokio_postgres::Config,
+        server: impl Into<Server>,
         node: NodeKey,
         settings: &Settings,
         changed: impl Fn(SongChanged) + Clone + Send + 'static,
     ) -> (Self, Vec<Lane>) {
-        Self::over(Arc::new(postgres.clone()), node, settings, changed)
+        Self::over(Arc::new(server.into()), node, settings, changed)
     }
 
     /// The same over sessions of any kind.

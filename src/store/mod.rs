@@ -18,6 +18,7 @@ pub mod moves;
 pub mod nodes;
 pub mod orders;
 pub mod row;
+pub mod server;
 mod session;
 pub mod songs;
 pub mod stuck;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use actix::Message;
 use serde_json::value::RawValue;
 
+use self::server::Server;
 use crate::id::{SongId, UserId};
 use crate::song::event::EventKind;
 use crate::time::Time;
@@ -114,13 +116,9 @@ fn timestamp(millis: i64) -> jiff::Timestamp {
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] when none can be had.
-pub async fn connect(
-    postgres: &tokio_postgres::Config,
-    name: &str,
-) -> Result<tokio_postgres::Client, StoreError> {
-    let mut postgres = postgres.clone();
-    postgres.application_name(name);
-    let (client, connection) = postgres.connect(tokio_postgres::NoTls).await?;
+pub async fn connect(server: impl Into<Server>, name: &str) -> Result<tokio_postgres::Client, StoreError> {
+    let Server { config, tls } = server.into().named(name);
+    let (client, connection) = config.connect(tls).await?;
     actix::spawn(async move {
         if let Err(error) = connection.await {
             tracing::info!(error = describe(&error), "a database connection ended");
@@ -133,12 +131,11 @@ pub async fn connect(
 ///
 /// # Errors
 /// A text, when the pool's settings contradict each other.
-pub fn pool(postgres: &tokio_postgres::Config, size: usize) -> Result<deadpool_postgres::Pool, String> {
-    let mut postgres = postgres.clone();
-    postgres.application_name("songflight reads");
+pub fn pool(server: impl Into<Server>, size: usize) -> Result<deadpool_postgres::Pool, String> {
+    let Server { config, tls } = server.into().named("songflight reads");
     let manager = deadpool_postgres::Manager::from_config(
-        postgres,
-        tokio_postgres::NoTls,
+        config,
+        tls,
         deadpool_postgres::ManagerConfig { recycling_method: deadpool_postgres::RecyclingMethod::Fast },
     );
     deadpool_postgres::Pool::builder(manager)
@@ -204,8 +201,8 @@ fn is_in_the_way(error: &refinery::Error) -> bool {
 ///
 /// # Errors
 /// What stood in the way, in words for an operator.
-pub async fn migrate(postgres: &tokio_postgres::Config) -> Result<usize, String> {
-    let mut client = connect(postgres, "songflight migrate").await.map_err(|error| error.to_string())?;
+pub async fn migrate(server: impl Into<Server>) -> Result<usize, String> {
+    let mut client = connect(server, "songflight migrate").await.map_err(|error| error.to_string())?;
     client.batch_execute("select pg_advisory_lock(5470600)").await.map_err(|error| error.to_string())?;
     client.batch_execute("set lock_timeout = '2s'").await.map_err(|error| error.to_string())?;
     let mut attempt = 1;

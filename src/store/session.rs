@@ -14,6 +14,7 @@ use super::claims::{self, Claim};
 use super::journal::{Committed, Entry, FENCED, NodeKey, Session, Sessions, Verdict, Waiting};
 use super::moves::{self, Moves, Moving, NotMoved};
 use super::row::{InboxRow, NewSong, StepRow};
+use super::server::Server;
 use crate::credit::Credits;
 use crate::time::Time;
 
@@ -62,15 +63,15 @@ struct PostgresSession {
 }
 
 #[async_trait]
-impl Sessions for tokio_postgres::Config {
+impl Sessions for Server {
     async fn open(&self) -> Result<Box<dyn Session>, StoreError> {
         Ok(Box::new(PostgresSession::open(self).await?))
     }
 }
 
 impl PostgresSession {
-    async fn open(postgres: &tokio_postgres::Config) -> Result<Self, StoreError> {
-        let client = super::connect(postgres, "songflight journal").await?;
+    async fn open(server: &Server) -> Result<Self, StoreError> {
+        let client = super::connect(server, "songflight journal").await?;
         client.batch_execute(PLANNING).await?;
         let prepare = async |sql| client.prepare(sql).await.map_err(StoreError::from);
         let (births, reserve, claim) =

@@ -9,6 +9,7 @@ mod audit;
 mod life;
 mod limits;
 mod parity;
+mod tls;
 mod wire;
 mod world;
 

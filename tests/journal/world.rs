@@ -9,6 +9,7 @@ use songflight::ops::private_postgres::for_tests;
 use songflight::store::births::Birth;
 use songflight::store::journal::{CommitError, Committed, Entry, Journal, Lane, Session, Sessions, Settings};
 use songflight::store::row::StepRow;
+use songflight::store::server::Server;
 use songflight::store::{connect, migrate, nodes, pool};
 use tokio_postgres::{Client, Config};
 
@@ -42,7 +43,8 @@ impl World {
         (Self::through(database, &wire.config).await, wire)
     }
 
-    async fn through(database: Config, way: &Config) -> Self {
+    /// The journal's connections go this way.
+    pub async fn through(database: Config, way: impl Into<Server>) -> Self {
         migrate(&database).await.expect("migrated");
         let look = connect(&database, "test").await.expect("connected");
         let pool = pool(&database, 2).expect("a pool");
@@ -127,7 +129,7 @@ impl World {
 
     /// A writer's connection, without the writer.
     pub async fn session(&self) -> Box<dyn Session> {
-        self.database.open().await.expect("connected")
+        Server::from(&self.database).open().await.expect("connected")
     }
 
     pub async fn version(&self, song: &Life) -> i64 {

@@ -190,7 +190,7 @@ async fn program(sim: Sim, run: Rc<Run>, former_run: Rc<Cell<Option<Uuid>>>) {
         journal,
         database: database.clone(),
         // The doors' way to Postgres: nobody in here asks it.
-        pool: pool(&tokio_postgres::Config::new(), 1).expect("a pool"),
+        pool: pool(tokio_postgres::Config::new(), 1).expect("a pool"),
         providers: provider::providers(&sim, &life),
         lease: node.lease.clone(),
         seats: Seats::default(),
