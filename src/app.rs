@@ -434,8 +434,8 @@ fn callback_urls(base: String, key: &SecretString, tasks: &Arc<Tasks>) -> ReplyT
     let keys = CallbackKeys::new(key, &[]);
     let tasks = tasks.clone();
     Box::new(move |song, call| {
-        tasks.remember(call.task, song.id, song.head.kind);
-        format!("{base}/callbacks/{}/{call}/{}", song.head.provider, keys.token(call))
+        tasks.remember(call.task, song.id, song.kind_of(call.task));
+        format!("{base}/callbacks/{}/{call}/{}", song.provider_of(call.task), keys.token(call))
     })
 }
 

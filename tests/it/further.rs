@@ -93,6 +93,26 @@ async fn stems_and_a_video_are_made_beside_the_song_once() {
     audit(server.look().await, Some(&mira.user)).await;
 }
 
+/// Polls would find it as well, a while later.
+#[tokio::test]
+async fn what_is_made_beside_a_song_is_known_by_its_callback() {
+    let simulator = simulator().await;
+    let setup = Setup::new(&simulator.provider()).await;
+    let other = simulator.provider().replace("/suno", "/musicgpt");
+    let setup = setup.set("providers.musicgpt.base_url", &other).set("providers.musicgpt.api_key", "test");
+    let server = setup.set("tasks.poll.initial", "10m").set("tasks.poll.max", "10m").start().await;
+    let mira = server.person("mira");
+    for (kind, wish) in [("stems", json!({})), ("video", json!({})), ("stems", json!({"provider": "musicgpt"}))] {
+        let song = mira.order(json!({"mode": "music", "prompt": "a harbour", "provider": "suno"})).await;
+        mira.until(&song, "ready").await;
+        mira.tell(&song, kind, wish).await.expect(202);
+        let made = added(&mira, &song, kind).await;
+        assert_eq!(made["status"], "complete", "{made}");
+    }
+    assert_eq!(simulator.stats().await["polls"], 0);
+    audit(server.look().await, Some(&mira.user)).await;
+}
+
 #[tokio::test]
 async fn a_persona_is_made_of_a_song_and_found_again() {
     let server = shared().await;
