@@ -102,7 +102,9 @@ async fn what_is_made_beside_a_song_is_known_by_its_callback() {
     let setup = setup.set("providers.musicgpt.base_url", &other).set("providers.musicgpt.api_key", "test");
     let server = setup.set("tasks.poll.initial", "10m").set("tasks.poll.max", "10m").start().await;
     let mira = server.person("mira");
-    for (kind, wish) in [("stems", json!({})), ("video", json!({})), ("stems", json!({"provider": "musicgpt"}))] {
+    for (kind, wish) in
+        [("stems", json!({})), ("video", json!({})), ("stems", json!({"provider": "musicgpt"}))]
+    {
         let song = mira.order(json!({"mode": "music", "prompt": "a harbour", "provider": "suno"})).await;
         mira.until(&song, "ready").await;
         mira.tell(&song, kind, wish).await.expect(202);

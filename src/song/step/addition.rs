@@ -5,6 +5,7 @@
 
 use super::Draft;
 use super::end::{deliver, first_failure};
+use crate::credit::Credits;
 use crate::provider::failure::{Class, Failure};
 use crate::song::event::{Event, EventKind, NewAddition};
 use crate::song::parts::{Made, TaskKind, Work};
@@ -74,7 +75,7 @@ pub(super) fn made(next: &mut Draft, mut run: Run, made: &Made) {
     }
     run.calls.iter_mut().for_each(|call| call.state = CallState::Done);
     next.song.additions[index].state = AdditionState::Done(made.clone());
-    deliver(next);
+    deliver(next, Credits::ZERO);
     if let Made::Video { video_url } = made {
         show_video(next, index, video_url);
     }

@@ -40,7 +40,7 @@ pub(super) fn conclude_lyrics(next: &mut Draft, run: &Run) {
             selected: false,
         })
         .collect();
-    deliver(next);
+    deliver(next, Credits::ZERO);
     next.song.phase = Phase::LyricsReady;
     next.notify(Push::LyricsReady);
     next.kind = Some(EventKind::LyricsReady);
@@ -53,7 +53,9 @@ pub(super) fn conclude_music(next: &mut Draft, run: &Run) {
         return fail(next, run, failure);
     }
     clips::close(&mut next.song);
-    deliver(next);
+    // The variations of an order that are missing are made later, for what was paid.
+    let missing = next.song.wish.variations.is_empty().then(|| not_delivered(&next.song));
+    deliver(next, missing.unwrap_or_default());
     next.song.phase = Phase::Ready;
     next.notify(Push::MusicReady);
     next.kind = Some(EventKind::Ready);
@@ -70,12 +72,13 @@ pub(super) fn first_failure(calls: &[Call]) -> Option<Failure> {
     })
 }
 
-pub(super) fn deliver(next: &mut Draft) {
+/// What was asked for is there, but for what this much is given back for.
+pub(super) fn deliver(next: &mut Draft, missing: Credits) {
     let now = next.now;
     let progress = next.progress();
     progress.completed_at = Some(now);
     progress.error = None;
-    next.settle(Credits::ZERO);
+    next.settle(missing);
 }
 
 /// The phase failed: at another provider it may yet succeed, where the choice was ours (PROV-12).
@@ -95,6 +98,9 @@ pub(super) fn fail(next: &mut Draft, run: &Run, failure: Failure) {
 }
 
 pub(super) fn cancel(next: &mut Draft) {
+    if next.song.phase.run().is_some() && goes_on(&next.song) {
+        return leave_missing(next);
+    }
     if next.song.phase.run().is_some() {
         clips::abandon(&mut next.song);
         next.settle(not_delivered(&next.song));
@@ -103,7 +109,21 @@ pub(super) fn cancel(next: &mut Draft) {
     next.kind = Some(EventKind::Cancelled);
 }
 
-/// What is given back for a phase that was cut off: a clip that is there is paid for (SONG-11).
+/// Whether what is made now was missing of a song that was delivered before (CRED-8).
+fn goes_on(song: &Song) -> bool {
+    !song.wish.variations.is_empty() && song.head.price == Credits::ZERO && clips::finished(song) > 0
+}
+
+/// The song is again what it was before its owner asked for what is missing: that was delivered, and stays theirs.
+fn leave_missing(next: &mut Draft) {
+    clips::abandon(&mut next.song);
+    deliver(next, Credits::ZERO);
+    let seen = next.song.last_viewed_at.is_some();
+    next.song.phase = if seen { Phase::Complete } else { Phase::Ready };
+    next.kind = Some(if seen { EventKind::Complete } else { EventKind::Ready });
+}
+
+/// What is given back for a phase that was cut off, or did not bring all: a clip that is there is paid for (SONG-11).
 pub(super) fn not_delivered(song: &Song) -> Credits {
     let price = song.head.price;
     match (song.head.kind.makes(), clips::finished(song), i64::try_from(song.variants.len())) {

@@ -80,6 +80,7 @@ fn the_deadline_completes_from_the_first_clip() {
     let song = a_song().ordered(0, 0).heard(0, 0, clips(Stage::First, &["a"])).later(minutes(10)).wake();
     assert_eq!(song.status(), Status::Ready);
     assert_eq!(statuses(&song), [VariantStatus::Complete, VariantStatus::Failed]);
+    assert_eq!(song.settled(), Some((Settlement::Capture, 500)), "what did not come is given back");
 }
 
 #[test]
@@ -126,10 +127,12 @@ fn two_calls_with_a_clip_each_do_not_share_a_place() {
 }
 
 #[test]
-fn of_two_calls_one_clip_is_a_song() {
+fn of_two_calls_one_clip_is_a_song_for_half_the_price() {
     let song = of_two_calls(Mode::Music).ordered(0, 0).ordered(1, 0);
     let song = song.heard(0, 0, gave_up(Class::Moderation)).heard(1, 0, clips(Stage::Complete, &["b"]));
     assert_eq!(song.status(), Status::Ready);
+    assert_eq!(song.settled(), Some((Settlement::Capture, song.song.cost.thousandths() / 2)));
+    assert_eq!(song.song.refunded.thousandths() * 2, song.song.cost.thousandths());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A song in several variations, each made by a call of its own (CRED-8).
 
 use super::*;
+use crate::song::event::EventKind;
 use crate::song::phase::VariantStatus;
 use crate::song::wish::Variation;
 
@@ -72,6 +73,20 @@ fn what_stays_missing_takes_nothing_away() {
     let song = song.submitting(2, 0).refused(2, 0, Class::InvalidInput);
     assert_eq!(song.status(), Status::Ready);
     assert_eq!(clip_ids(&song), [Some("a"), Some("c"), None]);
+}
+
+#[test]
+fn who_no_longer_wants_what_is_missing_keeps_what_is_there() {
+    let song = two_of_three().then(Event::Resumed { task: task(2) }).submitting(2, 0).then(Event::Cancelled);
+    assert_eq!((song.status(), song.song.refunded), (Status::Ready, Credits::ZERO));
+    assert_eq!(clip_ids(&song), [Some("a"), Some("c"), None]);
+    let seen = two_of_three().then(Event::Viewed).then(Event::Resumed { task: task(2) });
+    let seen = seen.then(Event::Cancelled);
+    assert_eq!((seen.status(), seen.last.kind), (Status::Complete, Some(EventKind::Complete)));
+    // And may change their mind.
+    let song = seen.then(Event::Resumed { task: task(3) }).ordered(2, 0);
+    let song = song.heard(2, 0, clips(Stage::Complete, &["e"]));
+    assert_eq!(clip_ids(&song), [Some("a"), Some("c"), Some("e")]);
 }
 
 #[test]
