@@ -9,8 +9,10 @@ mod folder;
 mod leaving;
 mod providers;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -36,6 +38,7 @@ use crate::credit::plan::{Limits, Plans};
 use crate::credit::seats::Seats;
 use crate::id::UserId;
 use crate::ops::private_postgres::PrivatePostgres;
+use crate::ops::{auditor, supervise};
 use crate::provider::Providers;
 use crate::provider::failure::RetryRules;
 use crate::provider::minimax::Keep;
@@ -140,7 +143,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let listener = doors::listen(loaded)?;
     let address = listener.local_addr().map_err(cannot("the address"))?;
     let metrics = recorder();
-    actix::spawn(keep_up(metrics.clone()));
+    let kept = metrics.clone();
+    supervise::keep("the upkeep of metrics", move || keep_up(kept.clone()));
 
     let Database { postgres, private } = Database::open(config, &progress).await?;
     progress("Bringing the schema up to date …");
@@ -154,9 +158,11 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     }
     // A connection of its own: readers that take all others must not cost the lease.
     let lifeline = store::pool(&postgres, 1).map_err(cannot("the pool"))?;
-    actix::spawn(node.clone().keep_alive(Arc::new(lifeline)));
+    let (beating, lifeline) = (node.clone(), Arc::new(lifeline));
+    supervise::keep("the lease", move || beating.clone().keep_alive(lifeline.clone()));
     let keep_days = i32::try_from(config.realtime.events_keep_days).unwrap_or(i32::MAX - 1);
-    actix::spawn(turn_days(pool.clone(), keep_days));
+    let days = pool.clone();
+    supervise::keep("the turn of days", move || turn_days(days.clone(), keep_days));
 
     let simulator = simulate(config).map_err(cannot("the simulator"))?;
     let own_url = own_url(config, address);
@@ -206,12 +212,12 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         awake: std::sync::atomic::AtomicUsize::new(0),
     });
     let directories = Directories::start(&world, &arbiters);
-    let (resumed, in_hand) = oneshot::channel();
-    let taking_over = recovery::keep_taking_over(world.clone(), directories.clone(), move || {
-        let _ = resumed.send(());
-    });
-    actix::spawn(taking_over);
-    actix::spawn(sweeper::keep_sweeping(world.clone(), directories.clone(), sweeping(config)));
+    let in_hand = keep_songs_going(config, &world, &directories);
+    if !config.ops.audit_every.is_zero() {
+        let (server, every) = (postgres.clone(), config.ops.audit_every);
+        let patience = sweeper::patience(&world, config.ops.stuck_after);
+        supervise::keep("the audit", move || auditor::keep_auditing(server.clone(), every, patience));
+    }
 
     let trial =
         (config.env == Env::Development).then(|| trial(config, &auth, private.is_some(), clock.now()));
@@ -321,6 +327,22 @@ async fn enter(
         nodes::end_other_leases(&pool.get().await?, node.key).await?;
     }
     Ok(node)
+}
+
+/// The nets under all songs. Resolves once what ran here before is in hand, or could not be had.
+fn keep_songs_going(config: &Config, world: &Arc<World>, directories: &Directories) -> oneshot::Receiver<()> {
+    let (resumed, in_hand) = oneshot::channel();
+    let resumed = Rc::new(Cell::new(Some(resumed)));
+    let of = (world.clone(), directories.clone());
+    supervise::keep("the take-over", move || {
+        let resumed = resumed.clone();
+        recovery::keep_taking_over(of.0.clone(), of.1.clone(), move || {
+            resumed.take().map(|resumed| resumed.send(()));
+        })
+    });
+    let (of, settings) = ((world.clone(), directories.clone()), sweeping(config));
+    supervise::keep("the sweeper", move || sweeper::keep_sweeping(of.0.clone(), of.1.clone(), settings));
+    in_hand
 }
 
 /// Makes the coming days' partitions and drops those that are no longer kept.

@@ -80,6 +80,9 @@ impl Check<'_> {
         self.time("ops.stuck_after", ops.stuck_after, 100 * MILLISECOND..=DAY);
         self.range("ops.activations_max", usize::try_from(ops.activations_max).unwrap_or(0), 1..=1000);
         self.range("ops.dead_letters_keep_days", ops.dead_letters_keep_days as usize, 1..=3650);
+        if !ops.audit_every.is_zero() {
+            self.time("ops.audit_every", ops.audit_every, 1000 * MILLISECOND..=7 * DAY);
+        }
         self.time("ops.stop_within", ops.stop_within, Duration::ZERO..=10 * MINUTE);
         let journal = &config.journal;
         self.range("journal.lanes", journal.lanes, 1..=16);

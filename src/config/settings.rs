@@ -429,6 +429,9 @@ settings!(
         activations_max: i16 = 20,
         /// How long dead letters are kept that were resolved, in days, 1-3650; default 90.
         dead_letters_keep_days: u32 = 90,
+        /// How often all that must always hold is looked at, 1s-7d, or 0s for never; default 1h. It reads every table.
+        #[serde(with = "duration")]
+        audit_every: Duration = seconds(3600),
         /// When told to stop, how long submissions under way are waited for, 0s-10m; default 30s.
         #[serde(with = "duration")]
         stop_within: Duration = seconds(30),

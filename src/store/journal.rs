@@ -350,7 +350,7 @@ impl Writer {
     fn start_afresh(&mut self) {
         self.session = None;
         self.in_doubt.store(true, Ordering::Release);
-        counter!("songflight_journal_panics_total").increment(1);
+        counter!("songflight_panics_total", "in" => "the journal").increment(1);
         tracing::error!("the journal's writer stumbled over a batch and starts afresh; please report this");
     }
 

@@ -5,10 +5,35 @@ use std::process::Output;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::harness::person::{answer, in_seconds, music, token};
+use crate::harness::person::{answer, client, in_seconds, music, token};
 use crate::harness::program::command;
 use crate::harness::server::Simulator;
 use crate::harness::{Person, Provider, Server, Setup, audit, eventually, shared, simulator};
+
+/// As an operator's alarm would see it.
+#[tokio::test]
+async fn a_rule_that_is_broken_shows_in_the_metrics() {
+    let simulator = simulator().await;
+    let server = Setup::new(&simulator.provider()).await.set("ops.audit_every", "1s").start().await;
+    let mira = server.person("mira");
+    let song = mira.order(music("counted")).await;
+    mira.until(&song, "ready").await;
+    let broken = async |many: &str| {
+        eventually(&format!("{many} broken rules"), || async {
+            let figures = answer(client().get(format!("{}/metrics", server.url()))).await.text;
+            let told = figures.contains(&format!("\nsongflight_broken_rules {many}\n"));
+            if told { Ok(()) } else { Err(figures) }
+        })
+        .await;
+    };
+    broken("0").await;
+    let sql = "update profiles set credits = credits + $1 where user_id = $2";
+    let look = server.look().await;
+    look.execute(sql, &[&500_i64, &mira.user]).await.unwrap();
+    broken("1").await;
+    look.execute(sql, &[&-500_i64, &mira.user]).await.unwrap();
+    broken("0").await;
+}
 
 #[tokio::test]
 async fn a_song_that_failed_for_no_fault_of_its_owners_is_a_dead_letter_and_made_again_when_put_back() {
