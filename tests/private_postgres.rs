@@ -97,6 +97,23 @@ async fn holds_a_database_when_asked_to() {
 }
 
 #[actix_web::test]
+async fn what_is_not_a_database_is_left_alone() {
+    let home = Home::new("thesis");
+    let (folder, file) = (home.0.join("papers"), home.0.join("file"));
+    std::fs::create_dir(&folder).expect("a folder");
+    std::fs::write(folder.join("thesis.txt"), "years of work").expect("a file");
+    std::fs::write(&file, "a letter").expect("a file");
+    let refused = PrivatePostgres::start(&folder, |_| {}).await.expect_err("not a database");
+    assert!(matches!(refused, StartError::NotOurs(_)), "{refused}");
+    let refused = PrivatePostgres::start(&file, |_| {}).await.expect_err("not a folder");
+    assert!(refused.to_string().contains("file"), "{refused}");
+    assert_eq!(std::fs::read_to_string(folder.join("thesis.txt")).expect("the file"), "years of work");
+    for left in ["papers.old-1", "papers.new", "file.new"] {
+        assert!(!home.0.join(left).exists(), "{left}");
+    }
+}
+
+#[actix_web::test]
 async fn an_unfinished_database_is_set_aside_and_made_anew() {
     let home = Home::new("unfinished");
     let cluster = home.0.join("postgres");

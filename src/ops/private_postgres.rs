@@ -73,6 +73,12 @@ pub enum StartError {
          Install version {data}, or move the data with pg_dump, or remove it (`make clean-data`)"
     )]
     WrongVersion { data: u32, found: u32 },
+    #[error(
+        "{path} holds files that are not a database's, and stays as it is; let database.data_dir name a folder \
+         that is empty or not there yet",
+        path = .0.display()
+    )]
+    NotOurs(PathBuf),
     #[error("Postgres does not run as root, and no user was found to run it as: {0}")]
     Account(String),
     #[error("{path}: {0}{hint}", path = .1.display(), hint = whose(.0))]

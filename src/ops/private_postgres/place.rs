@@ -101,7 +101,11 @@ pub(super) fn create(
     progress: &dyn Fn(&str),
 ) -> Result<(), StartError> {
     let in_cluster = |error| StartError::Files(error, cluster.to_path_buf());
-    if std::fs::read_dir(cluster).is_ok_and(|mut entries| entries.next().is_some()) {
+    let there = entries(cluster).map_err(in_cluster)?;
+    if !there.is_empty() && !there.iter().any(|name| name == "PG_VERSION") {
+        return Err(StartError::NotOurs(cluster.to_path_buf()));
+    }
+    if !there.is_empty() {
         let aside = set_aside(cluster).map_err(in_cluster)?;
         progress(&format!("Found an unfinished database; it was moved to {}", aside.display()));
     }
@@ -118,6 +122,15 @@ pub(super) fn create(
     // The rename is durable only once the folder is.
     let parent = cluster.parent().unwrap_or(cluster);
     File::open(parent).and_then(|dir| dir.sync_all()).map_err(in_cluster)
+}
+
+/// The names in a folder; none where there is no folder.
+fn entries(folder: &Path) -> io::Result<Vec<String>> {
+    match std::fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
 }
 
 fn run_initdb(into: &Path, programs: &Programs, account: &Account) -> Result<(), StartError> {
