@@ -319,8 +319,7 @@ pub fn event(event: &EventFrame<'_>) -> String {
     }
     push(&mut text, format_args!(r#","at":{},"kind":"{}""#, event.at.millis(), event.kind.as_str()));
     let set = event.set.get();
-    let empty = set.len() <= 4 && set.bytes().all(|byte| byte == b'{' || byte == b'}' || byte == b' ');
-    if event.kind == EventKind::Gone && empty {
+    if event.kind == EventKind::Gone {
         text.push('}');
     } else if set.len() <= FRAME_BYTES_MAX - ENVELOPE_BYTES {
         push(&mut text, format_args!(r#","set":{set}}}"#));

@@ -49,6 +49,11 @@ pub fn changes(before: Option<&Song>, after: &Song, rules: &Rules) -> Arc<RawVal
         .into()
 }
 
+/// The `set` of a song's last event: of what is gone there is nothing to show.
+pub fn nothing() -> Arc<RawValue> {
+    to_raw_value(&Map::new()).expect("an empty object can be written").into()
+}
+
 impl Serialize for View<'_> {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         let mut map = to.serialize_map(None)?;

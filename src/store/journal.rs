@@ -16,7 +16,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
-use serde_json::value::RawValue;
 use tokio::sync::{mpsc, oneshot};
 use uuid::Uuid;
 
@@ -29,6 +28,7 @@ use super::{SongChanged, StoreError};
 use crate::credit::Credits;
 use crate::credit::plan::Standing;
 use crate::song::event::EventKind;
+use crate::song::view;
 use crate::time::{Clock, Time};
 
 /// Something to be made durable.
@@ -504,9 +504,9 @@ fn change(entry: Entry, u: i64, at: Time) -> Option<SongChanged> {
 /// What a guest is told whose song is an account's from here on.
 fn gone(entry: &Entry, u: i64, at: Time) -> Option<SongChanged> {
     let Entry::Claim(claim) = entry else { return None };
-    let set: Arc<RawValue> = RawValue::from_string("{}".to_owned()).ok()?.into();
     let (user, seq) = (claim.guest.clone(), claim.seq - 1);
-    Some(SongChanged { user, song: claim.song, seq, u, at, kind: EventKind::Gone, set })
+    let (kind, set) = (EventKind::Gone, view::nothing());
+    Some(SongChanged { user, song: claim.song, seq, u, at, kind, set })
 }
 
 fn refuse(batch: Vec<Waiting>, error: &CommitError) {

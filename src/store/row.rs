@@ -108,7 +108,10 @@ impl StepRow {
             // Where the same kind starts again, the old task keeps how it went.
             progress: progress(if replaced { before } else { after }, before),
             at: now,
-            event: step.kind.map(|kind| (kind, view::changes(Some(before), after, rules))),
+            event: step.kind.map(|kind| match kind {
+                EventKind::Gone => (kind, view::nothing()),
+                _ => (kind, view::changes(Some(before), after, rules)),
+            }),
             library: library(before, after, now),
             lyrics: changed(&before.lyrics_variants, &after.lyrics_variants),
             new_variants: Vec::new(),

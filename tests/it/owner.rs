@@ -251,7 +251,8 @@ async fn a_deleted_song_is_gone_for_everybody_and_stays_gone() {
     socket.event(&song, "phase_started").await;
     let path = format!("/v1/songs/{song}");
     assert_eq!(mira.delete(&path).await.status, 204);
-    socket.event(&song, "gone").await;
+    let gone = socket.event(&song, "gone").await;
+    assert_eq!(gone.get("set"), None, "nothing is said of what is gone: {gone}");
     assert_eq!(mira.delete(&path).await.status, 204, "repeatable");
     assert_eq!(mira.get(&path).await.problem(404), "not-found");
     for route in ["lyrics", "retry", "cancel", "view"] {
