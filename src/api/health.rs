@@ -6,13 +6,13 @@ use actix_web::http::header;
 use actix_web::{HttpResponse, web};
 use serde_json::json;
 
-use super::{Api, Operation};
+use super::{Api, Operation, resource};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
-        .route("/healthz", web::get().to(alive))
-        .route("/readyz", web::get().to(ready))
-        .route("/metrics", web::get().to(figures));
+        .service(resource("/healthz").route(web::get().to(alive)))
+        .service(resource("/readyz").route(web::get().to(ready)))
+        .service(resource("/metrics").route(web::get().to(figures)));
 }
 
 /// The process runs; nothing else is asked.

@@ -9,14 +9,17 @@ use serde_json::{Map, Value, json};
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
 use super::{
-    Api, Keyed, Operation, admin, batch, dead_letters, further, guests, health, history, me, orders, songs,
+    Api, Keyed, Operation, admin, batch, dead_letters, further, guests, health, history, me, orders,
+    resource, songs,
 };
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
-        .route("/openapi.json", web::get().to(|| async { HttpResponse::Ok().json(document()) }))
-        .route("/docs", web::get().to(docs))
-        .route("/", web::get().to(welcome));
+        .service(
+            resource("/openapi.json").route(web::get().to(|| async { HttpResponse::Ok().json(document()) })),
+        )
+        .service(resource("/docs").route(web::get().to(docs)))
+        .service(resource("/").route(web::get().to(welcome)));
 }
 
 const REALTIME: &[Operation] = &[

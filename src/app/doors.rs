@@ -7,6 +7,7 @@ use std::net::{SocketAddr, TcpListener};
 use actix_cors::Cors;
 use actix_web::body::MessageBody;
 use actix_web::dev::{Server, ServiceRequest, ServiceResponse};
+use actix_web::http::Method;
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::{Next, from_fn};
 use actix_web::{App, HttpMessage, web};
@@ -90,6 +91,7 @@ pub(super) fn serve(
             .app_data(callbacks.clone())
             .app_data(realtime.clone())
             .app_data(assets.clone())
+            .wrap(from_fn(head_like_get))
             .wrap(from_fn(leaving::only_reads))
             .wrap(cors)
             .wrap(from_fn(with_request_id))
@@ -135,6 +137,17 @@ impl RootSpanBuilder for Spans {
     }
 
     fn on_request_end<B: MessageBody>(_: tracing::Span, _: &Result<ServiceResponse<B>, actix_web::Error>) {}
+}
+
+/// What can be read can be asked after: the same answer, of which the server leaves out the body (RFC 9110, 9.3.2).
+async fn head_like_get(
+    mut request: ServiceRequest,
+    next: Next<impl MessageBody>,
+) -> Result<ServiceResponse<impl MessageBody>, actix_web::Error> {
+    if request.method() == Method::HEAD {
+        request.head_mut().method = Method::GET;
+    }
+    next.call(request).await
 }
 
 /// Every answer names its request, as the logs do.

@@ -66,6 +66,12 @@ async fn pages_for_people_and_probes_answer_without_a_token() {
     }
     assert_eq!(get("/healthz").await.expect(200)["status"], "ok");
     assert_eq!(get("/readyz").await.expect(200)["status"], "ready");
+    for path in ["/healthz", "/readyz", "/metrics", "/docs", "/", "/openapi.json"] {
+        let head = answer(client().head(format!("{}{path}", server.url()))).await;
+        assert_eq!((head.status, head.text.len()), (200, 0), "HEAD {path}");
+        let posted = answer(client().post(format!("{}{path}", server.url()))).await;
+        assert_eq!(posted.problem(405), "method-not-allowed", "POST {path}");
+    }
     let figures = get("/metrics").await;
     assert_eq!(figures.status, 200);
     for name in ["songflight_songs_created_total", "songflight_journal_commit_seconds"] {
