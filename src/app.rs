@@ -139,6 +139,7 @@ impl Database {
 /// What stood in the way.
 pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, StartError> {
     let config = &loaded.config;
+    tell_of_what_is_missing(config);
     let clock = Clock;
     let listener = doors::listen(loaded)?;
     let address = listener.local_addr().map_err(cannot("the address"))?;
@@ -300,6 +301,16 @@ fn trial(config: &Config, auth: &Auth, private_database: bool, now: Time) -> Tri
         token: auth.issue(&user, None, Role::Authenticated, DAY, now),
         private_database,
         simulated: config.is_simulated(),
+    }
+}
+
+/// Settings that are read and have no effect yet.
+fn tell_of_what_is_missing(config: &Config) {
+    if config.cluster.redis_url.is_some() {
+        tracing::warn!("cluster.redis_url (REDIS_URL) has no effect yet: there is no bus between nodes");
+    }
+    if config.otel.endpoint.is_some() {
+        tracing::warn!("otel.endpoint has no effect yet: no traces are sent");
     }
 }
 

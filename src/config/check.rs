@@ -71,7 +71,10 @@ impl Check<'_> {
         self.range("database.pool_size", config.database.pool_size, 2..=500);
         let redis = config.cluster.redis_url.as_ref().map(ExposeSecret::expose_secret);
         self.url("cluster.redis_url", redis, &["redis", "rediss", "unix"]);
-        self.url("assets.url", config.assets.url.as_deref(), &["file", "s3"]);
+        // Whoever sets it would take for kept there what is not.
+        let elsewhere =
+            "must be left out: files are kept beside the private cluster, storage of yours is not there yet";
+        self.require(config.assets.url.is_none(), "assets.url", elsewhere);
         let cluster = &config.cluster;
         self.time("cluster.heartbeat", cluster.heartbeat, 10 * MILLISECOND..=MINUTE);
         self.time("cluster.lease", cluster.lease, cluster.heartbeat * 3..=10 * MINUTE);

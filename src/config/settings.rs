@@ -396,14 +396,15 @@ settings!(
 
 settings!(
     Assets {
-        /// `file:///…` or `s3://…`; default: `assets` beside the private cluster.
+        /// `file:///…` or `s3://…`. Not there yet: files are kept in `assets` beside the private cluster, and a start with
+        /// another place is refused.
         url: Option<String> = None,
     }
 );
 
 settings!(
     Cluster {
-        /// The bus between nodes; not needed for one. Environment: `REDIS_URL`.
+        /// The bus between nodes. Not there yet: sockets hear of songs of their own node. Environment: `REDIS_URL`.
         #[serde(serialize_with = "masked")]
         redis_url: Option<SecretString> = None,
         /// How often a node renews its lease, 10ms-1m; default 2s.
