@@ -38,6 +38,7 @@ use crate::credit::plan::{Limits, Plans};
 use crate::credit::seats::Seats;
 use crate::id::UserId;
 use crate::ops::private_postgres::PrivatePostgres;
+use crate::ops::revocations::Revocations;
 use crate::ops::{auditor, supervise};
 use crate::provider::Providers;
 use crate::provider::failure::RetryRules;
@@ -180,6 +181,10 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let cores = cores();
     let arbiters: Vec<_> = (0..cores).map(|_| Arbiter::new().handle()).collect();
     let realtime = start_realtime(config, &pool, &auth, clock, &arbiters);
+
+    let revocations = Revocations { pool: pool.clone(), auth: auth.clone(), realtime: realtime.clone() };
+    let known = revocations.all().await.map_err(cannot("the database"))?;
+    supervise::keep("the look for revoked tokens", move || revocations.clone().keep_looking(known));
 
     let settings = journal::Settings {
         lanes: config.journal.lanes,
@@ -445,6 +450,9 @@ impl realtime::Verifier for TokenCheck {
             match self.auth.verify(token, self.clock.now()).await {
                 Ok(identity) => Ok(realtime::Identity { user: identity.user, expires: identity.expires }),
                 Err(auth::AuthError::Expired) => Err(realtime::TokenError::Expired),
+                Err(auth::AuthError::Revoked | auth::AuthError::Banned) => {
+                    Err(realtime::TokenError::Forbidden)
+                }
                 Err(auth::AuthError::KeysUnavailable) => Err(realtime::TokenError::Unavailable),
                 Err(_) => Err(realtime::TokenError::Bad),
             }

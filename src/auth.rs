@@ -5,6 +5,7 @@
 
 mod callback;
 mod jwks;
+mod revoked;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -26,6 +27,7 @@ pub use callback::CallbackKeys;
 use jwks::Jwks;
 #[cfg(fuzzing)]
 pub(crate) use jwks::usable as usable_keys;
+use revoked::Revoked;
 
 /// Longer tokens are not looked at.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
@@ -74,6 +76,11 @@ pub enum AuthError {
     WrongAudience,
     #[error("of another issuer")]
     WrongIssuer,
+    /// Issued before its user was signed out everywhere.
+    #[error("revoked")]
+    Revoked,
+    #[error("its user is banned")]
+    Banned,
     /// The signer's keys could not be fetched: ours to repair, the client may try again (503).
     #[error("the signer's keys are not to be had")]
     KeysUnavailable,
@@ -84,6 +91,8 @@ struct Claims {
     sub: String,
     /// Seconds since 1970; RFC 7519 allows fractions.
     exp: f64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    iat: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     nbf: Option<f64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -104,6 +113,7 @@ pub struct Auth {
     jwks: Option<Jwks>,
     audience: Option<String>,
     issuer: Option<String>,
+    revoked: Revoked,
 }
 
 impl Auth {
@@ -116,7 +126,13 @@ impl Auth {
             jwks: config.jwks_url.clone().map(|url| Jwks::new(url, http)),
             audience: config.audience.clone(),
             issuer: config.issuer.clone(),
+            revoked: Revoked::default(),
         }
+    }
+
+    /// Refuses the user's tokens that were issued up to a moment, or all; answers whether that is new.
+    pub fn revoke(&self, user: &UserId, before: Time, banned: bool) -> bool {
+        self.revoked.note(user, before, banned)
     }
 
     /// Checks a token, without leeway: whoever issues tokens keeps their clock.
@@ -150,6 +166,7 @@ impl Auth {
         let claims = Claims {
             sub: user.as_str().to_owned(),
             exp: ((now + ttl).millis() / 1000) as f64,
+            iat: Some((now.millis() / 1000) as f64),
             nbf: None,
             plan: plan.map(str::to_owned),
             role,
@@ -172,6 +189,7 @@ impl Auth {
             return Err(AuthError::NotYet);
         }
         let user = UserId::parse(&claims.sub).ok_or(AuthError::Malformed)?;
+        self.revoked.check(&user, claims.iat)?;
         if claims.plan.as_ref().is_some_and(|plan| plan.len() > PLAN_BYTES_MAX) {
             return Err(AuthError::Malformed);
         }

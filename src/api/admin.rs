@@ -51,7 +51,7 @@ impl FromRequest for Operator {
     }
 }
 
-fn named(path: &str) -> Result<UserId, Problem> {
+pub(super) fn named(path: &str) -> Result<UserId, Problem> {
     UserId::parse(path).ok_or_else(Problem::not_found)
 }
 

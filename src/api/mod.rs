@@ -4,6 +4,7 @@
 //! `shape` says what bodies may hold, `problem` what errors look like, `who` who asks, `openapi` what all of
 //! it looks like to a machine and to a reader.
 
+pub mod access;
 pub mod admin;
 pub mod batch;
 pub mod creation;
@@ -78,6 +79,7 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .configure(guests::routes)
         .configure(orders::routes)
         .configure(admin::routes)
+        .configure(access::routes)
         .configure(dead_letters::routes)
         .configure(me::routes)
         .configure(health::routes)

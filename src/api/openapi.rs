@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
 use super::{
-    Api, Keyed, Operation, admin, batch, dead_letters, further, guests, health, history, me, orders,
+    Api, Keyed, Operation, access, admin, batch, dead_letters, further, guests, health, history, me, orders,
     resource, songs,
 };
 
@@ -60,6 +60,7 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
         orders::OPERATIONS,
         REALTIME,
         admin::OPERATIONS,
+        access::OPERATIONS,
         dead_letters::OPERATIONS,
         health::OPERATIONS,
     ]

@@ -40,6 +40,10 @@ fn refused(error: AuthError) -> Problem {
             Problem::new(Kind::Unauthorized, "Send a token: Authorization: Bearer <token>.")
         }
         AuthError::Expired => Problem::new(Kind::Unauthorized, "The token has expired; get a fresh one."),
+        AuthError::Revoked => {
+            Problem::new(Kind::Unauthorized, "The token was revoked; sign in again for another.")
+        }
+        AuthError::Banned => Problem::new(Kind::Forbidden, "This account may not be used any more."),
         AuthError::Malformed
         | AuthError::BadSignature
         | AuthError::NotYet

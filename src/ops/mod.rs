@@ -4,4 +4,5 @@
 pub mod auditor;
 pub mod private_postgres;
 pub mod replay;
+pub mod revocations;
 pub mod supervise;

@@ -17,6 +17,7 @@ pub mod letters;
 pub mod moves;
 pub mod nodes;
 pub mod orders;
+pub mod revocations;
 pub mod row;
 pub mod server;
 mod session;
@@ -254,6 +255,7 @@ mod tests {
         ("V15__smaller_commits", 1_095_073_630_433_990_846),
         ("V16__all_or_none", 141_128_704_204_181_187),
         ("V17__a_cheaper_rank", 6_554_328_513_991_244_767),
+        ("V19__revocations", 84_189_650_133_194_262),
     ];
 
     #[test]

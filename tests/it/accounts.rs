@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::harness::person::{Answer, Person, answer, in_seconds, music, token};
 use crate::harness::program::command;
-use crate::harness::{Server, audit, shared};
+use crate::harness::{Server, Setup, audit, eventually, shared, simulator};
 
 fn operator(server: &Server) -> Person {
     let nobody = server.person("operator");
@@ -102,6 +102,51 @@ async fn an_operator_sets_a_plan_and_it_counts_from_the_next_song_on() {
 }
 
 #[tokio::test]
+async fn who_is_signed_out_everywhere_needs_a_token_from_afterwards() {
+    let server = shared().await;
+    let (mira, operator) = (server.person("mira"), operator(server));
+    let mut socket = mira.socket().await;
+    let path = format!("/admin/users/{}/sign-out", mira.user);
+    let answer = operator.post(&path, json!({})).await.expect(200);
+    assert_eq!((&answer["user"], &answer["banned"]), (&json!(mira.user), &json!(false)));
+    assert_eq!(socket.closed_with().await, Some(4503));
+    assert_eq!(mira.get("/v1/me").await.problem(401), "unauthorized");
+    let without = mira.with(&token(&json!({"sub": mira.user, "exp": in_seconds(60)})));
+    assert_eq!(without.get("/v1/me").await.problem(401), "unauthorized", "nobody knows when it was issued");
+    eventually("a token that counts again", || async {
+        let fresh = token(&json!({"sub": mira.user, "iat": in_seconds(0), "exp": in_seconds(60)}));
+        let answer = mira.with(&fresh).get("/v1/me").await;
+        if answer.status == 200 { Ok(()) } else { Err(answer.text) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn who_is_banned_stays_out_on_every_node_and_over_a_restart() {
+    let simulator = simulator().await;
+    let setup = Setup::new(&simulator.provider()).await;
+    let node = || Setup::on(setup.database.clone(), &simulator.provider());
+    let (server, other) = (node().start().await, node().start().await);
+    let mira = server.person("mira");
+    let mut socket = mira.at(other.url()).socket().await;
+    let path = format!("/admin/users/{}/ban", mira.user);
+    let operator = operator(&server);
+    assert_eq!(answer(operator.request(Method::PUT, &path)).await.expect(200)["banned"], true);
+    assert_eq!(socket.closed_with().await, Some(4503), "the other node heard of it");
+    let later = token(&json!({"sub": mira.user, "iat": in_seconds(30), "exp": in_seconds(60)}));
+    for node in [&server, &other] {
+        let mira = mira.at(node.url()).with(&later);
+        assert_eq!(mira.get("/v1/me").await.problem(403), "forbidden");
+        assert_eq!(mira.create(music("a song")).await.problem(403), "forbidden");
+    }
+    let third = node().start().await;
+    assert_eq!(mira.at(third.url()).with(&later).get("/v1/me").await.problem(403), "forbidden");
+    assert_eq!(operator.delete(&path).await.expect(200)["banned"], false);
+    assert_eq!(mira.get("/v1/me").await.problem(401), "unauthorized", "what was issued before stays refused");
+    mira.with(&later).get("/v1/me").await.expect(200);
+}
+
+#[tokio::test]
 async fn what_is_for_operators_is_for_nobody_else() {
     let server = shared().await;
     let mira = server.person("mira");
@@ -111,6 +156,9 @@ async fn what_is_for_operators_is_for_nobody_else() {
         (Method::GET, format!("/admin/users/{}/credits", mira.user)),
         (Method::POST, format!("/admin/users/{}/credits", mira.user)),
         (Method::GET, "/admin/ledger/check".to_owned()),
+        (Method::POST, format!("/admin/users/{}/sign-out", mira.user)),
+        (Method::PUT, format!("/admin/users/{}/ban", mira.user)),
+        (Method::DELETE, format!("/admin/users/{}/ban", mira.user)),
     ];
     for (method, path) in paths {
         assert_eq!(answer(mira.request(method.clone(), &path)).await.problem(403), "forbidden", "{path}");

@@ -84,7 +84,7 @@ pub fn in_seconds(seconds: i64) -> i64 {
 
 impl Person {
     pub fn new(url: &str, user: &str) -> Self {
-        let token = token(&json!({"sub": user, "exp": in_seconds(3600)}));
+        let token = token(&json!({"sub": user, "iat": in_seconds(0), "exp": in_seconds(3600)}));
         Self { url: url.to_owned(), user: user.to_owned(), token, http: client() }
     }
 

@@ -1,0 +1,99 @@
+//! For operators (role `service`): whose tokens are refused although they have not expired (protocol.md 6).
+
+use actix_web::{HttpResponse, web};
+use serde_json::json;
+
+use super::admin::{Operator, named};
+use super::problem::Problem;
+use super::{Api, Operation, resource};
+use crate::ops::revocations::heed;
+use crate::realtime::Realtime;
+use crate::store;
+use crate::store::revocations::{self, Act};
+
+pub fn routes(routes: &mut web::ServiceConfig) {
+    routes.service(resource("/admin/users/{user}/sign-out").route(web::post().to(sign_out))).service(
+        resource("/admin/users/{user}/ban").route(web::put().to(ban)).route(web::delete().to(pardon)),
+    );
+}
+
+async fn sign_out(
+    api: web::Data<Api>,
+    realtime: web::Data<Realtime>,
+    operator: Operator,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    change(&api, &realtime, &operator, &path, Act::SignOut).await
+}
+
+async fn ban(
+    api: web::Data<Api>,
+    realtime: web::Data<Realtime>,
+    operator: Operator,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    change(&api, &realtime, &operator, &path, Act::Ban).await
+}
+
+async fn pardon(
+    api: web::Data<Api>,
+    realtime: web::Data<Realtime>,
+    operator: Operator,
+    path: web::Path<String>,
+) -> Result<HttpResponse, Problem> {
+    change(&api, &realtime, &operator, &path, Act::Pardon).await
+}
+
+async fn change(
+    api: &Api,
+    realtime: &Realtime,
+    operator: &Operator,
+    user: &str,
+    act: Act,
+) -> Result<HttpResponse, Problem> {
+    let user = named(user)?;
+    let question = async |client: &deadpool_postgres::Object| revocations::revoke(client, &user, act).await;
+    let revocation = store::ask(&api.world.pool, question).await?;
+    heed(&api.auth, realtime, &revocation);
+    tracing::info!(of = %user, ?act, by = %operator.0.user, "tokens were revoked");
+    let shown = json!({
+        "user": user,
+        "banned": revocation.banned,
+        "tokens_after": revocation.before.rfc3339(),
+    });
+    Ok(HttpResponse::Ok().json(shown))
+}
+
+const ANSWERS: &[(u16, &str)] = &[
+    (200, "`user`, `banned`, and `tokens_after`: what a token must be issued after."),
+    (403, "Not an operator."),
+];
+
+pub const OPERATIONS: &[Operation] = &[
+    Operation {
+        method: "post",
+        path: "/admin/users/{user}/sign-out",
+        summary: "Sign a user out everywhere (operators)",
+        doc: "Every token issued up to now (to the second) is refused with 401, and open sockets are closed with 4503 \
+              within a second. Tokens without `iat` are refused from here on. Role `service`.",
+        answers: ANSWERS,
+        ..Operation::BASE
+    },
+    Operation {
+        method: "put",
+        path: "/admin/users/{user}/ban",
+        summary: "Refuse a user (operators)",
+        doc: "All tokens are refused with 403, those to come as well, and open sockets are closed with 4503 within a \
+              second. Songs that are under way go on. Role `service`.",
+        answers: ANSWERS,
+        ..Operation::BASE
+    },
+    Operation {
+        method: "delete",
+        path: "/admin/users/{user}/ban",
+        summary: "Let a user in again (operators)",
+        doc: "With a token issued after the ban. Role `service`.",
+        answers: ANSWERS,
+        ..Operation::BASE
+    },
+];
