@@ -273,7 +273,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
 }
 
 impl Running {
-    /// Resolves when the program should end by itself: another node took its songs, or the server died.
+    /// Resolves when the program should end by itself: another node took its songs, the server died, or the private
+    /// database did, which is started with this program.
     pub async fn fallen(&mut self) -> String {
         tokio::select! {
             () = self.node.lease.lost() => {
@@ -281,7 +282,19 @@ impl Running {
                 "another node has taken over this node's songs".to_owned()
             }
             ended = &mut self.stopped => format!("the server ended: {ended:?}"),
+            () = ended(self.postgres.as_mut()) => {
+                "the private database ended by itself (its log stands beside its folder); start again, and all songs go on"
+                    .to_owned()
+            }
         }
+    }
+}
+
+/// A database of somebody else's may come back, and is waited for.
+async fn ended(private: Option<&mut PrivatePostgres>) {
+    match private {
+        Some(private) => private.ended().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -36,6 +36,16 @@ async fn songs_go_on_after_the_program_was_killed_or_stopped() {
         let answer = program.client.get(url).send().await.expect("the simulator of the first start");
         assert_eq!(answer.status(), 200, "{url}");
     }
+
+    // Without its database it is of no use, and says so.
+    let third = program.create("a last waltz sim:slow=3s").await;
+    program.until(&third, "task").await;
+    home.kill_database();
+    assert!(!program.ended().success());
+    let log = fs::read_to_string(home.dir.join("log")).expect("the log");
+    assert!(log.contains("the private database ended"), "{log}");
+    let mut program = home.serve();
+    program.until(&third, "ready").await;
     program.terminate();
 }
 
@@ -87,6 +97,15 @@ impl Home {
     }
 }
 
+impl Home {
+    fn kill_database(&self) {
+        let file =
+            fs::read_to_string(self.dir.join(".songflight/postgres/postmaster.pid")).expect("its file");
+        let id = file.lines().next().expect("its process id");
+        assert!(Command::new("kill").args(["-KILL", id]).status().expect("kill runs").success());
+    }
+}
+
 impl Drop for Home {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.dir);
@@ -130,6 +149,11 @@ impl Program {
             }
         };
         timeout(PATIENCE, asked).await.unwrap_or_else(|_| panic!("the song never came to {what}"))
+    }
+
+    /// Waits until it ends by itself.
+    fn ended(&mut self) -> ExitStatus {
+        self.child.wait().expect("its end")
     }
 
     /// SIGKILL: it has no chance to say goodbye.

@@ -30,6 +30,8 @@ const PREDECESSOR_WAIT: Duration = Duration::from_secs(30);
 const READY_WAIT: Duration = Duration::from_secs(300);
 /// How long a fast shutdown may take; it writes one checkpoint.
 const STOP_WAIT: Duration = Duration::from_secs(60);
+/// How often the server is looked after while it runs.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The log is begun anew at a start that finds it larger; one older log is kept.
 const LOG_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// How much of the log an error shows.
@@ -162,6 +164,13 @@ impl PrivatePostgres {
     /// The process id of the watchdog, which leads the server's process group.
     pub fn watchdog_id(&self) -> u32 {
         self.watchdog.id()
+    }
+
+    /// Resolves when the server ended by itself: it was killed, or gave up. Its log says why.
+    pub async fn ended(&mut self) {
+        while matches!(self.watchdog.try_wait(), Ok(None)) {
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// Stops the server the fast way: open transactions are rolled back, a checkpoint is written.
