@@ -97,8 +97,7 @@ async fn place(
     let body = body(ORDER, &raw.0)?;
     let provider = body.text("provider").unwrap_or("auto");
     let occasion_date = date(&body)?;
-    let songs = json!(body.bodies("songs"));
-    check(&api, provider, body.bodies("songs"))?;
+    let songs = check(&api, provider, body.bodies("songs"))?;
     let id = id::fresh();
     let new = NewOrder {
         id,
@@ -136,43 +135,59 @@ async fn place(
     Ok(HttpResponse::Accepted().insert_header(location).json(view(&order, &problems)))
 }
 
-/// Every wrong field of every song, before anything is taken down.
-fn check(api: &Api, provider: &str, songs: &[Value]) -> Result<(), Problem> {
-    let mut errors = Vec::new();
+/// The songs as they are taken down; or every wrong field of every song, before anything is.
+fn check(api: &Api, provider: &str, songs: &[Value]) -> Result<Value, Problem> {
+    let (mut read, mut errors) = (Vec::new(), Vec::new());
     for (index, song) in songs.iter().enumerate() {
-        match wish(song) {
-            Ok(mut wish) => wishes::settle(api, Some(provider), &mut wish)?,
+        match Ordered::read(song) {
+            Ok(ordered) => {
+                wishes::settle(api, Some(provider), &mut ordered.wish())?;
+                read.push(ordered.into_json());
+            }
             Err(wrong) => errors.extend(below(&format!("/songs/{index}"), wrong)),
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
+    if errors.is_empty() { Ok(Value::Array(read)) } else { Err(Problem::invalid(errors)) }
 }
 
-/// A song as it was asked for, in its variations.
-fn wish(song: &Value) -> Result<Wish, Vec<FieldError>> {
-    let body = shape::read(SONG, song.to_string().as_bytes())?;
-    let (mut variations, mut errors) = (Vec::new(), Vec::new());
-    for (index, one) in body.bodies("variations").iter().enumerate() {
-        match shape::read(VARIATION, one.to_string().as_bytes()) {
-            Ok(one) => {
-                let style_tags = one.texts("style_tags").into_iter().chain(one.owned("modifier")).collect();
-                variations.push(Variation { style_tags });
+/// One of an order's songs, with its variations: read and cleaned (SEC-2), and kept as it was read.
+struct Ordered {
+    song: Body,
+    variations: Vec<Body>,
+}
+
+impl Ordered {
+    fn read(song: &Value) -> Result<Self, Vec<FieldError>> {
+        let song = shape::read(SONG, song.to_string().as_bytes())?;
+        let (mut variations, mut errors) = (Vec::new(), Vec::new());
+        for (index, one) in song.bodies("variations").iter().enumerate() {
+            match shape::read(VARIATION, one.to_string().as_bytes()) {
+                Ok(one) => variations.push(one),
+                Err(wrong) => errors.extend(below(&format!("/variations/{index}"), wrong)),
             }
-            Err(wrong) => errors.extend(below(&format!("/variations/{index}"), wrong)),
+        }
+        if errors.is_empty() { Ok(Self { song, variations }) } else { Err(errors) }
+    }
+
+    fn wish(&self) -> Wish {
+        let Self { song, variations } = self;
+        let variation = |one: &Body| Variation {
+            style_tags: one.texts("style_tags").into_iter().chain(one.owned("modifier")).collect(),
+        };
+        Wish {
+            title: song.owned("title"),
+            prompt: song.owned("prompt"),
+            lyrics: song.owned("lyrics"),
+            options: MusicOptions { style_tags: song.texts("style_tags"), ..MusicOptions::default() },
+            variants: u8::try_from(variations.len()).unwrap_or(u8::MAX),
+            variations: variations.iter().map(variation).collect(),
+            ..wishes::bare_wish()
         }
     }
-    if !errors.is_empty() {
-        return Err(errors);
+
+    fn into_json(self) -> Value {
+        self.song.with_bodies("variations", self.variations).into()
     }
-    Ok(Wish {
-        title: body.owned("title"),
-        prompt: body.owned("prompt"),
-        lyrics: body.owned("lyrics"),
-        options: MusicOptions { style_tags: body.texts("style_tags"), ..MusicOptions::default() },
-        variants: u8::try_from(variations.len()).unwrap_or(u8::MAX),
-        variations,
-        ..wishes::bare_wish()
-    })
 }
 
 fn below(place: &str, errors: Vec<FieldError>) -> impl Iterator<Item = FieldError> {
@@ -225,7 +240,7 @@ async fn one(api: &web::Data<Api>, who: &Who, order: &Order, place: &Place) -> R
 
 /// Its key makes it once, however often it is asked for.
 async fn create(api: &web::Data<Api>, who: &Who, order: &Order, place: &Place) -> Result<(), Problem> {
-    let mut wish = wish(&place.request).map_err(Problem::invalid)?;
+    let mut wish = Ordered::read(&place.request).map_err(Problem::invalid)?.wish();
     wishes::settle(api, Some(&order.provider), &mut wish)?;
     let song = wishes::pending(&who.0.user, wish, json!({}), api.clock().now());
     let content_hash = wishes::hash_of(&json!({"order": order.id, "position": place.position}));

@@ -104,6 +104,13 @@ impl Body {
         self.0.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
     }
 
+    /// Puts the bodies of a [`FieldKind::Bodies`] in the place of those that were not read yet.
+    #[must_use]
+    pub fn with_bodies(mut self, name: &str, read: Vec<Body>) -> Self {
+        self.0.insert(name.to_owned(), read.into_iter().map(Value::from).collect());
+        self
+    }
+
     /// A number as it was written: amounts of money are never floats (CRED-1).
     pub fn written(&self, name: &str) -> Option<String> {
         self.0.get(name).map(Value::to_string)
@@ -117,6 +124,12 @@ impl Body {
     pub fn canonical(&self) -> String {
         let sorted: std::collections::BTreeMap<_, _> = self.0.iter().collect();
         json!(sorted).to_string()
+    }
+}
+
+impl From<Body> for Value {
+    fn from(body: Body) -> Self {
+        Value::Object(body.0)
     }
 }
 

@@ -214,6 +214,23 @@ async fn an_order_is_checked_whole_before_anything_is_made() {
 }
 
 #[tokio::test]
+async fn what_is_kept_of_an_order_is_as_clean_as_what_is_made_of_it() {
+    let server = shared().await;
+    let mira = server.person("mira");
+    let dirty = json!({"title": "O\u{0}ne <b>day</b>", "prompt": "a <script>wedding", "lyrics": null,
+                       "style_tags": ["<i>waltz</i>", "\u{0}"],
+                       "variations": [{"modifier": "with\u{0} strings<br>"}, {"style_tags": ["slow\u{7}"]}]});
+    let placed = mira.post("/v1/orders", order(&[dirty])).await.expect(202);
+    assert_eq!(placed["songs"][0]["title"], "One day", "{placed}");
+    let row = server.look().await;
+    let kept = "select s.request from orders o join order_songs s on s.order_id = o.id where o.user_id = $1";
+    let kept: Value = row.query_one(kept, &[&mira.user]).await.expect("one song").get(0);
+    let clean = json!({"title": "One day", "prompt": "a wedding", "style_tags": ["waltz"],
+                       "variations": [{"modifier": "with strings"}, {"style_tags": ["slow"]}]});
+    assert_eq!(kept, clean);
+}
+
+#[tokio::test]
 async fn a_guests_order_moves_to_the_account_with_its_songs() {
     let mut provider = Provider::start().await;
     let setup = Setup::new(&provider.url).await.set("credits.guest_grant", "2");
