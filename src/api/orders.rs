@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::admin::Operator;
 use super::creation::{self, Asked};
 use super::problem::{FieldError, Kind, Problem};
-use super::shape::{self, Body, FieldKind, Shape, field};
+use super::shape::{self, Body, FieldKind, Shape, error_at, field};
 use super::songs::{idempotency_key, query};
 use super::who::Who;
 use super::wishes::{self, LYRICS, PROMPT, TAGS, TITLE_CHARS_MAX};
@@ -94,10 +94,9 @@ async fn place(
     let key = idempotency_key(request.headers())?;
     let now = api.clock().now();
     api.creation.dam(&who.0, now)?;
-    let body = body(ORDER, &raw.0)?;
+    let (body, errors) = shape::read_partly(ORDER, &raw.0);
     let provider = body.text("provider").unwrap_or("auto");
-    let occasion_date = date(&body)?;
-    let songs = check(&api, provider, body.bodies("songs"))?;
+    let (occasion_date, songs) = check(&api, provider, &body, errors)?;
     let id = id::fresh();
     let new = NewOrder {
         id,
@@ -135,19 +134,53 @@ async fn place(
     Ok(HttpResponse::Accepted().insert_header(location).json(view(&order, &problems)))
 }
 
-/// The songs as they are taken down; or every wrong field of every song, before anything is.
-fn check(api: &Api, provider: &str, songs: &[Value]) -> Result<Value, Problem> {
-    let (mut read, mut errors) = (Vec::new(), Vec::new());
-    for (index, song) in songs.iter().enumerate() {
-        match Ordered::read(song) {
-            Ok(ordered) => {
-                wishes::settle(api, Some(provider), &mut ordered.wish())?;
-                read.push(ordered.into_json());
+/// The day it is for and the songs as they are taken down; or all that is wrong, before anything is.
+fn check(
+    api: &Api,
+    provider: &str,
+    body: &Body,
+    mut errors: Vec<FieldError>,
+) -> Result<(Option<String>, Value), Problem> {
+    let occasion_date = date(body).unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    });
+    let (mut songs, mut wishes, mut lacking) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, song) in body.bodies("songs").iter().enumerate() {
+        let place = format!("/songs/{index}");
+        let ordered = match Ordered::read(song) {
+            Ok(ordered) => ordered,
+            Err(wrong) => {
+                errors.extend(below(&place, wrong));
+                continue;
             }
-            Err(wrong) => errors.extend(below(&format!("/songs/{index}"), wrong)),
+        };
+        let mut wish = ordered.wish();
+        if let Err(problem) = wishes::settle(api, Some(provider), &mut wish) {
+            let found = match problem.kind() {
+                Kind::InvalidInput => &mut errors,
+                Kind::UnsupportedByProvider => &mut lacking,
+                _ => return Err(problem),
+            };
+            // Who makes them is said once for all songs.
+            match problem.errors() {
+                [one] if one.pointer == "/provider" && found.contains(one) => {}
+                [one] if one.pointer == "/provider" => found.push(one.clone()),
+                some => found.extend(below(&place, some.to_vec())),
+            }
         }
+        wishes.push(wish);
+        songs.push(ordered.into_json());
     }
-    if errors.is_empty() { Ok(Value::Array(read)) } else { Err(Problem::invalid(errors)) }
+    if !errors.is_empty() {
+        errors.append(&mut lacking);
+        return Err(Problem::invalid(errors));
+    }
+    if !lacking.is_empty() {
+        let able = wishes::able(&api.world.providers, &wishes);
+        return Err(wishes::unsupported_by(provider, &able, lacking));
+    }
+    Ok((occasion_date, Value::Array(songs)))
 }
 
 /// One of an order's songs, with its variations: read and cleaned (SEC-2), and kept as it was read.
@@ -194,12 +227,12 @@ fn below(place: &str, errors: Vec<FieldError>) -> impl Iterator<Item = FieldErro
     errors.into_iter().map(move |error| FieldError { pointer: format!("{place}{}", error.pointer), ..error })
 }
 
-fn date(body: &Body) -> Result<Option<String>, Problem> {
+fn date(body: &Body) -> Result<Option<String>, FieldError> {
     let Some(text) = body.text("occasion_date") else { return Ok(None) };
     match text.parse::<jiff::civil::Date>() {
         // One way to write a day, of the several that are read.
         Ok(date) if date.to_string() == text => Ok(Some(date.to_string())),
-        _ => Err(Problem::invalid_at("/occasion_date", "must be a day: YYYY-MM-DD")),
+        _ => Err(error_at("occasion_date", "must be a day: YYYY-MM-DD")),
     }
 }
 
@@ -345,10 +378,16 @@ async fn change(
     path: web::Path<String>,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let body = body(CHANGE, &raw.0)?;
-    let occasion_date = date(&body)?;
+    let (body, mut errors) = shape::read_partly(CHANGE, &raw.0);
     let order = own(&api, &who.0.user, order_id(&path)?).await?;
-    let selections = selections(&order, &body)?;
+    let occasion_date = date(&body).unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    });
+    let selections = selections(&order, &body, &mut errors);
+    if !errors.is_empty() {
+        return Err(Problem::invalid(errors));
+    }
     for (place, variant_number) in selections {
         let event = Event::Selected { variant_number, selected: true };
         let Some(song) = order.songs[place].song_id else { continue };
@@ -370,8 +409,8 @@ async fn change(
 }
 
 /// Which song's which variant is chosen: by the song's place in the order.
-fn selections(order: &Order, body: &Body) -> Result<Vec<(usize, i16)>, Problem> {
-    let (mut chosen, mut errors) = (Vec::new(), Vec::new());
+fn selections(order: &Order, body: &Body, errors: &mut Vec<FieldError>) -> Vec<(usize, i16)> {
+    let mut chosen = Vec::new();
     for (index, one) in body.bodies("selections").iter().enumerate() {
         let at = format!("/selections/{index}");
         let one = match shape::read(SELECTION, one.to_string().as_bytes()) {
@@ -399,7 +438,7 @@ fn selections(order: &Order, body: &Body) -> Result<Vec<(usize, i16)>, Problem> 
             }),
         }
     }
-    if errors.is_empty() { Ok(chosen) } else { Err(Problem::invalid(errors)) }
+    chosen
 }
 
 /// The shop says what the order was paid with, once.

@@ -29,6 +29,7 @@ pub struct FieldError {
 pub struct Problem {
     kind: Kind,
     detail: String,
+    errors: Vec<FieldError>,
     more: Map<String, Value>,
     retry_after: Option<Duration>,
     headers: Vec<(HeaderName, HeaderValue)>,
@@ -122,7 +123,8 @@ impl Kind {
 
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
-        Self { kind, detail: detail.into(), more: Map::new(), retry_after: None, headers: Vec::new() }
+        let detail = detail.into();
+        Self { kind, detail, errors: Vec::new(), more: Map::new(), retry_after: None, headers: Vec::new() }
     }
 
     /// Every wrong field at once.
@@ -132,9 +134,7 @@ impl Problem {
             [one] => format!("{}: {}", one.pointer, one.detail),
             many => format!("{} fields are wrong", many.len()),
         };
-        let errors: Value =
-            errors.iter().map(|error| json!({"pointer": error.pointer, "detail": error.detail})).collect();
-        Self::new(Kind::InvalidInput, detail).with("errors", errors)
+        Self::new(Kind::InvalidInput, detail).with_errors(errors)
     }
 
     /// One wrong field or, with an empty pointer, a wrong whole.
@@ -180,8 +180,20 @@ impl Problem {
         self
     }
 
+    /// What is wrong with single fields.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<FieldError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
     pub const fn kind(&self) -> Kind {
         self.kind
+    }
+
+    /// The fields that it is about.
+    pub fn errors(&self) -> &[FieldError] {
+        &self.errors
     }
 
     /// Headers beside those that follow from the kind.
@@ -204,6 +216,10 @@ impl Problem {
             "detail": self.detail,
         });
         if let Value::Object(fields) = &mut body {
+            if !self.errors.is_empty() {
+                let error = |error: &FieldError| json!({"pointer": error.pointer, "detail": error.detail});
+                fields.insert("errors".into(), self.errors.iter().map(error).collect());
+            }
             fields.extend(self.more.clone());
             if let Some(wait) = self.retry_after {
                 fields.insert("retry_after_s".into(), json!(wait.as_secs()));

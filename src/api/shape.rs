@@ -138,17 +138,17 @@ impl From<Body> for Value {
 /// # Errors
 /// Every field that is wrong, unknown or missing.
 pub fn read(shape: Shape, bytes: &[u8]) -> Result<Body, Vec<FieldError>> {
-    let whole = |detail: String| vec![FieldError { pointer: String::new(), detail }];
-    let value: Value = if bytes.iter().all(u8::is_ascii_whitespace) {
-        Value::Object(Map::new())
-    } else {
-        serde_json::from_slice(bytes).map_err(|error| whole(format!("not JSON: {error}")))?
+    let (body, errors) = read_partly(shape, bytes);
+    if errors.is_empty() { Ok(body) } else { Err(errors) }
+}
+
+/// The fields that fit, and all that does not: for whoever has more to say of them before all is refused.
+pub fn read_partly(shape: Shape, bytes: &[u8]) -> (Body, Vec<FieldError>) {
+    let (mut body, mut errors) = (Map::new(), Vec::new());
+    let fields = match object(bytes) {
+        Ok(fields) => fields,
+        Err(detail) => return (Body(body), vec![FieldError { pointer: String::new(), detail }]),
     };
-    let Value::Object(fields) = value else {
-        return Err(whole("must be a JSON object".to_owned()));
-    };
-    let mut body = Map::new();
-    let mut errors = Vec::new();
     for (name, value) in fields {
         let Some(field) = shape.iter().find(|field| field.name == name) else {
             errors.push(error_at(&name, "unknown field"));
@@ -167,7 +167,18 @@ pub fn read(shape: Shape, bytes: &[u8]) -> Result<Body, Vec<FieldError>> {
             errors.push(error_at(field.name, "is required"));
         }
     }
-    if errors.is_empty() { Ok(Body(body)) } else { Err(errors) }
+    (Body(body), errors)
+}
+
+fn object(bytes: &[u8]) -> Result<Map<String, Value>, String> {
+    if bytes.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice(bytes) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(_) => Err("must be a JSON object".to_owned()),
+        Err(error) => Err(format!("not JSON: {error}")),
+    }
 }
 
 pub fn error_at(name: &str, detail: impl Into<String>) -> FieldError {

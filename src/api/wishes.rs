@@ -274,25 +274,29 @@ fn refusal(
 ) -> Problem {
     const TEXTS: [&str; 4] = ["title", "lyrics", "style_tags", "prompt"];
     let all: Vec<&Unsupported> = reasons.iter().flat_map(|(_, lacking)| lacking).collect();
+    let errors = all.iter().map(|one| error_at(one.field, one.why.clone())).collect();
     if reasons.len() == 1 && all.iter().all(|lacking| TEXTS.contains(&lacking.field)) {
-        return Problem::invalid(all.iter().map(|one| error_at(one.field, one.why.clone())).collect());
+        return Problem::invalid(errors);
     }
-    let errors: Vec<_> =
-        all.iter().map(|one| json!({"pointer": format!("/{}", one.field), "detail": one.why})).collect();
-    let able: Vec<&str> = providers
-        .names()
-        .filter(|name| *name != asked)
-        .filter(|name| {
-            providers.get(name).is_some_and(|other| lacking(other.capabilities(), wish).is_empty())
-        })
-        .collect();
-    let detail = match able.as_slice() {
+    unsupported_by(asked, &able(providers, std::slice::from_ref(wish)), errors)
+}
+
+/// The providers that can make all of these songs.
+pub(super) fn able(providers: &Providers, wishes: &[Wish]) -> Vec<&'static str> {
+    let able = providers.members().map(|member| member.provider.capabilities());
+    able.filter(|able| wishes.iter().all(|wish| lacking(able, wish).is_empty()))
+        .map(|able| able.name)
+        .collect()
+}
+
+/// What nobody can do who was asked, and who else can.
+pub(super) fn unsupported_by(asked: &str, able: &[&str], errors: Vec<FieldError>) -> Problem {
+    let others: Vec<&str> = able.iter().copied().filter(|name| *name != asked).collect();
+    let detail = match others.as_slice() {
         [] => "No provider that is configured here can do this.".to_owned(),
         some => format!("This can be done by {}.", some.join(", ")),
     };
-    Problem::new(Kind::UnsupportedByProvider, detail)
-        .with("errors", json!(errors))
-        .with("providers", json!(able))
+    Problem::new(Kind::UnsupportedByProvider, detail).with_errors(errors).with("providers", json!(others))
 }
 
 /// A song at the very start of its life.

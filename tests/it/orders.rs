@@ -214,6 +214,30 @@ async fn an_order_is_checked_whole_before_anything_is_made() {
 }
 
 #[tokio::test]
+async fn all_that_is_wrong_with_any_song_of_an_order_is_told_at_once() {
+    let server = shared().await;
+    let mira = server.person("mira");
+    // Within our own limit, and beyond the provider's.
+    let long = json!({"prompt": "x".repeat(2900), "variations": [{}]});
+    let styles =
+        json!({"prompt": "p", "lyrics": "la", "style_tags": vec!["y".repeat(99); 20], "variations": [{}]});
+    let several = order(&[song("x"), long.clone(), json!({"variations": [{}]}), styles]);
+    let pointers = ["/songs/1/prompt", "/songs/2/prompt", "/songs/3/style_tags"];
+    assert_eq!(mira.post("/v1/orders", several).await.pointers(), pointers);
+    let whole = json!({"occasion_date": "soon", "songs": [long], "colour": "red"});
+    let pointers = ["/colour", "/occasion_date", "/package", "/songs/0/prompt"];
+    assert_eq!(mira.post("/v1/orders", whole).await.pointers(), pointers);
+    let nobody = json!({"package": "p", "provider": "minimax", "songs": [song("x"), song("y")]});
+    assert_eq!(mira.post("/v1/orders", nobody).await.pointers(), ["/provider"]);
+
+    let placed = mira.post("/v1/orders", order(&[song("One")])).await.expect(202);
+    let wrong =
+        json!({"occasion_date": "soon", "selections": [{"song_id": "x", "variant_number": 1}], "all": 1});
+    let wrong = mira.patch(&format!("/v1/orders/{}", id(&placed)), wrong).await;
+    assert_eq!(wrong.pointers(), ["/all", "/occasion_date", "/selections/0/song_id"]);
+}
+
+#[tokio::test]
 async fn what_is_kept_of_an_order_is_as_clean_as_what_is_made_of_it() {
     let server = shared().await;
     let mira = server.person("mira");
