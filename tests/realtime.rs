@@ -228,13 +228,16 @@ async fn clients_that_come_and_go_while_everything_changes_end_with_the_truth() 
 async fn one_subscription_per_channel_however_often_it_is_asked_for() {
     let world = World::start(Settings { subs_max: 3, ..Settings::default() });
     let us = world.create("alice");
-    let mut client = world.client("alice", &[&format!("song:{us}"), "me"]).await;
-    client.until_live().await;
+    let mut client = world.client("alice", &["me"]).await;
     client.until_live().await;
     client.command(json!({"t": "sub", "id": 2, "ch": "me"})).await;
     assert_eq!(client.next("subd").await["dup"], true);
     client.command(json!({"t": "unsub", "id": 3, "ch": "me"})).await;
     assert_eq!(client.next("unsubd").await["ch"], "me");
+    for _ in 0..2 {
+        client.command(json!({"t": "sub", "id": 4, "ch": format!("song:{us}")})).await;
+    }
+    client.until_live().await;
     world.change(us, json!({"n": 2}));
     let ev = client.next("ev").await;
     assert_eq!((&ev["ch"], &ev["c"]), (&json!(format!("song:{us}")), &json!("7.2")));
@@ -243,6 +246,73 @@ async fn one_subscription_per_channel_however_often_it_is_asked_for() {
         client.command(json!({"t": "sub", "id": n, "ch": format!("song:{song}")})).await;
     }
     assert_eq!(client.next("err").await["code"], "limit_subs");
+}
+
+#[actix_web::test]
+async fn who_follows_all_songs_gets_the_events_of_one_that_was_followed_before_once() {
+    let world = World::start(Settings::default());
+    let (us, other) = (world.create("alice"), world.create("alice"));
+    let mut client = world.client("alice", &[&format!("song:{us}")]).await;
+    client.until_live().await;
+    // From memory as well as out of the database.
+    for (n, since) in [(2, Value::Null), (5, json!("7.4"))] {
+        world.change(us, json!({"n": n}));
+        assert_eq!(client.next("ev").await["ch"], format!("song:{us}"));
+        client.command(json!({"t": "sub", "id": 2, "ch": "me", "since": since})).await;
+        assert_eq!(client.next("subd").await["ch"], "me");
+        let by_me = client.next("subd").await;
+        assert_eq!((&by_me["ch"], &by_me["via"]), (&json!(format!("song:{us}")), &json!("me")));
+        assert_eq!(client.next("live").await["ch"], "me");
+        world.change(us, json!({"n": n + 1}));
+        world.change(other, json!({"n": n + 1}));
+        for song in [us, other] {
+            let ev = client.next("ev").await;
+            assert_eq!((&ev["ch"], &ev["song"]), (&json!("me"), &json!(song)), "{ev}");
+        }
+        client.command(json!({"t": "unsub", "id": 3, "ch": "me"})).await;
+        client.command(json!({"t": "sub", "id": 4, "ch": format!("song:{us}")})).await;
+        client.until_live().await;
+    }
+}
+
+#[actix_web::test]
+async fn as_long_as_all_songs_cannot_be_followed_the_one_still_is() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    let mut client = world.client("alice", &[&format!("song:{us}")]).await;
+    client.until_live().await;
+    world.log().away = true;
+    client.command(json!({"t": "sub", "id": 2, "ch": "me"})).await;
+    assert_eq!(client.next("err").await["ch"], "me");
+    world.log().away = false;
+    world.change(us, json!({"n": 2}));
+    assert_eq!(client.next("ev").await["ch"], format!("song:{us}"));
+}
+
+#[actix_web::test]
+async fn who_follows_all_songs_is_told_of_a_song_that_is_none_of_them() {
+    let world = World::start(Settings { subs_max: 2, ..Settings::default() });
+    let (us, theirs, nobodys) = (world.create("alice"), world.create("bob"), SongId(songflight::id::fresh()));
+    let songs = [us, theirs, nobodys, us].map(|song| format!("song:{song}"));
+    let mut channels = vec!["me"];
+    channels.extend(songs.iter().map(String::as_str));
+    let mut client = world.client("alice", &channels).await;
+    client.until_live().await;
+    for (channel, theirs) in songs.iter().zip([false, true, true]) {
+        let answer = client.any().await;
+        let told = if theirs { json!([null, "not_found"]) } else { json!(["me", null]) };
+        assert_eq!((&answer["ch"], json!([answer["via"], answer["code"]])), (&json!(channel), told));
+    }
+    world.log().away = true;
+    client.command(json!({"t": "sub", "id": 5, "ch": songs[2]})).await;
+    assert_eq!(client.next("err").await["code"], "unavailable");
+    world.log().away = false;
+    // From memory as well.
+    world.change(us, json!({"n": 2}));
+    assert_eq!(client.next("ev").await["ch"], "me");
+    client.command(json!({"t": "sub", "id": 6, "ch": songs[0]})).await;
+    let answer = client.next("subd").await;
+    assert_eq!((&answer["id"], &answer["via"]), (&json!(6), &json!("me")));
 }
 
 #[actix_web::test]

@@ -17,17 +17,19 @@ use tracing::warn;
 
 use super::Settings;
 use super::connection::Connection;
-use super::frames::{self, Channel, Refusal};
+use super::frames::{self, Channel, Mode, Refusal};
 use super::outbox::{LaneId, Pushed};
 use super::resume::{self, Start};
 use crate::chance;
 use crate::id::{ShareToken, SongId, UserId};
+use crate::song::event::EventKind;
 use crate::store::feed::{Feed, Heads, Page};
 use crate::store::{SongChanged, StoreError};
 use crate::time::Clock;
 
 /// How often hubs look for who left and what is due.
 const SWEEP: Duration = Duration::from_secs(5);
+const NO_SUCH_SONG: &str = "there is no such song";
 /// Events read at once to close a gap.
 const GAP_EVENTS_MAX: i64 = 500;
 
@@ -225,15 +227,11 @@ impl Hub {
     fn begin(&mut self, subscribe: &Subscribe, known_before: bool, start: Reading, ctx: &mut Context<Self>) {
         let start = match start {
             Ok(Some(start)) => start,
-            Ok(None) => return self.refuse(subscribe, Refusal::NotFound, "there is no such song"),
-            Err(error) => {
-                warn!(%error, "a subscription could not be read");
-                let refusal = Refusal::Unavailable { after_ms: 1000 };
-                return self.refuse(subscribe, refusal, "the database is away; subscribe again");
-            }
+            Ok(None) => return self.refuse(subscribe, Refusal::NotFound, NO_SUCH_SONG),
+            Err(error) => return self.away(subscribe, &error),
         };
         let (cursor, u) = (start.from, start.u);
-        if !start.put(&subscribe.connection, subscribe.lane) {
+        if !self.put(subscribe, start) {
             return;
         }
         let Some(user) = self.users.get_mut(&subscribe.owner) else {
@@ -254,6 +252,67 @@ impl Hub {
             Some(_) => {}
         }
         self.heard_of(&subscribe.owner, 0, ctx);
+    }
+
+    /// Puts what a subscription begins with on its way. Who follows all songs needs none of them twice (RT-3): the
+    /// `song:` channels of this connection are off from then on, and are told to go on with `me`. Not before: as long as
+    /// that may still be refused, they bring what happens. False when the lane is gone.
+    fn put(&mut self, subscribe: &Subscribe, mut start: Start) -> bool {
+        let (connection, user) = (&subscribe.connection, self.users.get_mut(&subscribe.owner));
+        let Some(user) = user.filter(|_| subscribe.channel == Channel::Me) else {
+            return start.put(connection, subscribe.lane);
+        };
+        let songs = user.songs_of(connection);
+        for (_, name) in &songs {
+            start.tell(&frames::subd(None, name, Mode::ViaMe));
+        }
+        if !start.put(connection, subscribe.lane) {
+            return false;
+        }
+        for (lane, _) in &songs {
+            connection.outbox().retire_lane(*lane);
+        }
+        user.forget(|watcher| {
+            watcher.connection.id() == connection.id() && songs.iter().any(|(lane, _)| *lane == watcher.lane)
+        });
+        true
+    }
+
+    /// A song that comes with `me` anyway, if it is this user's: other people's songs are not found by this way either.
+    fn by_me(&self, subscribe: Subscribe, song: SongId) -> ResponseActFuture<Self, ()> {
+        let newest =
+            |user: &User| user.recent.iter().rev().find(|change| change.song == song).map(|it| it.kind);
+        let heard_of =
+            self.users.get(&subscribe.owner).and_then(newest).filter(|kind| *kind != EventKind::Gone);
+        let (feed, admission) = (Arc::clone(&self.feed), Arc::clone(&self.admission));
+        let look = async move {
+            let found = match heard_of {
+                Some(_) => Ok(true),
+                None => {
+                    let _permit = admission.acquire_owned().await;
+                    // Whether it is there, and none of its events.
+                    feed.of_song(&subscribe.owner, song, i64::MAX, 0).await.map(|page| page.is_some())
+                }
+            };
+            (subscribe, found)
+        };
+        Box::pin(look.into_actor(self).map(|(subscribe, found), hub, _| match found {
+            Ok(true) => {
+                // Nothing to be said where it was taken back meanwhile.
+                if subscribe.connection.outbox().close_lane(subscribe.lane) {
+                    let answer = frames::subd(subscribe.id, &subscribe.name, Mode::ViaMe);
+                    subscribe.connection.say(&answer);
+                }
+            }
+            Ok(false) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
+            Err(error) => hub.away(&subscribe, &error),
+        }))
+    }
+
+    fn away(&mut self, subscribe: &Subscribe, error: &StoreError) {
+        warn!(%error, "a subscription could not be read");
+        let refusal = Refusal::Unavailable { after_ms: 1000 };
+        self.refuse(subscribe, refusal, "the database is away; subscribe again");
     }
 
     fn refuse(&mut self, subscribe: &Subscribe, refusal: Refusal, message: &str) {
@@ -283,6 +342,23 @@ impl User {
         });
         let connection = Arc::clone(&subscribe.connection);
         watched.watchers.push(Watcher { connection, lane: subscribe.lane });
+    }
+
+    /// Whether this connection follows all of the user's songs.
+    fn follows_all(&self, connection: &Connection) -> bool {
+        let watchers = self.channels.get(&Channel::Me).map_or(&[][..], |watched| &watched.watchers);
+        let mine = |watcher: &&Watcher| watcher.connection.id() == connection.id();
+        watchers.iter().filter(mine).any(|watcher| connection.outbox().has_lane(watcher.lane))
+    }
+
+    /// The lanes in which this connection follows single songs, with their channels' names.
+    fn songs_of(&self, connection: &Connection) -> Vec<(LaneId, Arc<str>)> {
+        let songs = self.channels.iter().filter(|(channel, _)| matches!(channel, Channel::Song(_)));
+        let lanes = songs.flat_map(|(_, watched)| {
+            let mine = |watcher: &&Watcher| watcher.connection.id() == connection.id();
+            watched.watchers.iter().filter(mine).map(|watcher| (watcher.lane, Arc::clone(&watched.name)))
+        });
+        lanes.collect()
     }
 
     fn prune(&mut self) {
@@ -370,11 +446,16 @@ impl Handler<Subscribe> for Hub {
     /// event that comes neither with the beginning nor after it.
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
         let user = self.users.entry(subscribe.owner.clone()).or_default();
+        if let Channel::Song(song) = subscribe.channel
+            && user.follows_all(&subscribe.connection)
+        {
+            return self.by_me(subscribe, song);
+        }
         user.watch(&subscribe);
         if let Some((epoch, have)) = user.have.filter(|_| !user.reading)
             && let Some(start) = resume::from_memory(&subscribe, &user.recent, epoch, have, &self.settings)
         {
-            start.put(&subscribe.connection, subscribe.lane);
+            self.put(&subscribe, start);
             return Box::pin(actix::fut::ready(()));
         }
         let known_before = user.have.is_some();

@@ -78,6 +78,8 @@ struct Lane {
     epoch: i64,
     /// Subscribed, but its snapshot or replay has not come yet: events wait in slots.
     starting: bool,
+    /// Off, but for what waits in it.
+    retired: bool,
     /// The newest event pushed, or known from the snapshot.
     high: i64,
     /// The newest cursor that was taken.
@@ -160,6 +162,7 @@ impl Outbox {
             channel: channel.into(),
             epoch: 0,
             starting: true,
+            retired: false,
             high: i64::MIN,
             told: None,
             bulk: 0,
@@ -169,15 +172,19 @@ impl Outbox {
     }
 
     pub fn lane_of(&self, channel: &str) -> Option<LaneId> {
-        self.lanes.iter().find(|lane| *lane.channel == *channel).map(|lane| lane.id)
+        self.on().find(|lane| *lane.channel == *channel).map(|lane| lane.id)
     }
 
     pub fn has_lane(&self, id: LaneId) -> bool {
-        self.lanes.iter().any(|lane| lane.id == id)
+        self.on().any(|lane| lane.id == id)
     }
 
     pub fn lanes(&self) -> usize {
-        self.lanes.len()
+        self.on().count()
+    }
+
+    fn on(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().filter(|lane| !lane.retired)
     }
 
     /// Forgets a lane and all that waits in it.
@@ -192,6 +199,28 @@ impl Outbox {
         self.slots_bytes = self.slots.values().map(|slot| slot.bytes).sum();
         self.wake_room();
         before != self.lanes.len()
+    }
+
+    /// Takes nothing more into a lane; what waits in it is still written, so that nothing is missed between it and the
+    /// lane that takes its place. False when it was off already.
+    pub fn retire_lane(&mut self, id: LaneId) -> bool {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id && !lane.retired) else {
+            return false;
+        };
+        lane.retired = true;
+        self.drop_retired();
+        true
+    }
+
+    /// Forgets the lanes that are off and have nothing left to be written.
+    fn drop_retired(&mut self) {
+        if self.lanes.iter().any(|lane| lane.retired) {
+            let queue = &self.queue;
+            let waits = |lane: &Lane| {
+                lane.bulk > 0 || lane.slots > 0 || queue.iter().any(|queued| queued.lane == lane.id)
+            };
+            self.lanes.retain(|lane| !lane.retired || waits(lane));
+        }
     }
 
     /// A snapshot or replay has come: `frames` are written first, then what of the events that waited is
@@ -224,7 +253,9 @@ impl Outbox {
         if self.closing.is_some() {
             return Pushed::Gone;
         }
-        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) else { return Pushed::Gone };
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id && !lane.retired) else {
+            return Pushed::Gone;
+        };
         if event.n <= lane.high {
             return Pushed::Known;
         }
@@ -305,6 +336,7 @@ impl Outbox {
 
     pub fn take(&mut self) -> Option<Bytes> {
         let bytes = self.next()?;
+        self.drop_retired();
         self.bytes_taken += bytes.len() as u64;
         Some(bytes)
     }
@@ -322,8 +354,7 @@ impl Outbox {
         }
         if let Some(now) = self.ping.take() {
             let heads = self
-                .lanes
-                .iter()
+                .on()
                 .filter_map(|lane| Some((&*lane.channel, Cursor { epoch: lane.epoch, n: lane.told? })));
             return Some(wire::text(&frames::ping(now, heads)));
         }
@@ -649,6 +680,28 @@ mod tests {
             prop_assert_eq!(client.songs, log.songs);
             prop_assert_eq!(client.cursor, log.u);
         }
+    }
+
+    #[test]
+    fn what_waits_in_a_lane_that_is_off_is_still_written_and_nothing_more() {
+        let mut log = Log::default();
+        let mut outbox = Outbox::new(LIMITS);
+        let lane = outbox.open_lane("me").unwrap();
+        outbox.start_lane(lane, Vec::new(), log.cursor());
+        for _ in 0..2 * LIMITS.frames_max {
+            outbox.push(lane, &log.change(0, "a", false));
+        }
+        let told = log.songs.clone();
+        assert!(outbox.retire_lane(lane) && !outbox.retire_lane(lane));
+        assert_eq!((outbox.lane_of("me"), outbox.has_lane(lane), outbox.lanes()), (None, false, 0));
+        assert_eq!(outbox.push(lane, &log.change(0, "b", false)), Pushed::Gone);
+        let mut client = Client::default();
+        while let Some(frame) = outbox.take() {
+            client.take(&frame, &log);
+        }
+        assert_eq!(client.songs, told);
+        assert!(outbox.lanes.is_empty() && !outbox.waiting());
+        assert_ne!(outbox.open_lane("me"), Some(lane));
     }
 
     #[test]

@@ -27,6 +27,11 @@ pub(super) struct Start {
 }
 
 impl Start {
+    /// Says something more right after the first frame, which answers the subscription.
+    pub(super) fn tell(&mut self, frame: &str) {
+        self.frames.insert(1, (wire::text(frame), None));
+    }
+
     /// False when the lane is gone.
     pub(super) fn put(self, connection: &Connection, lane: LaneId) -> bool {
         connection.outbox().start_lane(lane, self.frames, self.from)

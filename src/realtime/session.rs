@@ -235,24 +235,17 @@ impl Session {
             return self.refuse(id, Some(&name), Refusal::Unauthorized, "this channel needs a token");
         }
         let mut outbox = self.connection.outbox();
-        let answer = if outbox.lane_of(&name).is_some() {
-            Some(Mode::Dup)
-        } else if matches!(channel, Channel::Song(_)) && outbox.lane_of("me").is_some() {
-            Some(Mode::ViaMe)
-        } else {
-            None
-        };
-        let lane = match answer {
-            None if outbox.lanes() >= self.inner.settings.subs_max => {
-                drop(outbox);
-                return self.refuse(id, Some(&name), Refusal::LimitSubs, "too many subscriptions");
-            }
-            None => outbox.open_lane(&name),
-            Some(_) => None,
-        };
+        // What comes with `me` takes up no place; whether there is such a song, the hub finds out.
+        let with_me = matches!(channel, Channel::Song(_)) && outbox.lane_of("me").is_some();
+        let on = outbox.lane_of(&name).is_some();
+        if !on && !with_me && outbox.lanes() >= self.inner.settings.subs_max {
+            drop(outbox);
+            return self.refuse(id, Some(&name), Refusal::LimitSubs, "too many subscriptions");
+        }
+        let lane = outbox.open_lane(&name);
         drop(outbox);
-        if let Some(answer) = answer {
-            self.connection.say(&frames::subd(id, &name, answer));
+        if on {
+            self.connection.say(&frames::subd(id, &name, Mode::Dup));
         }
         if let Some(lane) = lane {
             let user = self.user.clone();
