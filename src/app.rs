@@ -415,8 +415,6 @@ fn start_realtime(
     arbiters: &[actix::ArbiterHandle],
 ) -> Realtime {
     let wanted = &config.realtime;
-    let mut allowed_origins = config.http.allowed_origins.clone();
-    allowed_origins.extend(config.http.public_url.clone());
     let settings = realtime::Settings {
         node: format!("n{}", std::process::id()),
         hello_timeout: wanted.hello_timeout,
@@ -433,7 +431,7 @@ fn start_realtime(
         slots_bytes_max: wanted.slots_bytes_max,
         stall: wanted.stall,
         snapshots_at_once: wanted.snapshots_at_once,
-        allowed_origins,
+        allowed_origins: config.http.origins(),
         ..realtime::Settings::default()
     };
     let deps = realtime::Deps {

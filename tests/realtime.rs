@@ -382,7 +382,7 @@ async fn tokens_are_checked_refreshed_and_run_out() {
 #[actix_web::test]
 async fn a_token_may_come_with_the_handshake_and_foreign_pages_are_refused() {
     let world = World::start(Settings {
-        allowed_origins: vec!["https://app.example".to_owned()],
+        allowed_origins: vec!["https://app.example".to_owned()].into(),
         ..Settings::default()
     });
     let mut request = world.url().into_client_request().expect("url");

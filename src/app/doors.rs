@@ -64,13 +64,11 @@ pub(super) fn serve(
 ) -> std::io::Result<Server> {
     let realtime = web::Data::new(realtime.clone());
     let assets = web::Data::new(assets);
-    let origins = config.clone();
+    let origins = config.http.origins();
     let app = move || {
         let allowed = origins.clone();
         let cors = Cors::default()
-            .allowed_origin_fn(move |origin, _| {
-                origin.to_str().is_ok_and(|origin| allowed.http.allows(origin))
-            })
+            .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| allowed.allows(origin)))
             .allow_any_method()
             .allow_any_header()
             .expose_headers([

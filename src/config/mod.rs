@@ -1,10 +1,11 @@
 //! The configuration: defaults, then `songflight.toml`, then the environment (`design.md` section 7).
 //!
 //! `settings` has every setting, `values` the kinds of values, `layers` where they come from, `check`
-//! what is refused. Nothing here connects to anything.
+//! what is refused, `origins` who may call. Nothing here connects to anything.
 
 mod check;
 mod layers;
+mod origins;
 mod settings;
 mod values;
 
@@ -19,6 +20,7 @@ use figment::value::Value;
 use crate::credit::Credits;
 use crate::song::parts::TaskKind;
 use layers::Values;
+pub use origins::Origins;
 pub use settings::*;
 pub use values::{MASK, duration};
 
@@ -165,24 +167,6 @@ impl Plans {
     /// Each with the name it has everywhere.
     pub fn all(&self) -> [(&'static str, &PlanLimits); 4] {
         [("guest", &self.guest), ("free", &self.free), ("pro", &self.pro), ("premium", &self.premium)]
-    }
-}
-
-impl Http {
-    /// Whether pages of this origin may call us (SEC-1).
-    pub fn allows(&self, origin: &str) -> bool {
-        let ours = self.public_url.as_deref().and_then(|url| reqwest::Url::parse(url).ok());
-        ours.is_some_and(|url| url.origin().ascii_serialization() == origin)
-            || self.allowed_origins.iter().any(|allowed| matches_origin(allowed, origin))
-    }
-}
-
-fn matches_origin(allowed: &str, origin: &str) -> bool {
-    let Some(host) = allowed.strip_suffix(":*") else { return allowed == "*" || allowed == origin };
-    match origin.strip_prefix(host) {
-        Some("") => true,
-        Some(rest) => rest.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
-        None => false,
     }
 }
 

@@ -197,8 +197,8 @@ fn a_named_file_must_exist_and_be_toml() {
 fn production_starts_when_everything_is_there() {
     let loaded = load(&PRODUCTION).expect("a configuration");
     assert!(loaded.config.http.allowed_origins.is_empty());
-    assert!(loaded.config.http.allows("https://songs.example.com"));
-    assert!(!loaded.config.http.allows("http://localhost:3000"));
+    assert!(loaded.config.http.origins().allows("https://songs.example.com"));
+    assert!(!loaded.config.http.origins().allows("http://localhost:3000"));
 }
 
 #[test]
@@ -221,14 +221,30 @@ fn production_refuses_each_thing_that_is_only_for_development() {
 
 #[test]
 fn origins_match_whole_and_a_star_is_any_port() {
-    let http = load(&[]).expect("the defaults").config.http;
+    let origins = load(&[]).expect("the defaults").config.http.origins();
     for origin in ["http://localhost:3000", "http://127.0.0.1:8080", "http://localhost"] {
-        assert!(http.allows(origin), "{origin}");
+        assert!(origins.allows(origin), "{origin}");
     }
-    for origin in
-        ["http://localhost.evil.com", "http://localhost:80.evil.com", "https://localhost:3000", "null"]
+    for origin in [
+        "http://localhost.evil.com",
+        "http://localhost:80.evil.com",
+        "http://localhost:80@evil.com",
+        "http://localhost:",
+        "https://localhost:3000",
+        "null",
+    ] {
+        assert!(!origins.allows(origin), "{origin}");
+    }
+}
+
+#[test]
+fn our_own_origin_is_allowed_whatever_else_stands_in_our_url() {
+    for url in
+        ["https://songs.example.com", "https://songs.example.com/", "https://songs.example.com:443/api"]
     {
-        assert!(!http.allows(origin), "{origin}");
+        let http = Http { public_url: Some(url.to_owned()), allowed_origins: Vec::new(), ..Http::default() };
+        assert!(http.origins().allows("https://songs.example.com"), "{url}");
+        assert!(!http.origins().allows("https://songs.example.com.evil.com"), "{url}");
     }
 }
 

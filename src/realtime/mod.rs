@@ -33,6 +33,7 @@ use self::hub::Hub;
 use self::outbox::Limits;
 use self::socket::Handshake;
 use crate::chance;
+use crate::config::Origins;
 use crate::id::UserId;
 use crate::store::SongChanged;
 use crate::store::feed::Feed;
@@ -77,8 +78,8 @@ pub struct Settings {
     pub hub_kept: Duration,
     /// Messages that may wait for a hub; more are lost, and found again by their numbers.
     pub hub_mailbox: usize,
-    /// `https://app.example`, `http://localhost:*`, or `*`.
-    pub allowed_origins: Vec<String>,
+    /// Whose pages may open sockets.
+    pub allowed_origins: Origins,
 }
 
 impl Default for Settings {
@@ -104,7 +105,7 @@ impl Default for Settings {
             recent_bytes: 32 << 10,
             hub_kept: Duration::from_secs(60),
             hub_mailbox: 4096,
-            allowed_origins: Vec::new(),
+            allowed_origins: Origins::default(),
         }
     }
 }

@@ -159,6 +159,8 @@ async fn sockets_open_for_allowed_origins_alone() {
     };
     assert_eq!(open(None).await, 101);
     assert_eq!(open(Some("https://app.example.com")).await, 101);
+    // Our own, whose configured url ends in a slash.
+    assert_eq!(open(Some(server.url())).await, 101);
     assert_eq!(open(Some("https://evil.example.com")).await, 403);
     assert_eq!(open(Some("null")).await, 403);
     let plain = answer(client().get(format!("{}/v1/ws", server.url()))).await;

@@ -60,8 +60,13 @@ impl Setup {
 
     /// Sets a key of the configuration.
     pub fn set(self, key: &str, value: &str) -> Self {
-        let name = format!("SONGFLIGHT_{}", key.to_uppercase().replace('.', "__"));
-        self.variable(&name, value)
+        self.variable(&name(key), value)
+    }
+
+    /// What a key was set to.
+    pub fn value(&self, key: &str) -> &str {
+        let set = self.variables.iter().find(|(known, _)| *known == name(key));
+        set.map_or("", |(_, value)| value)
     }
 
     pub fn variable(mut self, name: &str, value: &str) -> Self {
@@ -110,6 +115,11 @@ impl Server {
     }
 }
 
+/// The variable that sets a key of the configuration.
+fn name(key: &str) -> String {
+    format!("SONGFLIGHT_{}", key.to_uppercase().replace('.', "__"))
+}
+
 /// The url of a database, as `DATABASE_URL` takes it.
 pub fn url(database: &Config) -> String {
     let host = match database.get_hosts() {
@@ -132,7 +142,9 @@ pub async fn shared() -> &'static Server {
     let start = || async {
         let simulator = Simulator::start().await;
         let quick = Setup::new(&simulator.provider()).await;
+        let own = format!("http://{}/", quick.value("http.bind"));
         let quick = quick
+            .set("http.public_url", &own)
             .set("retry.provider_error.delays", r#"["50ms","50ms","50ms"]"#)
             .set("retry.network.delays", r#"["50ms","50ms"]"#)
             .set("tasks.poll.initial", "300ms")
