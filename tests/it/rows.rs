@@ -125,6 +125,43 @@ async fn a_share_link_shows_its_variant_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn who_is_signed_in_sees_what_was_shared_beside_their_own_and_nothing_else_of_its_owner() {
+    let server = shared().await;
+    let (mira, otto) = (server.person("mira"), server.person("otto"));
+    let mut made = Vec::new();
+    for person in [&mira, &otto] {
+        let song = person.order(music("shared")).await;
+        made.push(person.until(&song, "ready").await);
+    }
+    let (shared, own) = (&made[0], &made[1]);
+    let share = shared["variants"][1]["share_token"].as_str().unwrap();
+    let seen = "select song_id::text, variant_number from song_variants order by song_id, variant_number";
+    for (name, value) in [
+        ("songflight.share_token", share.to_owned()),
+        ("request.jwt.claims", json!({"sub": otto.user, "share_token": share}).to_string()),
+        ("request.headers", json!({"x-share-token": share}).to_string()),
+    ] {
+        let client = become_role(server.look().await, "authenticated", &json!({"sub": otto.user})).await;
+        let rows = async || -> Vec<(String, i16)> {
+            let rows = client.query(seen, &[]).await.unwrap();
+            rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+        };
+        let mine = vec![(id(own), 1), (id(own), 2)];
+        assert_eq!(rows().await, mine);
+        client.execute("select set_config($1, $2, false)", &[&name, &value]).await.unwrap();
+        let mut both = mine;
+        both.push((id(shared), 2));
+        both.sort();
+        assert_eq!(rows().await, both, "{name}");
+        assert_eq!(count(&client, &format!("songs where id = '{}'", id(shared))).await, Ok(0));
+        for other in ["tasks", "lyrics_variants", "credit_entries", "notifications", "song_events"] {
+            let theirs = format!("{other} where song_id = '{}'", id(shared));
+            assert_eq!(count(&client, &theirs).await, Ok(0), "{other}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn the_service_reads_everything_and_resolves_dead_letters() {
     let server = shared().await;
     let mira = server.person("mira");
