@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::creation::{self, Asked, Made};
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::shape::{FieldKind, Shape, field};
 use super::who::Who;
 use super::wishes::{self, CREATE};
@@ -53,7 +53,7 @@ async fn create(
     let mut response = HttpResponse::build(StatusCode::MULTI_STATUS);
     // The later ones found less left; all but the first may have been refused before they were counted.
     if let Some(least) = made.iter().flatten().map(|made| made.allowance).min_by_key(|left| left.remaining) {
-        for header in creation::headers(&least) {
+        for header in problem::headers(&least) {
             response.insert_header(header);
         }
     }

@@ -6,12 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::http::header::{HeaderMap, HeaderName, HeaderValue};
 use actix_web::web;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::flood::Flood;
-use super::problem::{Kind, Problem};
+use super::problem::{Kind, Problem, headers};
 use super::who::Who;
 use super::{Api, songs};
 use crate::auth::Identity;
@@ -90,8 +89,9 @@ impl Creation {
         let plan = plan(who).unwrap_or_else(most_generous);
         self.floods[plan as usize].pass(who.user.as_str()).map_err(|wait| {
             metrics::counter!("songflight_floods_stopped_total").increment(1);
-            let allowance = Allowance { limit: per_minute(plan), remaining: 0, reset: now + wait };
-            limited(Kind::RateLimited, "Far too many requests.", wait).with_headers(headers(&allowance))
+            let full_at = now + wait;
+            limited(Kind::RateLimited, "Far too many requests.", wait)
+                .used_up(per_minute(plan), Some(full_at))
         })
     }
 }
@@ -174,14 +174,4 @@ fn refusal(birth: Birth, standing: &Standing, now: Time) -> Problem {
 
 fn limited(kind: Kind, detail: &str, wait: Duration) -> Problem {
     Problem::new(kind, detail).after(wait)
-}
-
-/// What is left, on every answer (CRED-3).
-pub(super) fn headers(allowance: &Allowance) -> HeaderMap {
-    let told = [
-        ("x-ratelimit-limit", i64::from(allowance.limit)),
-        ("x-ratelimit-remaining", i64::from(allowance.remaining)),
-        ("x-ratelimit-reset", allowance.reset_seconds()),
-    ];
-    told.into_iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from(value))).collect()
 }

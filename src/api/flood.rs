@@ -22,6 +22,7 @@ pub struct Flood {
     limiter: DefaultKeyedRateLimiter<u32>,
     seed: RandomState,
     clock: DefaultClock,
+    rate: Rate,
 }
 
 impl Flood {
@@ -29,7 +30,8 @@ impl Flood {
     pub fn new(rate: Rate) -> Self {
         let period = (rate.window / rate.requests.get()).max(Duration::from_nanos(1));
         let quota = Quota::with_period(period).expect("a period above zero").allow_burst(rate.requests);
-        Self { limiter: RateLimiter::keyed(quota), seed: RandomState::new(), clock: DefaultClock::default() }
+        let (limiter, seed) = (RateLimiter::keyed(quota), RandomState::new());
+        Self { limiter, seed, clock: DefaultClock::default(), rate }
     }
 
     /// Four times what a plan allows in a minute.
@@ -42,6 +44,16 @@ impl Flood {
     pub fn pass(&self, key: &str) -> Result<(), Duration> {
         let place = u32::try_from(self.seed.hash_one(key) % PLACES).unwrap_or(0);
         self.limiter.check_key(&place).map_err(|not_until| not_until.wait_time_from(self.clock.now()))
+    }
+
+    /// How many there may be at once.
+    pub const fn limit(&self) -> u32 {
+        self.rate.requests.get()
+    }
+
+    /// How long until there may be as many again, for somebody who was told to wait this long for one.
+    pub fn full_after(&self, wait: Duration) -> Duration {
+        wait + self.rate.window / self.limit() * (self.limit() - 1)
     }
 }
 
@@ -74,6 +86,7 @@ mod tests {
         let wait = flood.pass("alice").expect_err("it is stopped");
         assert!(wait <= Duration::from_secs(5), "{wait:?}");
         assert_eq!(flood.pass("bob"), Ok(()));
+        assert_eq!((flood.limit(), flood.full_after(wait) - wait), (12, Duration::from_secs(55)));
     }
 
     #[test]

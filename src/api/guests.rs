@@ -47,11 +47,14 @@ pub fn routes(routes: &mut web::ServiceConfig) {
 async fn welcome(api: web::Data<Api>, request: HttpRequest, raw: Raw) -> Result<HttpResponse, Problem> {
     body(&[], &raw.0)?;
     let address = flood::address(&request, api.guests.trust_forwarded);
-    api.guests.dam.pass(&address).map_err(|wait| {
-        Problem::new(Kind::RateLimited, "Too many guests came from this address.").after(wait)
+    let now = api.clock().now();
+    let dam = &api.guests.dam;
+    dam.pass(&address).map_err(|wait| {
+        Problem::new(Kind::RateLimited, "Too many guests came from this address.")
+            .after(wait)
+            .used_up(dam.limit(), Some(now + dam.full_after(wait)))
     })?;
     let user = UserId::trusted(&format!("{PREFIX}{}", id::secret()));
-    let now = api.clock().now();
     let ttl = api.guests.token_ttl;
     let token = api.auth.issue(&user, Some(Plan::Guest.as_str()), Role::Authenticated, ttl, now);
     Ok(HttpResponse::Created().json(json!({

@@ -11,11 +11,13 @@ use actix_web::{HttpResponse, ResponseError};
 use serde_json::{Map, Value, json};
 
 use crate::credit::Credits;
+use crate::credit::plan::Allowance;
 use crate::song::actor::TellError;
 use crate::song::phase::Status;
 use crate::song::refusal::Refusal;
 use crate::store::StoreError;
 use crate::store::journal::CommitError;
+use crate::time::Time;
 
 /// A field that is wrong: a JSON pointer (RFC 6901) and what is wrong with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,6 +205,14 @@ impl Problem {
         self
     }
 
+    /// Nothing is left of a limit (CRED-3). All of it is there again at that time, if it ever is.
+    #[must_use]
+    pub fn used_up(mut self, limit: u32, full_at: Option<Time>) -> Self {
+        let reset = full_at.map(|reset| Allowance { limit, remaining: 0, reset }.reset_seconds());
+        self.headers.extend(told(limit, 0, reset));
+        self
+    }
+
     pub fn status(&self) -> StatusCode {
         self.kind.facts().2
     }
@@ -227,6 +237,21 @@ impl Problem {
         }
         body
     }
+}
+
+/// What is left of a limit, as answers tell it (CRED-3).
+pub fn headers(allowance: &Allowance) -> HeaderMap {
+    told(allowance.limit, allowance.remaining, Some(allowance.reset_seconds())).collect()
+}
+
+fn told(limit: u32, left: u32, reset: Option<i64>) -> impl Iterator<Item = (HeaderName, HeaderValue)> {
+    let told = [
+        ("x-ratelimit-limit", Some(limit.into())),
+        ("x-ratelimit-remaining", Some(left.into())),
+        ("x-ratelimit-reset", reset),
+    ];
+    told.into_iter()
+        .filter_map(|(name, value)| Some((HeaderName::from_static(name), HeaderValue::from(value?))))
 }
 
 impl fmt::Display for Problem {
@@ -310,17 +335,20 @@ impl From<Refusal> for Problem {
                 Status::Failed,
                 "The same words would be refused again: send a changed `prompt` or `lyrics`.",
             ),
-            Refusal::RetryLater(wait) => {
-                Problem::new(Kind::RetryLimit, "Too many retries of this song in the last hour.").after(wait)
+            Refusal::RetryLater { per_hour, wait, full_at } => {
+                Problem::new(Kind::RetryLimit, "Too many retries of this song in the last hour.")
+                    .after(wait)
+                    .used_up(per_hour.into(), Some(full_at))
             }
             Refusal::TooManyAdditions => Problem::new(
                 Kind::WrongState,
                 format!("A song has at most {} further tasks.", crate::song::phase::ADDITIONS_MAX),
             ),
-            Refusal::NoRetriesLeft => Problem::new(
+            Refusal::NoRetriesLeft { max } => Problem::new(
                 Kind::RetryLimit,
                 "This song was retried as often as it can be. Please contact support.",
-            ),
+            )
+            .used_up(max.into(), None),
         }
     }
 }

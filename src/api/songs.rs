@@ -7,7 +7,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use super::creation::Asked;
-use super::problem::Problem;
+use super::problem::{self, Problem};
 use super::shape::{FieldKind, Shape, field};
 use super::who::Who;
 use super::wishes::{self, CHOOSE, CREATE, RETRY, SELECT};
@@ -53,7 +53,7 @@ pub(super) async fn begin(api: &web::Data<Api>, who: &Who, asked: Asked) -> Resu
     if made.replayed {
         response.insert_header(("Idempotent-Replayed", "true"));
     }
-    for header in creation::headers(&made.allowance) {
+    for header in problem::headers(&made.allowance) {
         response.insert_header(header);
     }
     Ok(with_song(&mut response, View { song: &made.song, rules: &api.world.rules }))

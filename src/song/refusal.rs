@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::event::{Choice, Event};
 use super::parts::Makes;
-use super::phase::{ADDITIONS_MAX, Phase, Rules, Song, Status};
+use super::phase::{ADDITIONS_MAX, ManualRetries, Phase, Rules, Song, Status};
 use crate::provider::failure::Class;
 use crate::time::Time;
 
@@ -21,10 +21,18 @@ pub enum Refusal {
     NoSuchVariant,
     /// After moderation or bad input the same words would fail again (`design.md` section 10).
     NeedsOtherWords,
-    /// Too many retries in the last hour; again after this long.
-    RetryLater(Duration),
-    /// No retries left: contact support (PROV-10).
-    NoRetriesLeft,
+    /// As many retries in the last hour as there may be.
+    RetryLater {
+        per_hour: u16,
+        /// Until there may be one again.
+        wait: Duration,
+        /// When there may be all of them again.
+        full_at: Time,
+    },
+    /// None left of as many as there may ever be: contact support (PROV-10).
+    NoRetriesLeft {
+        max: u16,
+    },
     /// It has as many additions as a song may have.
     TooManyAdditions,
 }
@@ -129,10 +137,14 @@ fn can_resume(song: &Song, now: Time, rules: &Rules) -> Result<(), Refusal> {
 }
 
 fn within_limits(song: &Song, now: Time, rules: &Rules) -> Result<(), Refusal> {
+    let ManualRetries { max, per_hour } = rules.manual_retries;
     match next_retry(song, now, rules) {
         NextRetry::Now => Ok(()),
-        NextRetry::At(at) => Err(Refusal::RetryLater(at.since(now))),
-        NextRetry::Never => Err(Refusal::NoRetriesLeft),
+        NextRetry::At(at) => {
+            let full_at = song.retries.last().map_or(at, |last| *last + HOUR);
+            Err(Refusal::RetryLater { per_hour, wait: at.since(now), full_at })
+        }
+        NextRetry::Never => Err(Refusal::NoRetriesLeft { max }),
     }
 }
 

@@ -284,4 +284,7 @@ async fn a_guest_works_without_an_account_and_under_stricter_limits() {
     };
     assert_eq!((came, refused.problem(429)), (10, "rate-limited"), "ten from one address in an hour");
     assert!(refused.header("retry-after").parse::<u32>().is_ok_and(|wait| wait <= 360));
+    let (limit, left, reset) = told(&refused);
+    assert_eq!((limit, left), (10, 0));
+    assert!((3500..=3601).contains(&reset), "all ten again after about an hour: {reset}");
 }

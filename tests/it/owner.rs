@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::person::{lyrics_first, music};
+use crate::harness::person::{in_seconds, lyrics_first, music};
 use crate::harness::server::Simulator;
 use crate::harness::{Setup, Socket, audit, shared, simulator};
 
@@ -110,6 +110,10 @@ async fn a_failed_song_is_refunded_and_its_owner_may_ask_again_three_times_an_ho
     let wait = later.body["retry_after_s"].as_i64().unwrap();
     assert!((3500..=3600).contains(&wait), "{}", later.text);
     assert_eq!(later.header("retry-after"), wait.to_string());
+    assert_eq!((later.header("x-ratelimit-limit"), later.header("x-ratelimit-remaining")), ("3", "0"));
+    // When the last of the three is an hour old, not the first.
+    let reset = later.header("x-ratelimit-reset").parse::<i64>().unwrap() - in_seconds(0);
+    assert!((wait..=3601).contains(&reset), "{wait} and {reset}");
     let song = mira.song(&song).await;
     assert!(song["retry"]["next_allowed_at"].is_string(), "{song}");
     assert_eq!((&song["cost"], &song["refunded"]), (&json!(4.0), &json!(4.0)));
@@ -133,7 +137,10 @@ async fn after_five_retries_support_is_the_only_way() {
     let never = mira.tell(&song, "retry", json!({})).await;
     assert_eq!(never.problem(429), "retry-limit");
     assert!(never.body["detail"].as_str().unwrap().to_lowercase().contains("support"), "{}", never.text);
-    assert_eq!(never.header("retry-after"), "");
+    assert_eq!((never.header("x-ratelimit-limit"), never.header("x-ratelimit-remaining")), ("5", "0"));
+    // There is no time to tell.
+    assert_eq!((never.header("retry-after"), never.header("x-ratelimit-reset")), ("", ""));
+    assert!(never.body.get("retry_after_s").is_none(), "{}", never.text);
     audit(server.look().await, None).await;
 }
 

@@ -111,14 +111,16 @@ fn an_owner_may_ask_again_three_times_an_hour_and_five_times_in_all() {
     for number in 2..5 {
         song = fails(song.later(minutes(1)).retried(number), Class::InsufficientProviderCredits);
     }
-    assert_eq!(refused(&song, &again(9, None, None)), Some(Refusal::RetryLater(minutes(58))));
+    let full_at = *song.song.retries.last().unwrap() + minutes(60);
+    let later = Refusal::RetryLater { per_hour: 3, wait: minutes(58), full_at };
+    assert_eq!(refused(&song, &again(9, None, None)), Some(later));
     song.unmoved_by(again(9, None, None));
     let mut song = song.later(minutes(60));
     for number in 5..7 {
         song = fails(song.retried(number), Class::InsufficientProviderCredits);
     }
     let song = song.later(minutes(600));
-    assert_eq!(refused(&song, &again(9, None, None)), Some(Refusal::NoRetriesLeft));
+    assert_eq!(refused(&song, &again(9, None, None)), Some(Refusal::NoRetriesLeft { max: 5 }));
     song.unmoved_by(again(9, None, None));
 }
 
