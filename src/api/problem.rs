@@ -340,8 +340,8 @@ impl From<Refusal> for Problem {
                     .after(wait)
                     .used_up(per_hour.into(), Some(full_at))
             }
-            Refusal::TooManyAdditions => Problem::new(
-                Kind::WrongState,
+            Refusal::TooManyAdditions(status) => Problem::wrong_state(
+                status,
                 format!("A song has at most {} further tasks.", crate::song::phase::ADDITIONS_MAX),
             ),
             Refusal::NoRetriesLeft { max } => Problem::new(
@@ -349,6 +349,23 @@ impl From<Refusal> for Problem {
                 "This song was retried as often as it can be. Please contact support.",
             )
             .used_up(max.into(), None),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_song_that_is_in_the_way_of_something_is_told_with_its_state() {
+        for (refusal, status) in [
+            (Refusal::WrongState(Status::Complete), "complete"),
+            (Refusal::NeedsOtherWords, "failed"),
+            (Refusal::TooManyAdditions(Status::Ready), "ready"),
+        ] {
+            let problem = Problem::from(refusal);
+            assert_eq!((problem.kind(), &problem.body()["status"]), (Kind::WrongState, &json!(status)));
         }
     }
 }

@@ -33,8 +33,8 @@ pub enum Refusal {
     NoRetriesLeft {
         max: u16,
     },
-    /// It has as many additions as a song may have.
-    TooManyAdditions,
+    /// It is in this state, and has as many additions as a song may have.
+    TooManyAdditions(Status),
 }
 
 /// # Errors
@@ -82,7 +82,7 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
 fn can_add(song: &Song) -> Result<(), Refusal> {
     match song.phase {
         Phase::Ready | Phase::Complete if song.additions.len() < ADDITIONS_MAX => Ok(()),
-        Phase::Ready | Phase::Complete => Err(Refusal::TooManyAdditions),
+        Phase::Ready | Phase::Complete => Err(Refusal::TooManyAdditions(song.status())),
         Phase::Lyrics(_)
         | Phase::LyricsReady
         | Phase::Music(_)
