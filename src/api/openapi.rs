@@ -28,7 +28,12 @@ const REALTIME: &[Operation] = &[
         summary: "Follow songs live",
         doc: "WebSocket, subprotocol `songs.v1`: subscribe to `me`, `song:<id>` or `share:<token>`; a snapshot \
               first, then every change in order, resumable by cursor.",
-        answers: &[(101, "Switching to the WebSocket."), (400, "Not a WebSocket request."), (403, "Origin.")],
+        answers: &[
+            (101, "Switching to the WebSocket."),
+            (400, "Not a WebSocket request."),
+            (403, "Origin."),
+            (503, "The service is being restarted; `Retry-After` says when to come again."),
+        ],
         public: true,
         ..Operation::BASE
     },

@@ -12,7 +12,7 @@ use std::time::Instant;
 use actix::fut::wrap_future;
 use actix::{ActorFutureExt as _, AsyncContext as _};
 use actix_web::http::header;
-use actix_web::{HttpRequest, HttpResponse, web};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _, web};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tracing::warn;
@@ -23,6 +23,7 @@ use super::hub::{Leave, Subscribe};
 use super::outbox::LaneId;
 use super::socket::{self, Ctx, Handshake, Talk};
 use super::{Identity, Inner, Realtime, TokenError};
+use crate::api::problem::{Kind, Problem};
 use crate::config::Origins;
 use crate::id::UserId;
 
@@ -39,24 +40,16 @@ pub async fn open(
 ) -> Result<HttpResponse, actix_web::Error> {
     let inner = Arc::clone(&realtime.inner);
     if !origin_allowed(&request, &inner.settings.allowed_origins) {
-        return Ok(problem(403, "forbidden", "this origin may not connect"));
+        return Ok(Problem::new(Kind::Forbidden, "Pages of this origin may not connect.").error_response());
     }
     if inner.is_draining() {
-        return Ok(problem(503, "shutting_down", "this node is shutting down; connect again"));
+        return Ok(Problem::leaving().error_response());
     }
     let handshake = Handshake::of(&request)?;
     let connection = inner.registry.open(handshake.line());
     let session = Session::new(Arc::clone(&inner), Arc::clone(&connection), bearer(&request));
     let registry = Arc::clone(&inner.registry);
     Ok(handshake.accept(registry, connection, inner.settings.frame_bytes_max, session))
-}
-
-fn problem(status: u16, code: &str, detail: &str) -> HttpResponse {
-    let status = actix_web::http::StatusCode::from_u16(status).unwrap_or_default();
-    HttpResponse::build(status).content_type("application/problem+json").json(serde_json::json!({
-        "type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(),
-        "code": code, "detail": detail,
-    }))
 }
 
 /// Browsers always send an `Origin`; who sends none is not a browser, and no page can act through it.

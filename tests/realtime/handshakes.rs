@@ -63,7 +63,7 @@ async fn a_refused_handshake_is_answered_with_its_problem() {
     };
     let foreign = refused(handshake("origin: https://evil.example\r\n")).await;
     assert!(foreign.starts_with("HTTP/1.1 403 ") && foreign.contains("connection: close"), "{foreign}");
-    assert!(foreign.contains("\"forbidden\""), "{foreign}");
+    assert!(foreign.contains("\"/problems/forbidden\""), "{foreign}");
 
     let other_version = refused(handshake("").replace("version: 13", "version: 6")).await;
     assert!(other_version.starts_with("HTTP/1.1 426 "), "{other_version}");
@@ -73,7 +73,13 @@ async fn a_refused_handshake_is_answered_with_its_problem() {
 
     world.realtime.close_all(4001, Duration::ZERO).await;
     let leaving = refused(handshake("")).await;
-    assert!(leaving.starts_with("HTTP/1.1 503 ") && leaving.contains("\"shutting_down\""), "{leaving}");
+    assert!(
+        leaving.starts_with("HTTP/1.1 503 ") && leaving.contains("\"/problems/unavailable\""),
+        "{leaving}"
+    );
+    for told in ["content-type: application/problem+json", "retry-after: 2", "\"retry_after_s\":2"] {
+        assert!(leaving.contains(told), "{told}: {leaving}");
+    }
     assert_eq!(world.realtime.connections(), 0);
 }
 
