@@ -518,8 +518,8 @@ fn rules(config: &Config) -> Rules {
             network: retry.network.delays.clone(),
             provider_error: retry.provider_error.delays.clone(),
             timeout: retry.timeout.delays.clone(),
+            storage: retry.storage.delays.clone(),
             unknown: retry.unknown.delays.clone(),
-            storage: defaults.storage,
         },
         manual_retries: ManualRetries {
             max: u16::try_from(manual.max).unwrap_or(u16::MAX),
@@ -587,4 +587,36 @@ fn recorder() -> PrometheusHandle {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_class_waits_as_it_was_set() {
+        let mut config = Config::default();
+        let retry = &mut config.retry;
+        let lists = [
+            &mut retry.rate_limited,
+            &mut retry.network,
+            &mut retry.provider_error,
+            &mut retry.timeout,
+            &mut retry.storage,
+            &mut retry.unknown,
+        ];
+        for (list, seconds) in lists.into_iter().zip(1..) {
+            list.delays = vec![Duration::from_secs(seconds)];
+        }
+        let set = |seconds| vec![Duration::from_secs(seconds)];
+        let wanted = RetryRules {
+            rate_limited: Duration::from_secs(1),
+            network: set(2),
+            provider_error: set(3),
+            timeout: set(4),
+            storage: set(5),
+            unknown: set(6),
+        };
+        assert_eq!(rules(&config).retry, wanted);
+    }
 }

@@ -119,6 +119,7 @@ impl Check<'_> {
         let classes = [
             ("network", &retry.network),
             ("provider_error", &retry.provider_error),
+            ("storage", &retry.storage),
             ("unknown", &retry.unknown),
             ("timeout", &retry.timeout),
             ("rate_limited", &retry.rate_limited),

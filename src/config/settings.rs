@@ -236,6 +236,8 @@ settings!(
         network: Delays = Delays::of(&[1, 2, 4, 8, 16]),
         /// 30s, 2m, 5m.
         provider_error: Delays = Delays::of(&[30, 120, 300]),
+        /// What was made could not be kept, and is made again. As `provider_error`.
+        storage: Delays = Delays::of(&[30, 120, 300]),
         /// As `provider_error`.
         unknown: Delays = Delays::of(&[30, 120, 300]),
         /// None: partial results, or a refund.

@@ -76,6 +76,7 @@ fn variables_are_read_as_what_their_key_is() {
         ("SONGFLIGHT_RETRY__PROVIDER_ERROR__DELAYS", "[\"1s\",\"2s\"]"),
         ("SONGFLIGHT_RETRY__NETWORK__DELAYS", "100ms, 1s"),
         ("SONGFLIGHT_RETRY__UNKNOWN__DELAYS", "[]"),
+        ("SONGFLIGHT_RETRY__STORAGE__DELAYS", "3s"),
         ("SONGFLIGHT_AUTH__JWT_SECRET", "0012345"),
         ("SONGFLIGHT_PROVIDERS__SUNO__MAX_CONCURRENT", "3"),
         ("SONGFLIGHT_PROVIDERS__SUNO__RATE_LIMIT", "20/10s"),
@@ -95,6 +96,7 @@ fn variables_are_read_as_what_their_key_is() {
     assert_eq!(config.retry.provider_error.delays, [seconds(1), seconds(2)]);
     assert_eq!(config.retry.network.delays, [Duration::from_millis(100), seconds(1)]);
     assert!(config.retry.unknown.delays.is_empty());
+    assert_eq!(config.retry.storage.delays, [seconds(3)]);
     let secret = config.auth.jwt_secret.as_ref().map(ExposeSecret::expose_secret);
     assert_eq!(secret, Some("0012345"));
     assert_eq!(config.providers.suno.max_concurrent, Some(3));
