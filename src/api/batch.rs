@@ -96,7 +96,12 @@ pub const OPERATIONS: &[Operation] = &[Operation {
     doc: "Each with its own result, in the order of the request; limits and credits go to the first ones. The key of \
           each is the header's and its place, so that the same batch again answers with the same songs.",
     body: Some(BATCH),
-    answers: &[(207, "The results."), (400, "No list of songs."), (413, "Over 2 MiB.")],
+    answers: &[
+        (207, "The results."),
+        (400, "No list of songs."),
+        (413, "Over 2 MiB."),
+        (429, "Far too many requests."),
+    ],
     returns: Some("Batch"),
     keyed: Keyed::Optional,
     ..Operation::BASE

@@ -15,7 +15,7 @@ use super::shape::{Body, Field, FieldKind, Shape, error_at, field};
 use super::songs::{begin, etag, idempotency_key, own};
 use super::who::Who;
 use super::wishes::{self, LYRICS, METADATA_BYTES_MAX, PROMPT, TAGS, TITLE_CHARS_MAX};
-use super::{Api, Operation, Raw, body, resource, song_id};
+use super::{Api, Keyed, Operation, Raw, body, resource, song_id};
 use crate::id::{self, SongId, TaskId};
 use crate::song::event::{Event, NewAddition};
 use crate::song::parts::{Made, MusicOptions, SourceClip, Work};
@@ -430,10 +430,12 @@ async fn personas(api: web::Data<Api>, who: Who) -> Result<HttpResponse, Problem
 const CHILD_ANSWERS: &[(u16, &str)] = &[
     (202, "The child song, under way; `parent_ids` names what it is made from."),
     (200, "A replay of the same `Idempotency-Key`."),
+    (400, "Every wrong field, with a pointer to each."),
     (402, "It cannot be paid."),
     (404, "There is no such song of yours."),
     (409, "The song is not finished."),
     (422, "No provider can do this; or the key came with other content."),
+    (429, "Your plan allows no further song at this time; `Retry-After` and `X-RateLimit-*` say more."),
 ];
 const ADDITION_ANSWERS: &[(u16, &str)] = &[
     (202, "The song; `tasks` has what is made."),
@@ -451,6 +453,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: Some(EXTEND),
         answers: CHILD_ANSWERS,
         returns: Some("Song"),
+        keyed: Keyed::Optional,
         ..Operation::BASE
     },
     Operation {
@@ -461,6 +464,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: Some(REPLACE_SECTION),
         answers: CHILD_ANSWERS,
         returns: Some("Song"),
+        keyed: Keyed::Optional,
         ..Operation::BASE
     },
     Operation {
@@ -471,6 +475,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: Some(COVER),
         answers: CHILD_ANSWERS,
         returns: Some("Song"),
+        keyed: Keyed::Optional,
         ..Operation::BASE
     },
     Operation {
@@ -481,6 +486,7 @@ pub const OPERATIONS: &[Operation] = &[
         body: Some(MERGE),
         answers: CHILD_ANSWERS,
         returns: Some("Song"),
+        keyed: Keyed::Optional,
         ..Operation::BASE
     },
     Operation {

@@ -155,6 +155,7 @@ pub const OPERATIONS: &[Operation] = &[
             (400, "It is not a guest's token, or has expired."),
             (403, "A guest asked."),
             (409, "Another account was first."),
+            (429, "Far too many requests."),
         ],
         returns: Some("Claimed"),
         ..Operation::BASE

@@ -141,6 +141,11 @@ fn responses(operation: &Operation) -> Value {
         }
         responses.insert(status.to_string(), answer);
     }
+    if operation.body.is_some() || !operation.query.is_empty() {
+        let wrong =
+            json!({"description": "Every wrong field, with a pointer to each.", "content": problem.clone()});
+        responses.entry("400").or_insert(wrong);
+    }
     if !operation.public {
         for (status, doc) in
             [(401, "No valid token."), (404, "No such thing, or not yours."), (503, "Try again.")]
@@ -384,6 +389,31 @@ mod tests {
         for operation in operations() {
             assert!(seen.insert((operation.method, operation.path)), "{} twice", operation.path);
             assert!(document["paths"][operation.path][operation.method].is_object());
+        }
+    }
+
+    #[test]
+    fn whatever_makes_a_song_takes_a_key_and_says_what_is_wrong_and_when_there_is_too_much() {
+        let document = document();
+        for path in [
+            "/v1/songs",
+            "/v1/songs/batch",
+            "/v1/songs/{id}/extend",
+            "/v1/songs/{id}/replace-section",
+            "/v1/songs/{id}/cover",
+            "/v1/songs/merge",
+            "/v1/orders",
+        ] {
+            let described = &document["paths"][path]["post"];
+            let parameters = described["parameters"].as_array().expect("a list");
+            assert!(parameters.iter().any(|one| one["name"] == "Idempotency-Key"), "{path}");
+            for status in ["400", "429"] {
+                assert!(described["responses"][status].is_object(), "{path}: {status}");
+            }
+        }
+        for operation in operations().filter(|one| one.body.is_some() || !one.query.is_empty()) {
+            let described = &document["paths"][operation.path][operation.method];
+            assert!(described["responses"]["400"].is_object(), "{}", operation.path);
         }
     }
 

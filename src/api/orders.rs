@@ -506,7 +506,11 @@ pub const OPERATIONS: &[Operation] = &[
               variations that are missing of a song that is there (paid for already). What is there is never made \
               again. Limits are those of a song's retries; what is refused stands at its song as `problem`.",
         body: Some(CHANGE),
-        answers: &[(200, "The order."), (400, "Every wrong field; nothing was changed.")],
+        answers: &[
+            (200, "The order."),
+            (400, "Every wrong field; nothing was changed."),
+            (429, "Far too many requests."),
+        ],
         returns: Some("Order"),
         ..Operation::BASE
     },
