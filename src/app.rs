@@ -241,7 +241,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         guests: Guests::new(config.guests.per_address, config.guests.token_ttl, config.http.trust_forwarded),
         stuck_after: config.ops.stuck_after,
         metrics: Some(metrics),
-        hint: trial.as_ref().map(|trial| trial.first_song(address)),
+        hint: trial.as_ref().map(|trial| trial.first_song(reachable(address))),
     });
     let callbacks = web::Data::new(Callbacks {
         keys: CallbackKeys::new(&key, &config.auth.previous_secrets),

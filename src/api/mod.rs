@@ -20,6 +20,7 @@ pub mod orders;
 pub mod problem;
 pub mod shape;
 pub mod songs;
+pub mod start_page;
 pub mod who;
 pub mod wishes;
 
@@ -50,7 +51,7 @@ pub struct Api {
     /// From when on a song that should have moved is listed as stuck.
     pub stuck_after: std::time::Duration,
     pub metrics: Option<PrometheusHandle>,
-    /// What `/` says of how to try it; `None` in production.
+    /// The call to try that `/` shows to this machine, with a token; `None` in production.
     pub hint: Option<String>,
 }
 
@@ -84,6 +85,7 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .configure(me::routes)
         .configure(health::routes)
         .configure(openapi::routes)
+        .configure(start_page::routes)
         .default_service(web::route().to(nothing_here));
 }
 

@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::problem::Kind;
 use super::shape::{self, FieldKind, Shape};
 use super::{
-    Api, Keyed, Operation, access, admin, batch, dead_letters, further, guests, health, history, me, orders,
-    resource, songs,
+    Keyed, Operation, access, admin, batch, dead_letters, further, guests, health, history, me, orders, resource,
+    songs,
 };
 
 pub fn routes(routes: &mut web::ServiceConfig) {
@@ -18,8 +18,7 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .service(
             resource("/openapi.json").route(web::get().to(|| async { HttpResponse::Ok().json(document()) })),
         )
-        .service(resource("/docs").route(web::get().to(docs)))
-        .service(resource("/").route(web::get().to(welcome)));
+        .service(resource("/docs").route(web::get().to(docs)));
 }
 
 const REALTIME: &[Operation] = &[
@@ -243,22 +242,6 @@ fn schemas() -> Value {
     })
 }
 
-/// The welcome at `/`, for whoever opens the address in a browser.
-async fn welcome(api: web::Data<Api>) -> HttpResponse {
-    let hint = api
-        .hint
-        .as_deref()
-        .map(|hint| format!("<p>A first song, from a terminal:</p><pre>{}</pre>", html(hint)));
-    page(
-        "Songflight",
-        &format!(
-            "<h1>Songflight</h1><p>It runs. <a href=\"/docs\">Read the API</a>, or take \
-             <a href=\"/openapi.json\">its OpenAPI document</a>.</p>{}",
-            hint.unwrap_or_default()
-        ),
-    )
-}
-
 async fn docs() -> HttpResponse {
     let mut text = String::from(
         "<h1>Songflight API</h1><p>JSON over HTTP; every call but the public ones takes \
@@ -342,7 +325,7 @@ fn anchor(operation: &Operation) -> String {
     format!("{}{path}", operation.method)
 }
 
-fn html(text: &str) -> String {
+pub(super) fn html(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
@@ -354,9 +337,17 @@ fn marked(text: &str) -> String {
 }
 
 fn page(title: &str, body: &str) -> HttpResponse {
+    page_with(title, body, "script-src 'none'")
+}
+
+/// A page that may do a little more than be read: what, says this part of its policy.
+pub(super) fn page_with(title: &str, body: &str, rules: &str) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("text/html; charset=utf-8")
-        .insert_header(("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'"))
+        .insert_header((
+            "Content-Security-Policy",
+            format!("default-src 'none'; style-src 'unsafe-inline'; {rules}"),
+        ))
         .body(format!(
             "<!doctype html><html lang=en><meta charset=utf-8>\
              <meta name=viewport content=\"width=device-width,initial-scale=1\"><title>{title}</title>\
@@ -373,6 +364,7 @@ h2{font-size:1.25rem;margin:0 0 .4rem}h3{font-size:.8rem;text-transform:uppercas
 section{border-top:1px solid var(--line);margin-top:2rem;padding-top:1.5rem}a{color:var(--hot)}\
 nav{display:flex;flex-wrap:wrap;gap:.35rem .9rem;margin-top:1rem}code,pre{font:.9em ui-monospace,monospace}\
 code{background:var(--mark);padding:.1em .3em;border-radius:.25em}pre{background:var(--mark);padding:1rem;border-radius:.5rem;overflow:auto}\
+.call{white-space:pre-wrap;overflow-wrap:anywhere}button{font:inherit;padding:.3rem .9rem;cursor:pointer}\
 table{border-collapse:collapse;width:100%}td{border-top:1px solid var(--line);padding:.4rem .8rem .4rem 0;vertical-align:top}\
 tr:first-child td{border-top:0}td:first-child{white-space:nowrap}i{color:var(--soft);font-size:.85em}\
 .route b{display:inline-block;min-width:3.6rem;font:600 .85em ui-monospace,monospace;color:var(--hot)}.delete{color:#c2410c!important}\

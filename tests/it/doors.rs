@@ -64,6 +64,9 @@ async fn pages_for_people_and_probes_answer_without_a_token() {
         assert_eq!(page.status, 200, "{path}");
         assert!(page.text.len() > 100, "{path}: {}", page.text);
     }
+    assert!(get("/").await.text.contains("Bearer "), "a call to try, for whoever sits here");
+    let forwarded = client().get(format!("{}/", server.url())).header("X-Forwarded-For", "192.0.2.1");
+    assert!(!answer(forwarded).await.text.contains("Bearer "), "the token is nobody else's");
     assert_eq!(get("/healthz").await.expect(200)["status"], "ok");
     assert_eq!(get("/readyz").await.expect(200)["status"], "ready");
     for path in ["/healthz", "/readyz", "/metrics", "/docs", "/", "/openapi.json"] {
