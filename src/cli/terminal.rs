@@ -51,6 +51,17 @@ pub fn is_watched() -> bool {
     io::stdout().is_terminal()
 }
 
+/// Columns and lines of the terminal that stdout is: as it says itself, else as the shell says, else as most are.
+pub fn size() -> (usize, usize) {
+    let own = rustix::termios::tcgetwinsize(io::stdout()).ok();
+    let own = own.map_or((0, 0), |size| (usize::from(size.ws_col), usize::from(size.ws_row)));
+    let of = |own: usize, name: &str, usual: usize| {
+        let said = || std::env::var(name).ok()?.parse().ok().filter(|size| *size > 0);
+        Some(own).filter(|own| *own > 0).or_else(said).unwrap_or(usual)
+    };
+    (of(own.0, "COLUMNS", 100), of(own.1, "LINES", 24))
+}
+
 fn paint(style: Style, text: impl Display, terminal: bool) -> String {
     let plain = !terminal || std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
     match style {

@@ -133,9 +133,9 @@ struct Ended {
 impl Watch {
     fn new(options: Options) -> Self {
         let terminal = io::stdout().is_terminal() && !options.json;
-        let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
-        let width = set("COLUMNS").and_then(|columns| columns.parse().ok()).unwrap_or(100).max(60);
-        let look = Look { width, colour: terminal && set("NO_COLOR").is_none() };
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|set| !set.is_empty());
+        let (width, height) = super::terminal::size();
+        let look = Look { width, height, colour: terminal && !plain };
         let channel = options.song.map_or_else(|| "me".to_owned(), |song| format!("song:{song}"));
         Self {
             options,
@@ -314,12 +314,18 @@ impl Watch {
         if !self.terminal {
             return Ok(());
         }
+        let (width, height) = super::terminal::size();
+        let resized = (self.look.width, self.look.height) != (width, height);
+        (self.look.width, self.look.height) = (width, height);
         let now = self.clock.now().millis();
         let state = format!("songflight watch · {} · {}", self.channel, self.state);
         let lines = screen::table(&self.model, &self.toasts, &state, now, self.look);
         // No cursor, and no wrapping: a terminal narrower than we think must not count more lines than we.
         let mut text = String::from("\x1b[?25l\x1b[?7l");
-        if self.drawn > 0 {
+        if resized {
+            // The terminal may have broken our lines anew: from its top, all again.
+            text += "\x1b[H";
+        } else if self.drawn > 0 {
             text += &format!("\x1b[{}A\r", self.drawn);
         }
         // Each line is cleared behind its end, then what is below: without a flicker.

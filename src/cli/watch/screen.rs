@@ -9,40 +9,64 @@ use super::model::{Happened, Model, Song, instant};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Look {
     pub(super) width: usize,
+    /// Lines that the terminal has.
+    pub(super) height: usize,
     pub(super) colour: bool,
 }
 
-/// Songs shown at once; a terminal has few lines.
-const SONGS_SHOWN: usize = 16;
+/// Of the lines there are, events have at most one in so many.
+const EVENTS_SHARE: usize = 4;
 /// How long a song of ours usually takes per phase, where the server does not say, in milliseconds.
 const USUAL_LYRICS: f64 = 15_000.0;
 const USUAL_MUSIC: f64 = 90_000.0;
 
-/// Everything that is known, as lines that fit.
+/// What is of most interest, as lines that fit: one fewer than the terminal has, because the cursor stands below them.
 pub(super) fn table(model: &Model, toasts: &[String], state: &str, now: i64, look: Look) -> Vec<String> {
+    let most = look.height.saturating_sub(1);
     let mut lines = vec![paint(look, "1", &cut(state, look.width)), String::new()];
-    let mut songs: Vec<(&String, &Song)> = model.songs.iter().collect();
-    songs.sort_by_key(|(id, song)| (rank(status(song)), std::cmp::Reverse(song.changed_at), id.as_str()));
-    if songs.is_empty() {
-        lines.push(paint(look, "2", "no songs yet: they appear here as soon as one is created"));
-    }
-    for (id, song) in songs.iter().take(SONGS_SHOWN) {
-        lines.push(row(id, song, now, look));
-        for (name, url) in links(song) {
-            lines.push(link(look, &format!("         {name:<7} "), &url));
-        }
-        if let Some(message) = song.fields.get("error").and_then(|error| error["message"].as_str()) {
-            lines.push(paint(look, "31", &cut(&format!("         {message}"), look.width)));
-        }
-    }
-    if songs.len() > SONGS_SHOWN {
-        lines.push(paint(look, "2", &format!("… and {} more", songs.len() - SONGS_SHOWN)));
-    }
+    let newest = toasts.len().saturating_sub((most / EVENTS_SHARE).saturating_sub(1));
+    let toasts = &toasts[newest..];
+    let events = if toasts.is_empty() { 0 } else { 1 + toasts.len() };
+    lines.extend(songs(model, now, look, most.saturating_sub(lines.len() + events)));
     if !toasts.is_empty() {
         lines.push(String::new());
         lines.extend(toasts.iter().map(|toast| paint(look, "2", &cut(toast, look.width))));
     }
+    lines.truncate(most);
     lines
+}
+
+/// As many songs as there is room for, those first that somebody waits for, and how many more there are.
+fn songs(model: &Model, now: i64, look: Look, room: usize) -> Vec<String> {
+    let mut songs: Vec<(&String, &Song)> = model.songs.iter().collect();
+    songs.sort_by_key(|(id, song)| (rank(status(song)), std::cmp::Reverse(song.changed_at), id.as_str()));
+    if songs.is_empty() {
+        return vec![paint(look, "2", "no songs yet: they appear here as soon as one is created")];
+    }
+    let mut lines = Vec::new();
+    for (shown, (id, song)) in songs.iter().enumerate() {
+        let more = songs.len() - shown;
+        // Unless it is the last one, the line that says so needs a place, too.
+        let room = room.saturating_sub(lines.len() + usize::from(more > 1));
+        if room == 0 {
+            lines.push(paint(look, "2", &format!("… and {more} more")));
+            break;
+        }
+        lines.push(row(id, song, now, look));
+        let details = details(song, look);
+        if details.len() < room {
+            lines.extend(details);
+        }
+    }
+    lines
+}
+
+/// What can be played of a song, or why it cannot.
+fn details(song: &Song, look: Look) -> Vec<String> {
+    let links = links(song).into_iter().map(|(name, url)| link(look, &format!("         {name:<7} "), &url));
+    let message = song.fields.get("error").and_then(|error| error["message"].as_str());
+    let error = message.map(|message| paint(look, "31", &cut(&format!("         {message}"), look.width)));
+    links.chain(error).collect()
 }
 
 fn row(id: &str, song: &Song, now: i64, look: Look) -> String {
@@ -108,21 +132,14 @@ fn links(song: &Song) -> Vec<(String, String)> {
 pub(super) fn line(happened: &Happened, song: Option<&Song>) -> String {
     let empty = Song::default();
     let song = song.unwrap_or(&empty);
-    let mut line = format!(
-        "{} {} {:?} {} {}",
-        time_of_day(happened.at),
-        short(&happened.song),
-        title(song),
-        happened.kind,
-        status(song)
-    );
+    let what = what(happened, song);
+    let (at, id) = (time_of_day(happened.at), short(&happened.song));
+    let mut line = format!("{at} {id} {:?} {what}", title(song));
+    for word in circumstances(&happened.set) {
+        let _ = write!(line, ", {word}");
+    }
     if happened.skipped > 0 {
         let _ = write!(line, " (newest of {})", happened.skipped + 1);
-    }
-    // A new song is all new.
-    let changed = changes(&happened.set);
-    if happened.kind != "created" && !changed.is_empty() {
-        let _ = write!(line, "  {changed}");
     }
     if happened.set.contains_key("variants") {
         for (name, url) in links(song) {
@@ -130,6 +147,46 @@ pub(super) fn line(happened: &Happened, song: Option<&Song>) -> String {
         }
     }
     line
+}
+
+/// What happened, in words; a kind that came after this program was made, by its name.
+fn what(happened: &Happened, song: &Song) -> String {
+    let of_song = |field| song.fields.get(field).and_then(Value::as_str);
+    let words = match happened.kind.as_str() {
+        "created" => "is ordered",
+        "waiting" => "waits",
+        "phase_started" if status(song) == "generating_lyrics" => "gets its lyrics",
+        "phase_started" => "gets its music",
+        "lyrics_ready" => "waits for its lyrics to be chosen",
+        "lyrics_chosen" => "has its lyrics chosen",
+        "clip_ready" => "can be listened to",
+        "retry_scheduled" => "is tried again",
+        "provider_changed" => {
+            return format!("goes to {}", of_song("provider").unwrap_or("another provider"));
+        }
+        "task_started" => "gets something made beside it",
+        "task_completed" => "has what was made beside it",
+        "task_failed" => "goes without what failed beside it",
+        "ready" => "is ready",
+        "complete" => "is complete",
+        "failed" => "failed",
+        "cancelled" => "is cancelled",
+        "gone" => "is gone",
+        "updated" => return format!("has changed: {}", names(&happened.set)),
+        other => return other.replace('_', " "),
+    };
+    words.to_owned()
+}
+
+/// How long, after whom, why: what a person asks next.
+fn circumstances(set: &Map<String, Value>) -> Vec<String> {
+    let number = |field| set.get(field).and_then(Value::as_i64);
+    let waits =
+        set.get("waiting_for").and_then(Value::as_str).map(|what| format!("for {}", what.replace('_', " ")));
+    let place = number("queue_position").map(|place| format!("place {place}"));
+    let left = number("eta_ms").map(|left| format!("about {} left", clock(left / 1000)));
+    let why = set.get("error").and_then(|error| error["message"].as_str()).map(str::to_owned);
+    [waits, place, left, why].into_iter().flatten().collect()
 }
 
 /// A song of a snapshot on one line.
@@ -142,16 +199,14 @@ pub(super) fn line_of(id: &str, song: &Song) -> String {
     line
 }
 
-/// Short values in full, long ones by name.
-fn changes(set: &Map<String, Value>) -> String {
-    let noise = ["updated_at", "status", "id", "created_at"];
-    let fields = set.iter().filter(|(field, _)| !noise.contains(&field.as_str()));
-    let words = fields.map(|(field, value)| match value {
-        Value::Array(_) | Value::Object(_) => field.clone(),
-        Value::String(text) if text.chars().count() > 40 => field.clone(),
-        _ => format!("{field}={value}"),
-    });
-    words.collect::<Vec<_>>().join(" ")
+/// What changed, by name.
+fn names(set: &Map<String, Value>) -> String {
+    let noise =
+        ["id", "updated_at", "created_at", "progress", "retry", "eta_ms", "queue_position", "waiting_for"];
+    let fields =
+        set.keys().filter(|field| !noise.contains(&field.as_str())).map(|field| field.replace('_', " "));
+    let fields = fields.collect::<Vec<_>>().join(", ");
+    if fields.is_empty() { "how far it is".to_owned() } else { fields }
 }
 
 fn status(song: &Song) -> &str {
@@ -220,7 +275,7 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    const PLAIN: Look = Look { width: 100, colour: false };
+    const PLAIN: Look = Look { width: 100, height: 40, colour: false };
 
     fn song(fields: &Value) -> Song {
         Song { seq: 1, fields: fields.as_object().unwrap().clone(), changed_at: 0 }
@@ -249,18 +304,56 @@ mod tests {
     }
 
     #[test]
-    fn an_event_is_one_line() {
-        let set = json!({"status": "ready", "title": "Us", "variants": [
+    fn nothing_is_drawn_beyond_the_terminal_and_what_is_left_out_is_counted() {
+        let mut model = Model::default();
+        for n in 0..200 {
+            let status = if n < 2 { "generating_music" } else { "ready" };
+            let fields = json!({"title": format!("song {n}"), "status": status, "variants": [
+                {"variant_number": 1, "audio_url": "https://a/1"}, {"variant_number": 2, "audio_url": "https://a/2"}]});
+            model.songs.insert(format!("0198f000-{n:08}"), Song { changed_at: n, ..song(&fields) });
+        }
+        let toasts: Vec<String> = (0..5).map(|n| format!("event {n}")).collect();
+        for height in [3, 4, 5, 8, 14, 24, 60, 700] {
+            let lines = table(&model, &toasts, "live", 0, Look { height, ..PLAIN });
+            assert!(lines.len() < height, "{} lines of {height}", lines.len());
+            assert_eq!(lines[0], "live");
+            let more = lines
+                .iter()
+                .find_map(|line| line.strip_prefix("… and ")?.strip_suffix(" more")?.parse().ok());
+            let shown = lines.iter().filter(|line| line.contains("song ")).count();
+            if height > 4 {
+                assert_eq!(shown + more.unwrap_or(0), 200, "{height}: {lines:?}");
+            }
+            if height >= 14 {
+                assert!(lines[2].contains("song 1 ") && lines.last().is_some_and(|last| last == "event 4"));
+            }
+        }
+        model.songs.retain(|id, _| id.as_str() <= "0198f000-00000003");
+        let lines = table(&model, &[], "live", 0, Look { height: 15, ..PLAIN });
+        assert_eq!(lines.len(), 14, "four songs of three lines fit just so: {lines:?}");
+    }
+
+    #[test]
+    fn an_event_is_one_line_of_words() {
+        let set = json!({"status": "ready", "title": "Us", "progress": {}, "variants": [
             {"variant_number": 1, "stream_url": "https://s/1"}], "eta_ms": null});
-        let happened = Happened {
+        let of = |kind: &str, skipped: i64, set: &Value| Happened {
             song: "0198f-12345678".into(),
-            kind: "ready".into(),
+            kind: kind.into(),
             at: 0,
-            skipped: 2,
+            skipped,
             set: set.as_object().unwrap().clone(),
         };
-        let line = line(&happened, Some(&song(&set)));
-        assert!(line.contains("12345678 \"Us\" ready ready (newest of 3)"), "{line}");
-        assert!(line.ends_with("clip 1: https://s/1") && !line.contains('\n'), "{line}");
+        let ready = line(&of("ready", 2, &set), Some(&song(&set)));
+        assert!(ready.ends_with("12345678 \"Us\" is ready (newest of 3)  clip 1: https://s/1"), "{ready}");
+        let words = |kind: &str, set: &Value| line(&of(kind, 0, set), Some(&song(&json!({"title": "Us"}))));
+        let waits = json!({"waiting_for": "provider_limit", "queue_position": 3, "eta_ms": 90_000});
+        let waits = words("waiting", &waits);
+        assert!(waits.ends_with("\"Us\" waits, for provider limit, place 3, about 1:30 left"), "{waits}");
+        let failed = words("failed", &json!({"error": {"message": "The words were refused."}}));
+        assert!(failed.ends_with("\"Us\" failed, The words were refused."), "{failed}");
+        let changed = words("updated", &json!({"title": "Us", "updated_at": "x", "progress": {}}));
+        assert!(changed.ends_with("\"Us\" has changed: title"), "{changed}");
+        assert!(words("sung_by_a_choir", &json!({})).ends_with("\"Us\" sung by a choir"));
     }
 }
