@@ -256,6 +256,9 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         doors::serve(config, listener, api, callbacks, assets, &realtime).map_err(cannot("the server"))?;
     let handle = server.handle();
     let stopped = actix::spawn(server);
+    if let Some(folder) = &folder {
+        folder.serves_at(&format!("http://{}", reachable(address)));
+    }
     Ok(Running {
         address,
         trial,
@@ -469,6 +472,18 @@ impl realtime::Verifier for TokenCheck {
             }
         })
     }
+}
+
+/// Where the commands that are run beside a service find it: the one that runs in this folder, else the address that is
+/// configured.
+pub fn service_url(config: &Config) -> String {
+    folder::address(config.local_dir()).unwrap_or_else(|| {
+        let bind = &config.http.bind;
+        match bind.parse() {
+            Ok(address) => format!("http://{}", reachable(address)),
+            Err(_) => format!("http://{bind}"),
+        }
+    })
 }
 
 /// Where clients and providers reach us, without a slash at its end.

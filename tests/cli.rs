@@ -1,5 +1,6 @@
 //! The program as a shell sees it: what goes to stdout, and how it ends.
 
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -39,10 +40,27 @@ fn a_wrong_configuration_and_a_wrong_argument_end_with_2() {
     std::fs::remove_dir_all(home).expect("the folder");
 }
 
+#[test]
+fn a_port_that_was_chosen_and_is_taken_is_refused_with_what_to_do() {
+    let home = home("port");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port().to_string();
+    let output = with(&home, &["serve"], &[("PORT", &port)]);
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains(&port) && said.contains("Another program") && said.contains("env PORT"), "{said}");
+    std::fs::remove_dir_all(home).expect("the folder");
+}
+
 /// Run in a folder of its own, with nothing configured from outside.
 fn songflight(home: &Path, arguments: &[&str]) -> Output {
+    with(home, arguments, &[])
+}
+
+/// The same with nothing but these variables.
+fn with(home: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_songflight"));
-    command.args(arguments).current_dir(home).env_clear();
+    command.args(arguments).current_dir(home).env_clear().envs(variables.iter().copied());
     command.output().expect("the program to run")
 }
 

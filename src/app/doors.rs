@@ -2,6 +2,7 @@
 //!
 //! Not here: what a route does (`api`, `callback`, `asset`, `realtime`).
 
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 
 use actix_cors::Cors;
@@ -23,10 +24,23 @@ use crate::realtime::{Realtime, handover, session};
 /// Connections that may wait to be accepted; the kernel may allow fewer (`net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
 
+/// Where nobody chose a port, so many more are tried.
+const PORTS_TRIED: u16 = 100;
+
 /// The address to serve at. Where nobody chose a port and it is taken, the next free one.
 pub(super) fn listen(loaded: &Loaded) -> Result<TcpListener, StartError> {
     let wanted = &loaded.config.http.bind;
-    let taken = |error| StartError(format!("http.bind {wanted}: {error}"));
+    let taken = |error: std::io::Error| {
+        let hint = match (error.kind(), loaded.sources.get("http.bind")) {
+            (ErrorKind::AddrInUse, Some(source)) if loaded.is_chosen("http.bind") => format!(
+                ".\nAnother program listens there. Stop it, or choose another port (this one is from {source}); where none is \
+                 chosen, the next free one is taken"
+            ),
+            (ErrorKind::AddrInUse, _) => format!(", and so are the {PORTS_TRIED} ports after it"),
+            _ => String::new(),
+        };
+        StartError(format!("http.bind {wanted}: {error}{hint}"))
+    };
     let address: SocketAddr = wanted.parse().map_err(|_| {
         StartError(format!("http.bind {wanted} must be an address and a port, such as 127.0.0.1:8080"))
     })?;
@@ -38,12 +52,13 @@ pub(super) fn listen(loaded: &Loaded) -> Result<TcpListener, StartError> {
     };
     match bind(address) {
         Ok(listener) => Ok(listener),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse && !loaded.is_chosen("http.bind") => {
-            let others = (address.port() + 1..=address.port().saturating_add(100)).map(|port| {
-                let mut other = address;
-                other.set_port(port);
-                other
-            });
+        Err(error) if error.kind() == ErrorKind::AddrInUse && !loaded.is_chosen("http.bind") => {
+            let others =
+                (address.port().saturating_add(1)..=address.port().saturating_add(PORTS_TRIED)).map(|port| {
+                    let mut other = address;
+                    other.set_port(port);
+                    other
+                });
             others.map(bind).find_map(Result::ok).ok_or(error).map_err(taken)
         }
         Err(error) => Err(taken(error)),

@@ -1,23 +1,27 @@
 //! Whether the node that ran in this folder before is gone for certain: it held the folder's lock, which the system takes
-//! away with its process. Then nobody need wait until its lease has run out (OPS-3).
+//! away with its process. Then nobody need wait until its lease has run out (OPS-3). Who holds it also leaves word of
+//! where it is reached, for the commands that are run beside it.
 //!
 //! Not here: what becomes of its songs (`song::recovery`).
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 /// Holds the lock and, in it, the name of the node that runs here.
 const FILE: &str = "node.lock";
-/// An id, a blank and the name of a machine.
+/// Holds the url of the service that runs here.
+const ADDRESS: &str = "address";
+/// An id, a blank and the name of a machine; or a url.
 const BYTES_MAX: u64 = 512;
 
 /// The folder's lock; the system frees it when we end, however we end.
 pub(super) struct Folder {
     file: File,
     former: Option<Uuid>,
+    address: PathBuf,
 }
 
 impl Folder {
@@ -33,7 +37,7 @@ impl Folder {
         let mut text = String::new();
         let read = (&mut file).take(BYTES_MAX).read_to_string(&mut text);
         let former = read.ok().and_then(|_| former(&text, &machine()));
-        Some(Self { file, former })
+        Some(Self { file, former, address: dir.join(ADDRESS) })
     }
 
     /// The last node that ran here, on this machine.
@@ -61,6 +65,29 @@ impl Folder {
             tracing::debug!(%error, "the node's name could not be left in its folder");
         }
     }
+
+    /// Leaves word of where the service is. Where that fails, the commands beside it are to be told by `--url`.
+    pub(super) fn serves_at(&self, url: &str) {
+        if let Err(error) = std::fs::write(&self.address, format!("{url}\n")) {
+            tracing::debug!(%error, "the service's address could not be left in its folder");
+        }
+    }
+
+    /// The service is not reached any more. After a crash its address stays until the next start.
+    pub(super) fn serves_no_more(&self) {
+        if let Err(error) = std::fs::remove_file(&self.address) {
+            tracing::debug!(%error, "the service's address could not be taken out of its folder");
+        }
+    }
+}
+
+/// The url of the service that runs in this folder, as it left word there.
+pub(super) fn address(dir: &Path) -> Option<String> {
+    let mut text = String::new();
+    let file = File::open(dir.join(ADDRESS)).ok()?;
+    file.take(BYTES_MAX).read_to_string(&mut text).ok()?;
+    let url = text.trim_end();
+    url.starts_with("http://").then(|| url.to_owned())
 }
 
 /// The folder may be shared with another machine that does not see our locks: only a node of this one counts.
@@ -92,6 +119,20 @@ mod tests {
         drop(second);
         std::fs::write(dir.join(FILE), [0xff; 600]).expect("written");
         assert_eq!(Folder::lock(&dir).expect("free").former(), None, "no name at all");
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    #[test]
+    fn whoever_comes_into_the_folder_learns_where_the_service_is_as_long_as_it_runs() {
+        let dir = std::env::temp_dir().join(format!("songflight-folder-{}", fresh()));
+        let folder = Folder::lock(&dir).expect("a folder of our own");
+        assert_eq!(address(&dir), None);
+        folder.serves_at("http://127.0.0.1:8081");
+        assert_eq!(address(&dir).as_deref(), Some("http://127.0.0.1:8081"));
+        folder.serves_no_more();
+        assert_eq!(address(&dir), None);
+        std::fs::write(dir.join(ADDRESS), [0xff; 600]).expect("written");
+        assert_eq!(address(&dir), None, "no url at all");
         std::fs::remove_dir_all(&dir).expect("removed");
     }
 

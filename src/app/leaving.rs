@@ -10,6 +10,7 @@ use actix_web::middleware::Next;
 use actix_web::{ResponseError, web};
 
 use super::Running;
+use super::folder::Folder;
 use crate::api::Api;
 use crate::api::problem::Problem;
 
@@ -34,6 +35,7 @@ impl Running {
             );
         }
         self.server.stop(true).await;
+        self.folder.iter().for_each(Folder::serves_no_more);
         self.until(FLUSH, || self.world.journal.is_idle()).await;
         self.node.leave(&self.pool).await;
         self.pool.close();

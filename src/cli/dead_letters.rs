@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::accounts::{failed, with_database};
 use super::terminal::{self, Style};
 use super::{DeadLettersCommand, Failure};
+use crate::app;
 use crate::auth::{self, Auth, Role};
 use crate::config::Config;
 use crate::id::UserId;
@@ -52,7 +53,7 @@ pub(super) fn dead_letters(config: &Config, command: DeadLettersCommand) -> Resu
             }
         }),
         DeadLettersCommand::Replay { id, url } => {
-            let url = url.unwrap_or_else(|| format!("http://{}", config.http.bind));
+            let url = url.unwrap_or_else(|| app::service_url(config));
             super::serve::start_log(config);
             let done = actix_web::rt::System::new().block_on(replay(config, &url, id))?;
             Ok(terminal::line(Style::Green, format!("Dead letter {id}: {done}."))?)

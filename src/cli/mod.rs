@@ -93,7 +93,7 @@ pub enum DeadLettersCommand {
     Replay {
         /// Its number
         id: i64,
-        /// Where the service is [default: the configured address]
+        /// Where the service is [default: the one that runs in this folder, else the configured address]
         #[arg(long)]
         url: Option<String>,
     },
@@ -179,7 +179,7 @@ pub enum PlanCommand {
 
 #[derive(Debug, Args)]
 pub struct WatchArgs {
-    /// Where the service is [default: the configured address]
+    /// Where the service is [default: the one that runs in this folder, else the configured address]
     #[arg(long)]
     pub url: Option<String>,
     /// The token to use

@@ -1,6 +1,6 @@
 //! The commands that run until they are told to stop: the service, the simulator; and the schema's.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -18,7 +18,7 @@ pub(super) fn serve(loaded: &Loaded) -> Result<(), Failure> {
     actix_web::rt::System::new().block_on(async {
         let progress = |step: &str| terminal::note(Style::Dim, format!("  {step}"));
         let mut running = app::start(loaded, progress).await.map_err(failed)?;
-        welcome(&running)?;
+        welcome(&running, taken(&loaded.config, running.address))?;
         let why = tokio::select! {
             why = told_to_stop() => Ok(why?),
             why = running.fallen() => Err(Failure::Failed(why)),
@@ -39,9 +39,21 @@ fn failed(error: impl std::fmt::Display) -> Failure {
     Failure::Failed(error.to_string())
 }
 
-fn welcome(running: &Running) -> Result<(), Failure> {
+/// The port that was wanted, where it was not to be had.
+fn taken(config: &Config, address: SocketAddr) -> Option<u16> {
+    let wanted = config.http.bind.parse::<SocketAddr>().ok()?.port();
+    Some(wanted).filter(|port| ![0, address.port()].contains(port))
+}
+
+fn welcome(running: &Running, taken: Option<u16>) -> Result<(), Failure> {
     let address = running.address;
     terminal::line(Style::Bold, format!("\n  Songflight is up at http://{address}"))?;
+    if let Some(port) = taken {
+        terminal::line(
+            Style::Yellow,
+            format!("  port {port} is taken by another program, so it listens at {}", address.port()),
+        )?;
+    }
     let Some(trial) = &running.trial else { return Ok(()) };
     let database = if trial.private_database { "its own Postgres in .songflight" } else { "your Postgres" };
     let providers = if trial.simulated { "a simulated provider" } else { "your providers" };

@@ -19,6 +19,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 use self::model::{Model, Next, Return, after_close, back_off};
 use self::screen::Look;
 use super::{Failure, WatchArgs};
+use crate::app;
 use crate::auth::{self, Auth, Role};
 use crate::config::Config;
 use crate::id::{SongId, fresh};
@@ -73,7 +74,7 @@ pub fn command(config: &Config, args: WatchArgs) -> Result<(), Failure> {
         }
         (None, None) => return Err(Failure::Failed("who follows? Give --user NAME or --token TOKEN".into())),
     };
-    let url = args.url.unwrap_or_else(|| format!("http://{}", config.http.bind));
+    let url = args.url.unwrap_or_else(|| app::service_url(config));
     let options = Options { url, token, song: args.song_id, json: args.json };
     actix_web::rt::System::new().block_on(run(options)).map_err(|error| match error {
         WatchError::Output(error) => Failure::Output(error),
@@ -169,7 +170,7 @@ impl Watch {
             self.model.lost();
             let mut pause = back_off(attempt, chance());
             match after_close(ended.code) {
-                Return::Never(why) => return Err(WatchError::Refused(why.to_owned())),
+                Return::Never(why) => return Err(WatchError::Refused(format!("{url}: {why}"))),
                 Return::Anew => self.model.cursor = None,
                 // Once at once; if that fails too, with pauses.
                 Return::AtOnce if attempt == 0 => pause = Duration::ZERO,
@@ -294,6 +295,8 @@ impl Watch {
                     writeln!(io::stdout().lock(), "{text}")?;
                 }
             }
+            // The close that follows says it, and what to do.
+            Next::Error { code, .. } if code == "unauthorized" => {}
             Next::Error { code, message, .. } => self.say(&format!("{code}: {message}"))?,
             Next::Nothing | Next::Pong | Next::Again | Next::Bye { .. } => {}
         }

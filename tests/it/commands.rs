@@ -98,6 +98,23 @@ async fn the_doctor_says_what_is_wrong_and_what_to_do() {
     assert!(said.contains("✗ database") && said.contains("→ check DATABASE_URL"), "{said}");
 }
 
+#[tokio::test]
+async fn commands_find_the_service_that_runs_in_their_folder_wherever_it_listens() {
+    let simulator = simulator().await;
+    let setup = Setup::new(&simulator.provider()).await.set("http.bind", "127.0.0.1:0");
+    let mut server = setup.start().await;
+    let replay = async || {
+        let ended = run(&setup.home, &["dead-letters", "replay", "1"], setup.variables()).await;
+        text(&ended.stderr)
+    };
+    let said = replay().await;
+    assert!(said.contains("404"), "it was asked, and has no such letter: {said}");
+    server.program.signal("TERM");
+    assert!(server.program.ended().await.success());
+    let said = replay().await;
+    assert!(said.contains("does not answer"), "it has taken its address away: {said}");
+}
+
 async fn run(home: &Path, arguments: &[&str], variables: &Variables) -> Output {
     let mut command = command(home, arguments, variables);
     let ended = tokio::task::spawn_blocking(move || command.output().expect("the program runs"));

@@ -171,9 +171,10 @@ pub(super) const fn after_close(code: Option<u16>) -> Return {
         Some(1002 | 1003 | 1007 | 1009) => Return::Never("we broke the protocol: a bug, please report it"),
         Some(4008 | 4009 | 4012) => Return::AtOnce,
         Some(4014) => Return::Anew,
-        Some(4500) => {
-            Return::Never("the token is not valid here: `songflight token --user NAME` makes one that is")
-        }
+        Some(4500) => Return::Never(
+            "the token is not valid there: is it the service that you mean? --url names another, and `songflight token \
+                 --user NAME`, run in a service's folder, makes a token for it",
+        ),
         Some(4503) => Return::Never("the token's owner was signed out or may not connect"),
         Some(4504) => Return::Never("too many connections of this user are open"),
         Some(4505 | 4509) => Return::Never("the server had enough of our commands"),
