@@ -83,6 +83,8 @@ pub struct Running {
     node: Node,
     realtime: Realtime,
     pool: Pool,
+    /// The lease's own.
+    lifeline: Arc<Pool>,
     stop_within: Duration,
     simulator: Option<Simulator>,
     postgres: Option<PrivatePostgres>,
@@ -161,7 +163,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     // A connection of its own: readers that take all others must not cost the lease.
     let lifeline = store::pool(&postgres, 1).map_err(cannot("the pool"))?;
     let (beating, lifeline) = (node.clone(), Arc::new(lifeline));
-    supervise::keep("the lease", move || beating.clone().keep_alive(lifeline.clone()));
+    let beats_by = lifeline.clone();
+    supervise::keep("the lease", move || beating.clone().keep_alive(beats_by.clone()));
     let keep_days = i32::try_from(config.realtime.events_keep_days).unwrap_or(i32::MAX - 1);
     let days = pool.clone();
     supervise::keep("the turn of days", move || turn_days(days.clone(), keep_days));
@@ -267,6 +270,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         node,
         realtime,
         pool,
+        lifeline,
         stop_within: config.ops.stop_within,
         simulator,
         postgres: private,

@@ -47,6 +47,11 @@ async fn songs_go_on_after_the_program_was_killed_or_stopped() {
     let mut program = home.serve();
     program.until(&third, "ready").await;
     program.terminate();
+    let log = fs::read_to_string(home.dir.join("log")).expect("the log");
+    let (_, farewell) = log.rsplit_once("stopping:").expect("it said that it stops");
+    for trouble in ["WARN", "ERROR", "57P01"] {
+        assert!(!farewell.contains(trouble), "it went as it was told to: {farewell}");
+    }
 }
 
 /// A folder, and the port that callbacks find the program at after every start.

@@ -18,6 +18,9 @@ use crate::api::problem::Problem;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long what waits to be written is waited for, when this node stops.
 const FLUSH: Duration = Duration::from_secs(5);
+/// Each connection to the database takes its leave by a task of its own. One that has not when a private Postgres stops
+/// is ended by it, and would be logged as if something had crashed.
+const GOODBYES: Duration = Duration::from_millis(50);
 
 impl Running {
     /// Stops so that nothing is lost: nothing new is taken and no call begun, sockets are told to come back, answers
@@ -38,11 +41,14 @@ impl Running {
         self.folder.iter().for_each(Folder::serves_no_more);
         self.until(FLUSH, || self.world.journal.is_idle()).await;
         self.node.leave(&self.pool).await;
+        self.world.journal.close();
+        self.lifeline.close();
         self.pool.close();
         if let Some(simulator) = self.simulator {
             simulator.stop().await;
         }
         if let Some(postgres) = self.postgres {
+            tokio::time::sleep(GOODBYES).await;
             postgres.stop().await;
         }
     }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures_util::FutureExt;
 use metrics::{counter, gauge, histogram};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use uuid::Uuid;
 
 use super::births::Birth;
@@ -184,6 +184,7 @@ pub struct Journal {
     lanes: Arc<Lanes<Waiting>>,
     node: NodeKey,
     in_doubt: Arc<AtomicBool>,
+    closed: watch::Sender<bool>,
 }
 
 /// Whoever waits for a commit is told after this long that nobody knows: soon enough for a provider that
@@ -191,7 +192,7 @@ pub struct Journal {
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 impl Journal {
-    /// The handle, and the writers to be spawned, which end when all handles are gone. `changed` is told
+    /// The handle, and the writers to be spawned, which end when it is closed or all handles are gone. `changed` is told
     /// of every public change, in commit order for each user; it must not block.
     pub fn new(
         server: impl Into<Server>,
@@ -210,6 +211,7 @@ impl Journal {
         changed: impl Fn(SongChanged) + Clone + Send + 'static,
     ) -> (Self, Vec<Lane>) {
         let in_doubt = Arc::new(AtomicBool::new(false));
+        let closed = watch::Sender::new(false);
         let many = settings.lanes.max(1);
         let share = (settings.queue_max / many).max(1);
         let lanes = (0..many).map(|lane| {
@@ -225,10 +227,11 @@ impl Journal {
                 in_doubt: in_doubt.clone(),
                 clock: Clock,
             };
-            (queue, Box::pin(writer.run(waiting)) as Lane)
+            (queue, Box::pin(writer.run(waiting, closed.subscribe())) as Lane)
         });
         let (queues, writers): (Vec<_>, Vec<_>) = lanes.unzip();
-        (Self { lanes: Arc::new(Lanes::new(queues, settings.help_at.min(share))), node, in_doubt }, writers)
+        let lanes = Arc::new(Lanes::new(queues, settings.help_at.min(share)));
+        (Self { lanes, node, in_doubt, closed }, writers)
     }
 
     pub fn node(&self) -> NodeKey {
@@ -262,6 +265,11 @@ impl Journal {
     /// Whether nothing waits to be written.
     pub fn is_idle(&self) -> bool {
         self.lanes.is_idle()
+    }
+
+    /// Has the writers end, once what waits is written, and give up their connections. What comes later is refused.
+    pub fn close(&self) {
+        self.closed.send_replace(true);
     }
 
     /// Whether, since last asked, something was written or may have been of which nobody heard: a song
@@ -333,9 +341,18 @@ impl Verdict {
 }
 
 impl Writer {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Waiting>) {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Waiting>, mut closed: watch::Receiver<bool>) {
         let mut batch = Vec::with_capacity(self.settings.batch_max);
-        while waiting.recv_many(&mut batch, self.settings.batch_max).await > 0 {
+        loop {
+            let many = tokio::select! {
+                biased;
+                many = waiting.recv_many(&mut batch, self.settings.batch_max) => many,
+                // Also when the last handle goes: then nothing comes any more.
+                _ = closed.wait_for(|closed| *closed) => 0,
+            };
+            if many == 0 {
+                return;
+            }
             gauge!("songflight_journal_queue", "lane" => self.lane.clone()).set(count(waiting.len()));
             histogram!("songflight_journal_batch").record(count(batch.len()));
             let persisted = AssertUnwindSafe(self.persist(std::mem::take(&mut batch))).catch_unwind().await;
