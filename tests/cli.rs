@@ -52,6 +52,25 @@ fn a_port_that_was_chosen_and_is_taken_is_refused_with_what_to_do() {
     std::fs::remove_dir_all(home).expect("the folder");
 }
 
+#[test]
+fn a_log_collector_reads_nothing_but_its_lines() {
+    let home = home("json");
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = taken.local_addr().expect("an address").port();
+    let json = ("SONGFLIGHT_LOG__FORMAT", "json");
+    let served = with(&home, &["serve"], &[("PORT", &port.to_string()), json]);
+    let simulated = with(&home, &["simulator", "--bind", &format!("127.0.0.1:{port}")], &[json]);
+    for output in [served, simulated] {
+        assert_eq!((output.status.code(), text(&output.stdout).as_str()), (Some(1), ""));
+        let said = text(&output.stderr);
+        assert!(said.contains(&port.to_string()), "{said}");
+        for line in said.lines() {
+            assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+        }
+    }
+    std::fs::remove_dir_all(home).expect("the folder");
+}
+
 /// Run in a folder of its own, with nothing configured from outside.
 fn songflight(home: &Path, arguments: &[&str]) -> Output {
     with(home, arguments, &[])

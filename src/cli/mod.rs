@@ -219,6 +219,9 @@ pub enum Failure {
     /// Exit code 1.
     #[error("{0}")]
     Failed(String),
+    /// Exit code 1: the log says why.
+    #[error("see the log")]
+    Logged,
     /// Exit code 0: whoever reads our output has seen enough.
     #[error(transparent)]
     Output(#[from] io::Error),
@@ -236,7 +239,7 @@ impl Failure {
                 ExitCode::from(1)
             }
             Failure::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            Failure::Output(_) => ExitCode::from(1),
+            Failure::Logged | Failure::Output(_) => ExitCode::from(1),
         }
     }
 }

@@ -12,27 +12,68 @@ use crate::app::{self, Database, Running};
 use crate::config::{Config, Loaded, LogFormat};
 use crate::{simulator, store};
 
+/// How a program that runs for long speaks of itself: to people in words, to a log collector in its lines alone.
+#[derive(Clone, Copy)]
+enum Voice {
+    Words,
+    Lines,
+}
+
+impl Voice {
+    fn of(config: &Config) -> Self {
+        match config.log.format {
+            LogFormat::Text => Voice::Words,
+            LogFormat::Json => Voice::Lines,
+        }
+    }
+
+    /// What goes on.
+    fn note(self, style: Style, text: &str) {
+        match self {
+            Voice::Words => terminal::note(style, text),
+            Voice::Lines => tracing::info!("{}", text.trim()),
+        }
+    }
+
+    /// Why it ends: where nobody reads words, the log says it.
+    fn end(self, failure: Failure) -> Failure {
+        match (self, failure) {
+            (Voice::Lines, Failure::Failed(message)) => {
+                tracing::error!("{message}");
+                Failure::Logged
+            }
+            (_, failure) => failure,
+        }
+    }
+}
+
 /// Runs the service until Ctrl-C or SIGTERM.
 pub(super) fn serve(loaded: &Loaded) -> Result<(), Failure> {
     start_log(&loaded.config);
-    actix_web::rt::System::new().block_on(async {
-        let progress = |step: &str| terminal::note(Style::Dim, format!("  {step}"));
+    let voice = Voice::of(&loaded.config);
+    let served = actix_web::rt::System::new().block_on(async {
+        let progress = |step: &str| voice.note(Style::Dim, &format!("  {step}"));
         let mut running = app::start(loaded, progress).await.map_err(failed)?;
-        welcome(&running, taken(&loaded.config, running.address))?;
+        let taken = taken(&loaded.config, running.address);
+        match voice {
+            Voice::Words => welcome(&running, taken)?,
+            Voice::Lines => log_start(&running, taken),
+        }
         let why = tokio::select! {
             why = told_to_stop() => Ok(why?),
             why = running.fallen() => Err(Failure::Failed(why)),
         };
         if why.is_ok() {
-            terminal::note(Style::Dim, "\n  stopping: songs under way go on at the next start …");
+            voice.note(Style::Dim, "\n  stopping: songs under way go on at the next start …");
         }
         tokio::select! {
             () = running.stop() => {}
             // Whoever asks twice does not want to wait.
-            _ = told_to_stop() => terminal::note(Style::Yellow, "  stopped at once"),
+            _ = told_to_stop() => voice.note(Style::Yellow, "  stopped at once"),
         }
         why.map(drop)
-    })
+    });
+    served.map_err(|failure| voice.end(failure))
 }
 
 fn failed(error: impl std::fmt::Display) -> Failure {
@@ -72,6 +113,15 @@ fn welcome(running: &Running, taken: Option<u16>) -> Result<(), Failure> {
     Ok(())
 }
 
+/// The welcome for a log collector: where it is, and no token.
+fn log_start(running: &Running, taken: Option<u16>) {
+    let address = running.address;
+    if let Some(port) = taken {
+        tracing::warn!(port, "another program has the port that was wanted, so the next free one is taken");
+    }
+    tracing::info!(url = format!("http://{address}"), "Songflight is up");
+}
+
 async fn told_to_stop() -> Result<(), Failure> {
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     tokio::select! {
@@ -84,8 +134,9 @@ async fn told_to_stop() -> Result<(), Failure> {
 /// Brings the schema up to date and says what was done.
 pub(super) fn migrate(config: &Config) -> Result<(), Failure> {
     start_log(config);
+    let voice = Voice::of(config);
     actix_web::rt::System::new().block_on(async {
-        let progress = |step: &str| terminal::note(Style::Dim, format!("  {step}"));
+        let progress = |step: &str| voice.note(Style::Dim, &format!("  {step}"));
         let database = Database::open_or_join(config, progress).await.map_err(failed)?;
         let applied = store::migrate(&database.postgres).await.map_err(failed);
         if let Some(private) = database.private {
@@ -102,25 +153,32 @@ pub(super) fn migrate(config: &Config) -> Result<(), Failure> {
 /// Runs the simulator alone.
 pub(super) fn simulator(config: &Config, args: SimulatorArgs) -> Result<(), Failure> {
     start_log(config);
-    actix_web::rt::System::new().block_on(async {
+    let voice = Voice::of(config);
+    let ran = actix_web::rt::System::new().block_on(async {
         let SimulatorArgs { bind, webhook_secret } = args;
         let options = simulator::Options { webhook_secret, ..simulator::Options::default() };
         let listener =
             TcpListener::bind(bind).map_err(|error| Failure::Failed(format!("--bind {bind}: {error}")))?;
         let simulator = simulator::start(listener, options).map_err(failed)?;
         let address = simulator.address();
-        terminal::line(Style::Bold, format!("\n  The simulator is up at http://{address}"))?;
-        terminal::line(Style::Dim, "  what it does, and how to steer it, stands there; Ctrl-C stops it\n")?;
-        terminal::line(Style::Plain, "  Songflight uses it with\n")?;
-        terminal::line(
-            Style::Cyan,
-            format!("    SONGFLIGHT_PROVIDERS__SUNO__BASE_URL=http://{address}/suno songflight serve\n"),
-        )?;
+        match voice {
+            Voice::Words => introduce(address)?,
+            Voice::Lines => tracing::info!(url = format!("http://{address}"), "The simulator is up"),
+        }
         told_to_stop().await?;
         // Callbacks that wait for their time are not worth a delay.
         let _ = tokio::time::timeout(Duration::from_secs(3), simulator.stop()).await;
         Ok(())
-    })
+    });
+    ran.map_err(|failure| voice.end(failure))
+}
+
+fn introduce(address: SocketAddr) -> Result<(), Failure> {
+    terminal::line(Style::Bold, format!("\n  The simulator is up at http://{address}"))?;
+    terminal::line(Style::Dim, "  what it does, and how to steer it, stands there; Ctrl-C stops it\n")?;
+    terminal::line(Style::Plain, "  Songflight uses it with\n")?;
+    let call = format!("    SONGFLIGHT_PROVIDERS__SUNO__BASE_URL=http://{address}/suno songflight serve\n");
+    Ok(terminal::line(Style::Cyan, call)?)
 }
 
 /// Logs go to stderr; stdout is for what a command prints.
@@ -132,6 +190,9 @@ pub(super) fn start_log(config: &Config) {
     // A second subscriber in one process is refused; the first one serves.
     let _ = match config.log.format {
         LogFormat::Text => log.with_ansi(terminal::is_watched()).try_init(),
-        LogFormat::Json => log.json().try_init(),
+        LogFormat::Json => {
+            std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a fault in this program")));
+            log.json().try_init()
+        }
     };
 }
