@@ -37,7 +37,7 @@ use crate::credit::Credits;
 use crate::credit::plan::{Limits, Plans};
 use crate::credit::seats::Seats;
 use crate::id::UserId;
-use crate::ops::private_postgres::PrivatePostgres;
+use crate::ops::private_postgres::{self, PrivatePostgres};
 use crate::ops::revocations::Revocations;
 use crate::ops::{auditor, supervise};
 use crate::provider::Providers;
@@ -51,7 +51,7 @@ use crate::song::parts::TaskKind;
 use crate::song::phase::{ManualRetries, PollRules, Rules};
 use crate::song::{recovery, sweeper};
 use crate::store::journal::{self, Journal};
-use crate::store::server::Server;
+use crate::store::server::{AddressError, Server};
 use crate::store::{self, StoreError, accounts, feed, nodes};
 use crate::time::{Clock, Time};
 
@@ -101,6 +101,31 @@ pub struct Trial {
     pub simulated: bool,
 }
 
+/// Why there is no database to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    #[error("database.url: {0}")]
+    Url(#[from] AddressError),
+    #[error(transparent)]
+    Private(#[from] private_postgres::StartError),
+}
+
+impl DatabaseError {
+    /// What to do about it, in a line.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            DatabaseError::Url(_) => "check DATABASE_URL",
+            DatabaseError::Private(error) => error.advice(),
+        }
+    }
+}
+
+impl From<DatabaseError> for StartError {
+    fn from(error: DatabaseError) -> Self {
+        StartError(error.to_string())
+    }
+}
+
 /// A database to work with: the configured one, or a private cluster started for us.
 pub struct Database {
     pub postgres: Server,
@@ -110,14 +135,11 @@ pub struct Database {
 impl Database {
     /// # Errors
     /// When the configured url does not read, or the private cluster cannot be started.
-    pub async fn open(config: &Config, progress: impl Fn(&str)) -> Result<Self, StartError> {
+    pub async fn open(config: &Config, progress: impl Fn(&str)) -> Result<Self, DatabaseError> {
         if let Some(url) = &config.database.url {
-            let postgres = url.expose_secret().parse().map_err(cannot("database.url"))?;
-            return Ok(Self { postgres, private: None });
+            return Ok(Self { postgres: url.expose_secret().parse()?, private: None });
         }
-        let private = PrivatePostgres::start(&config.database.data_dir, progress)
-            .await
-            .map_err(|error| StartError(error.to_string()))?;
+        let private = PrivatePostgres::start(&config.database.data_dir, progress).await?;
         Ok(Self { postgres: private.config().into(), private: Some(private) })
     }
 
@@ -125,7 +147,7 @@ impl Database {
     ///
     /// # Errors
     /// As [`Database::open`].
-    pub async fn open_or_join(config: &Config, progress: impl Fn(&str)) -> Result<Self, StartError> {
+    pub async fn open_or_join(config: &Config, progress: impl Fn(&str)) -> Result<Self, DatabaseError> {
         let running = PrivatePostgres::of_running(&config.database.data_dir);
         match (Self::open(config, progress).await, running) {
             (Err(_), Some(running)) if config.database.url.is_none() => {

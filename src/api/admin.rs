@@ -124,6 +124,9 @@ async fn grant(
     let user = named(&path)?;
     let amount = Credits::signed(&body.written("amount").unwrap_or_default())
         .map_err(|allowed| Problem::invalid_at("/amount", format!("must be {allowed}, or less than 0")))?;
+    if amount == Credits::ZERO {
+        return Err(Problem::invalid_at("/amount", "must not be 0"));
+    }
     let start = api.creation.start_of(user.as_str());
     let by = operator.0.user.as_str();
     let grant = Grant { user: &user, amount, note: body.text("note"), by, key: &key, start };

@@ -36,9 +36,25 @@ pub(super) fn plan(config: &Config, command: PlanCommand) -> Result<(), Failure>
 }
 
 async fn set(client: &Client, config: &Config, user: &UserId, plan: Plan) -> Result<(), Failure> {
-    accounts::set_plan(client, user, plan, start_of(config, user)).await.map_err(failed)?;
+    let start = start_of(config, user);
+    let new = is_new(client, user).await?;
+    accounts::set_plan(client, user, plan, start).await.map_err(failed)?;
     terminal::line(Style::Green, format!("{user} has the plan {}.", plan.as_str()))?;
+    if new {
+        say_it_is_new(user, start)?;
+    }
     Ok(())
+}
+
+/// A user is first seen with a first song, or here: then maybe the name is misspelt.
+async fn is_new(client: &Client, user: &UserId) -> Result<bool, Failure> {
+    let known = accounts::account(client, user, Clock.now(), false).await.map_err(failed)?;
+    Ok(known.is_none())
+}
+
+fn say_it_is_new(user: &UserId, start: Credits) -> Result<(), Failure> {
+    let text = format!("{user} was not known before: the account is new, and began with {start} credits.");
+    Ok(terminal::line(Style::Yellow, text)?)
 }
 
 /// Connects to the database of the service, which may be running, and brings its schema up to date.
@@ -98,9 +114,13 @@ fn line(entry: &LedgerEntry) -> String {
 
 async fn give(client: &Client, grant: &Grant<'_>) -> Result<(), Failure> {
     let (user, amount) = (grant.user, grant.amount);
+    let new = is_new(client, user).await?;
     match accounts::grant(client, grant).await.map_err(failed)? {
         Granted::Done { balance } => {
             terminal::line(Style::Green, format!("{user}: {amount} credits, which makes {balance}."))?;
+            if new {
+                say_it_is_new(user, grant.start)?;
+            }
         }
         Granted::Replay { balance } => {
             terminal::line(Style::Yellow, format!("This was done before; {user} has {balance} credits."))?;

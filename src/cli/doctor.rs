@@ -91,11 +91,7 @@ async fn database(config: &Config) -> Vec<Finding> {
     let database = match Database::open_or_join(config, |_| {}).await {
         Ok(database) => database,
         Err(error) => {
-            return vec![wrong(
-                "database",
-                error.to_string(),
-                "install Postgres 15 or later (make setup), or set DATABASE_URL",
-            )];
+            return vec![wrong("database", error.to_string(), error.advice())];
         }
     };
     let findings = match store::connect(&database.postgres, "songflight doctor").await {

@@ -123,9 +123,9 @@ pub struct TokenArgs {
     /// Whom the token is for
     #[arg(long, value_parser = user)]
     pub user: UserId,
-    /// The plan it names, such as free, pro or premium [default: the profile's]
-    #[arg(long)]
-    pub plan: Option<String>,
+    /// The plan it names: free, pro or premium [default: the profile's]
+    #[arg(long, value_parser = plan)]
+    pub plan: Option<Plan>,
     /// What its bearer may do
     #[arg(long, value_enum, default_value = "authenticated")]
     pub role: RoleArg,
@@ -287,7 +287,7 @@ fn print_token(config: &Config, args: TokenArgs) -> Result<(), Failure> {
     let key = auth::own_key(&config.auth, config.local_dir())
         .map_err(|error| Failure::Failed(format!("the signing key cannot be had: {error}")))?;
     let auth = Auth::new(&config.auth, &key, reqwest::Client::new());
-    let token = auth.issue(&args.user, args.plan.as_deref(), args.role.into(), args.ttl, Clock.now());
+    let token = auth.issue(&args.user, args.plan.map(Plan::as_str), args.role.into(), args.ttl, Clock.now());
     terminal::line(Style::Plain, &token)?;
     if terminal::is_watched() {
         let hint = format!("\nValid for {}. Use it as  Authorization: Bearer …", duration::write(args.ttl));
@@ -301,16 +301,23 @@ fn user(text: &str) -> Result<UserId, String> {
 }
 
 fn amount(text: &str) -> Result<Credits, String> {
-    let allowed = |allowed| format!("{allowed}, or less than 0");
-    Credits::signed(text).map_err(allowed)
+    match Credits::signed(text) {
+        Ok(Credits::ZERO) => Err("must not be 0: nothing would be given".into()),
+        Ok(amount) => Ok(amount),
+        Err(allowed) => Err(format!("must be {allowed}, or less than 0")),
+    }
 }
 
 fn plan(text: &str) -> Result<Plan, String> {
-    Plan::parse(text).filter(|plan| *plan != Plan::Guest).ok_or_else(|| "free, pro or premium".into())
+    Plan::parse(text).filter(|plan| *plan != Plan::Guest).ok_or_else(|| "must be free, pro or premium".into())
 }
 
 fn ttl(text: &str) -> Result<Duration, String> {
-    duration::parse(text).filter(|ttl| !ttl.is_zero()).ok_or_else(|| duration::ALLOWED.into())
+    match duration::parse(text) {
+        Some(Duration::ZERO) => Err("must be more than 0".into()),
+        Some(ttl) => Ok(ttl),
+        None => Err(format!("must be {}", duration::ALLOWED)),
+    }
 }
 
 #[cfg(test)]
@@ -340,7 +347,7 @@ mod tests {
         for good in ["5", "-5", "0.001", "-1.5"] {
             assert!(parse(good).is_ok(), "{good}");
         }
-        for wrong in ["", "-", "--5", "0.0001", "1e3"] {
+        for wrong in ["", "-", "--5", "0.0001", "1e3", "0", "-0"] {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         assert!(Cli::try_parse_from(["songflight", "plan", "set", "--user", "a", "--plan", "gold"]).is_err());
@@ -350,10 +357,17 @@ mod tests {
     fn a_token_needs_a_user_and_a_ttl_that_is_one() {
         let parse = |arguments: &[&str]| Cli::try_parse_from([&["songflight", "token"], arguments].concat());
         assert!(parse(&["--user", "alice", "--plan", "pro", "--role", "service", "--ttl", "5m"]).is_ok());
-        for wrong in
-            [&[][..], &["--user", ""], &["--user", "a", "--ttl", "0s"], &["--user", "a", "--role", "x"]]
-        {
+        for wrong in [
+            &[][..],
+            &["--user", ""],
+            &["--user", "a", "--ttl", "1"],
+            &["--user", "a", "--role", "x"],
+            &["--user", "a", "--plan", "guest"],
+        ] {
             assert!(parse(wrong).is_err(), "{wrong:?}");
         }
+        let why = |arguments: &[&str]| parse(arguments).expect_err("wrong").to_string();
+        assert!(why(&["--user", "a", "--ttl", "0s"]).contains("must be more than 0"));
+        assert!(why(&["--user", "a", "--plan", "gold"]).contains("must be free, pro or premium"));
     }
 }

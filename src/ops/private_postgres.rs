@@ -89,6 +89,23 @@ pub enum StartError {
     Failed { what: &'static str, tail: String },
 }
 
+impl StartError {
+    /// What to do about it, in a line.
+    pub fn advice(&self) -> &'static str {
+        match self {
+            StartError::AlreadyRunning { .. } => "stop it, or look from where its database can be reached",
+            StartError::NoPrograms { .. } => "install Postgres 15 or later (make setup), or set DATABASE_URL",
+            StartError::WrongVersion { .. } => "install that version, or set DATABASE_URL",
+            StartError::Account(_) => "run it as another user than root, or set DATABASE_URL",
+            StartError::Files(error, _) if error.kind() == io::ErrorKind::PermissionDenied => {
+                "run it as the user whose folder it is, or set database.data_dir to a folder of your own"
+            }
+            StartError::Files(..) => "see to that folder, or set database.data_dir to another",
+            StartError::Failed { .. } => "what Postgres said tells more; all of it is in postgres.log",
+        }
+    }
+}
+
 /// A running private cluster. Dropping it asks the server to stop; [`PrivatePostgres::stop`] also waits.
 #[derive(Debug)]
 pub struct PrivatePostgres {
@@ -444,6 +461,14 @@ fn hint(tail: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_folder_of_somebody_else_is_no_reason_to_install_postgres() {
+        let of = |kind: io::ErrorKind| StartError::Files(kind.into(), "x".into()).advice();
+        assert!(of(io::ErrorKind::PermissionDenied).contains("the user whose folder it is"));
+        assert!(of(io::ErrorKind::StorageFull).contains("database.data_dir"));
+        assert!(StartError::NoPrograms { advice: String::new() }.advice().contains("install Postgres"));
+    }
 
     #[test]
     fn the_cache_is_an_eighth_of_the_memory_within_bounds() {

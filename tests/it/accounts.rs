@@ -203,11 +203,12 @@ async fn the_command_line_does_the_same_beside_the_running_service() {
     let user = mira.user.as_str();
     let unknown = run(&["credits", "show", "--user", user]).await;
     assert!(!unknown.status.success() && said(&unknown).contains("there is no user"), "{}", said(&unknown));
-    for _ in 0..2 {
+    for again in [false, true] {
         let given =
             run(&["credits", "grant", "--user", user, "--amount", "2.5", "--note", "thanks", "--key", "k"])
                 .await;
         assert!(given.status.success(), "{}", said(&given));
+        assert_ne!(said(&given).contains("the account is new"), again, "{}", said(&given));
     }
     assert_eq!(mira.credits().await, 12.5);
     let taken = run(&["credits", "grant", "--user", user, "--amount", "-20"]).await;
