@@ -328,6 +328,13 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         match refusal {
             Refusal::Gone | Refusal::NoSuchVariant => Problem::not_found(),
+            Refusal::NoSuchLyrics(there) => {
+                let there = there.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let errors =
+                    json!([{"pointer": "/variant_index", "detail": format!("must be one of {there}")}]);
+                Problem::new(Kind::NotFound, format!("The song has no such lyrics; there are {there}."))
+                    .with("errors", errors)
+            }
             Refusal::WrongState(status) => {
                 Problem::wrong_state(status, format!("The song is {}.", status.as_str()))
             }

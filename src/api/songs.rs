@@ -139,10 +139,16 @@ async fn choose(
             Choice::Text { text, title: body.owned("title") }
         }
         (Some(_), None) => return Err(Problem::invalid_at("/title", "comes with `text` only")),
+        (None, None) if names(&raw.0, "text") => return Err(Problem::invalid_at("/text", "is empty")),
         _ => return Err(Problem::invalid_at("", "send either `variant_index` or `text`")),
     };
     let task = TaskId(id::fresh());
     tell(&api, who, &path, Event::Chosen { choice, task }).await
+}
+
+/// Whether a body that was read names this field with a text, of which nothing may have been left.
+fn names(bytes: &[u8], field: &str) -> bool {
+    serde_json::from_slice::<Value>(bytes).is_ok_and(|body| body[field].is_string())
 }
 
 /// A new attempt of the phase that failed (PROV-10), maybe with other words (PROV-15).

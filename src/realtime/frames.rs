@@ -128,21 +128,36 @@ pub struct BadCommand {
 /// The commands of a message: one object, or several on lines of their own.
 pub fn commands(message: &str) -> impl Iterator<Item = Result<Command, BadCommand>> {
     let lines = message.split('\n').map(str::trim).filter(|line| !line.is_empty());
-    let empty = message.trim().is_empty().then(|| {
-        Err(BadCommand { id: None, message: "an empty message; a JSON object was expected".to_owned() })
-    });
+    let empty = message.trim().is_empty().then(|| Err(BadCommand { id: None, message: what_is_wrong(None) }));
     empty.into_iter().chain(lines.map(command))
 }
 
 fn command(line: &str) -> Result<Command, BadCommand> {
-    serde_json::from_str(line).map_err(|error| {
-        #[derive(Deserialize)]
-        struct Id {
-            id: Option<u64>,
-        }
-        let id = serde_json::from_str::<Id>(line).ok().and_then(|id| id.id);
-        BadCommand { id, message: format!("the command cannot be read: {error}") }
+    serde_json::from_str(line).map_err(|_| {
+        let value = serde_json::from_str::<Value>(line);
+        let id = value.as_ref().ok().and_then(|value| value["id"].as_u64());
+        BadCommand { id, message: what_is_wrong(value.ok().as_ref()) }
     })
+}
+
+/// In words of this protocol. The parser's would be about this program's types.
+fn what_is_wrong(value: Option<&Value>) -> String {
+    let known = "hello, sub, unsub, auth, ping or pong";
+    let Some(value) = value else { return format!("not JSON; a command is an object with `t`: {known}") };
+    let expected = match value["t"].as_str() {
+        Some("hello") => {
+            "`token` and `client` are texts, `subs` is a list of objects with `ch` and maybe `since`"
+        }
+        Some("sub") => "it needs `ch`, a text, and may have `since`, a text",
+        Some("unsub") => "it needs `ch`, a text",
+        Some("auth") => "it needs `token`, a text",
+        Some("ping") => "it may have `id`, and nothing else is looked at",
+        Some(_) | None => return format!("a command is an object with `t`: {known}"),
+    };
+    format!(
+        "this {} cannot be read: {expected}; `id` is a whole number",
+        value["t"].as_str().unwrap_or_default()
+    )
 }
 
 // --- what the server says --------------------------------------------------------------------------
@@ -570,7 +585,16 @@ mod tests {
         assert_eq!(bad(r#"{"t":"sub","id":4}"#).id, Some(4));
         assert_eq!(bad("[]").id, None);
         assert_eq!(bad("").id, None);
-        assert!(bad(r#"{"t":"sub","id":4}"#).message.contains("ch"));
+        assert!(bad(r#"{"t":"sub","id":4}"#).message.contains("`ch`"));
+        for text in ["[]", "7", "{}", r#"{"id":4}"#, "sub me", ""] {
+            let message = bad(text).message;
+            assert!(message.contains("hello, sub, unsub, auth, ping or pong"), "{text}: {message}");
+        }
+        for text in [r#"{"t":"hello","subs":"me"}"#, r#"{"t":"ping","id":"x"}"#, r#"{"t":"auth","token":1}"#]
+        {
+            let message = bad(text).message;
+            assert!(message.contains("cannot be read") && !message.contains("enum"), "{text}: {message}");
+        }
     }
 
     #[test]

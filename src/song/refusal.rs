@@ -19,6 +19,8 @@ pub enum Refusal {
     Gone,
     WrongState(Status),
     NoSuchVariant,
+    /// None of the lyrics has this number; those that there are.
+    NoSuchLyrics(Vec<i16>),
     /// After moderation or bad input the same words would fail again (`design.md` section 10).
     NeedsOtherWords,
     /// As many retries in the last hour as there may be.
@@ -98,7 +100,7 @@ fn can_choose(song: &Song, choice: &Choice) -> Result<(), Refusal> {
     }
     match choice {
         Choice::Variant(index) if !song.lyrics_variants.iter().any(|v| v.variant_index == *index) => {
-            Err(Refusal::NoSuchVariant)
+            Err(Refusal::NoSuchLyrics(song.lyrics_variants.iter().map(|v| v.variant_index).collect()))
         }
         Choice::Variant(_) | Choice::Text { .. } => Ok(()),
     }

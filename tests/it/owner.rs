@@ -20,11 +20,17 @@ async fn own_words_can_be_sung_in_place_of_the_written_ones() {
         (json!({"variant_index": -1}), "/variant_index"),
         (json!({"text": "x".repeat(5001)}), "/text"),
         (json!({"text": 5}), "/text"),
+        (json!({"text": " "}), "/text"),
         (json!({"words": "x"}), "/words"),
     ] {
         assert_eq!(mira.tell(&song, "lyrics", body.clone()).await.pointers(), [pointer], "{body}");
     }
-    assert_eq!(mira.tell(&song, "lyrics", json!({"variant_index": 99})).await.status, 404);
+    let wrong = mira.tell(&song, "lyrics", json!({"variant_index": 99})).await;
+    assert_eq!(
+        (wrong.problem(404), &wrong.body["errors"][0]["pointer"]),
+        ("not-found", &json!("/variant_index"))
+    );
+    assert!(wrong.text.contains("must be one of 0"), "{}", wrong.text);
     let mine = json!({"text": "[Verse]\nmine <b>alone</b>", "title": "Mine"});
     let chosen = mira.tell(&song, "lyrics", mine).await.expect(200);
     assert_eq!((&chosen["lyrics"], &chosen["title"]), (&json!("[Verse]\nmine alone"), &json!("Mine")));
