@@ -54,9 +54,11 @@ pub const CREATE: Shape = &[
     field(
         "variants",
         FieldKind::Integer { min: 1, max: VARIANTS_MAX as i64 },
-        "How many variants; default: what the provider makes at once.",
+        "How many variants at least; default 2. A provider that makes two a call (`suno`, `musicgpt`) brings an even \
+         number, 5 at most: `1` gives 2, `3` gives 4. Up to two cost the price of one song, 3 or 4 twice, 5 three times \
+         as much.",
     ),
-    field("preview", FieldKind::Flag, "To try: charges nothing, makes one variant, a few a day."),
+    field("preview", FieldKind::Flag, "To try: charges nothing, has one variant, a few a day."),
     field(
         "on_busy",
         FieldKind::Word(&["wait", "refuse"]),
