@@ -157,8 +157,8 @@ pub enum OutputFormat {
 }
 
 settings!(
-    /// One provider. Without `api_key` and `base_url` it is simulated in development and absent in
-    /// production.
+    /// One provider. As long as none of the four has an `api_key` or a `base_url`, all are simulated in development. With
+    /// the first that has one, the others are absent until they have one, too; in production they always are.
     Provider {
         /// Whether it may be used at all; default true.
         enabled: bool = true,
