@@ -181,11 +181,14 @@ fn introduce(address: SocketAddr) -> Result<(), Failure> {
     Ok(terminal::line(Style::Cyan, call)?)
 }
 
+/// What libraries say of their own starting is noise, and what somebody sends that is no HTTP is no error of ours, as
+/// which it would be told. Whoever asks for it by name gets it.
+const QUIET: &str = "actix_server=warn,refinery_core=warn,tokio_postgres=warn,actix_http=off";
+
 /// Logs go to stderr; stdout is for what a command prints.
 pub(super) fn start_log(config: &Config) {
-    // What libraries say of their own starting is noise; whoever asks for it by name gets it.
-    let quiet = format!("actix_server=warn,refinery_core=warn,tokio_postgres=warn,{}", config.log.filter);
-    let filter = EnvFilter::try_new(quiet).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", config.log.filter));
+    let filter = filter.unwrap_or_else(|_| EnvFilter::new("info"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A second subscriber in one process is refused; the first one serves.
     let _ = match config.log.format {

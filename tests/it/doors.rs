@@ -3,12 +3,14 @@
 
 use reqwest::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::harness::person::{answer, client, music};
-use crate::harness::{Cable, Setup, eventually, shared, simulator};
+use crate::harness::{Cable, Setup, eventually, shared, simulator, within};
 
 #[tokio::test]
 async fn every_route_that_is_described_is_there() {
@@ -84,6 +86,21 @@ async fn pages_for_people_and_probes_answer_without_a_token() {
     }
     let nothing = get("/v2/songs").await;
     assert_eq!(nothing.problem(404), "not-found");
+}
+
+#[tokio::test]
+async fn what_is_no_http_is_refused_and_no_error_of_ours() {
+    let server = shared().await;
+    let address = server.url().trim_start_matches("http://").to_owned();
+    for garbage in [&b"\x16\x03\x01\x02\x00\x01\r\n\r\n"[..], b"GET / HTTP/1.1\r\nno header\r\n\r\n"] {
+        let mut stream = TcpStream::connect(&address).await.expect("a connection");
+        stream.write_all(garbage).await.expect("sent");
+        let mut answer = Vec::new();
+        within("an answer", stream.read_to_end(&mut answer)).await.expect("an answer and an end");
+        assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+    }
+    let said = server.program.said();
+    assert!(!said.contains("actix_http"), "{said}");
 }
 
 #[tokio::test]
