@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 
-use actix_web::{HttpResponse, web};
+use actix_web::{HttpResponse, ResponseError, web};
 use serde_json::{Map, Value, json};
 
-use super::problem::Kind;
+use super::problem::{Kind, Problem};
 use super::shape::{self, FieldKind, Shape};
 use super::{
     Keyed, Operation, access, admin, batch, dead_letters, further, guests, health, history, me, orders, resource,
@@ -18,7 +18,8 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .service(
             resource("/openapi.json").route(web::get().to(|| async { HttpResponse::Ok().json(document()) })),
         )
-        .service(resource("/docs").route(web::get().to(docs)));
+        .service(resource("/docs").route(web::get().to(docs)))
+        .service(resource("/problems/{name}").route(web::get().to(problem)));
 }
 
 const REALTIME: &[Operation] = &[
@@ -259,11 +260,30 @@ async fn docs() -> HttpResponse {
     text.push_str("<section id=\"problems\"><h2>Problems</h2><table>");
     for kind in Kind::ALL {
         let (name, title, status) = kind.facts();
-        let _ =
-            write!(text, "<tr><td>{}</td><td><code>{name}</code></td><td>{title}</td></tr>", status.as_u16());
+        let _ = write!(
+            text,
+            "<tr><td>{}</td><td><a href=\"/problems/{name}\"><code>{name}</code></a></td><td>{title}</td></tr>",
+            status.as_u16()
+        );
     }
     text.push_str("</table></section>");
     page("Songflight API", &text)
+}
+
+/// Where the `type` of a problem leads (RFC 9457 section 3.1.1).
+async fn problem(name: web::Path<String>) -> HttpResponse {
+    let known = Kind::ALL.into_iter().find(|kind| kind.facts().0 == name.as_str());
+    let Some(kind) = known else { return Problem::not_found().error_response() };
+    let (name, title, status) = kind.facts();
+    page(
+        title,
+        &format!(
+            "<h1>{title}</h1><p class=route><b>{}</b> <code>/problems/{name}</code></p><p>{}</p>\
+             <p><a href=\"/docs#problems\">All problems</a></p>",
+            status.as_u16(),
+            marked(kind.advice())
+        ),
+    )
 }
 
 fn section(text: &mut String, operation: &Operation) {
@@ -292,17 +312,25 @@ fn fields(text: &mut String, title: &str, shape: Shape) {
         return;
     }
     let _ = write!(text, "<h3>{title}</h3><table>");
+    rows(text, "", shape);
+    text.push_str("</table>");
+}
+
+/// A row for each field; below a list of bodies, those of each of them.
+fn rows(text: &mut String, within: &str, shape: Shape) {
     for field in shape {
         let required = if field.required { " <i>required</i>" } else { "" };
         let _ = write!(
             text,
-            "<tr><td><code>{}</code>{required}</td><td>{}</td><td>{}</td></tr>",
+            "<tr><td><code>{within}{}</code>{required}</td><td>{}</td><td>{}</td></tr>",
             field.name,
             html(&kind(field.kind)),
             marked(field.doc)
         );
+        if let FieldKind::Bodies { each, .. } = field.kind {
+            rows(text, &format!("{within}{}[].", field.name), each);
+        }
     }
-    text.push_str("</table>");
 }
 
 fn kind(kind: FieldKind) -> String {
@@ -314,7 +342,7 @@ fn kind(kind: FieldKind) -> String {
         FieldKind::Integer { min, max } => format!("whole number, {min} to {max}"),
         FieldKind::Flag => "true | false".to_owned(),
         FieldKind::Url => "https url".to_owned(),
-        FieldKind::Bodies { max, .. } => format!("a list of 1 to {max} bodies"),
+        FieldKind::Bodies { max, .. } => format!("a list of 1 to {max} objects"),
         FieldKind::Object { bytes_max } => format!("object, at most {} KiB", bytes_max / 1024),
     }
 }
@@ -407,6 +435,29 @@ mod tests {
             let described = &document["paths"][operation.path][operation.method];
             assert!(described["responses"]["400"].is_object(), "{}", operation.path);
         }
+    }
+
+    #[test]
+    fn the_page_shows_what_each_object_of_a_list_holds() {
+        let mut text = String::new();
+        for operation in orders::OPERATIONS {
+            section(&mut text, operation);
+        }
+        for field in ["songs[].prompt", "songs[].variations[].modifier", "selections[].song_id"] {
+            assert!(text.contains(&format!("<code>{field}</code>")), "{field}: {text}");
+        }
+    }
+
+    #[actix_web::test]
+    async fn the_type_of_every_problem_leads_to_a_page() {
+        for kind in Kind::ALL {
+            let (name, title, _) = kind.facts();
+            let page = problem(name.to_owned().into()).await;
+            assert_eq!(page.status(), 200, "{name}");
+            let body = actix_web::body::to_bytes(page.into_body()).await.expect("a page");
+            assert!(String::from_utf8_lossy(&body).contains(title), "{name}");
+        }
+        assert_eq!(problem("none".to_owned().into()).await.status(), 404);
     }
 
     #[test]

@@ -123,6 +123,63 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// What it means for a client, and what to do.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Kind::InvalidInput => {
+                "Every field that is wrong stands in `errors`, each with a JSON pointer and what is allowed. The same \
+                 request would be refused again."
+            }
+            Kind::Unauthorized => {
+                "The header `Authorization: Bearer …` is missing, or its token is expired or not ours. Come again with a \
+                 fresh one."
+            }
+            Kind::InsufficientCredits => {
+                "It costs `required` credits and there are `available`. Nothing was made and nothing charged."
+            }
+            Kind::Forbidden => "The token is valid, but its role or its owner may not do this.",
+            Kind::NotFound => "There is no such thing, or it is somebody else's: the answer is the same.",
+            Kind::MethodNotAllowed => "The path is right, the method is not. `/docs` lists what there is.",
+            Kind::WrongState => {
+                "The song is in `status`, in which this cannot be done. Look at the song again before the next try."
+            }
+            Kind::TooLarge => "The body is larger than this path takes. Nothing of it was read.",
+            Kind::IdempotencyMismatch => {
+                "The `Idempotency-Key` came with another request before. A new request needs a new key."
+            }
+            Kind::UnsupportedByProvider => {
+                "`errors` says what the provider lacks, `providers` names those that can do all of it. `auto` chooses one \
+                 that can."
+            }
+            Kind::RetryLimit => {
+                "A song is retried a few times, and not too often an hour. `retry_after_s`, where it is there, says when \
+                 to try again."
+            }
+            Kind::RateLimited => {
+                "More came than is allowed in that time. Wait for `retry_after_s`, then send the same again."
+            }
+            Kind::ProviderFailed => {
+                "The provider was asked and could not do it. Trying again later may help."
+            }
+            Kind::DailyLimit => {
+                "The plan allows no more songs today. `retry_after_s` says how long until the next day (UTC)."
+            }
+            Kind::TooManyAtOnce => {
+                "As many songs are under way as the plan allows. Without `on_busy: refuse` the song would have waited for \
+                 its turn."
+            }
+            Kind::Internal => {
+                "A fault of ours, which was noted. `X-Request-Id` names the request to whoever looks into it."
+            }
+            Kind::Unavailable => {
+                "The service is busy, being restarted or without its database. Nothing was lost: send the same again after \
+                 `Retry-After`."
+            }
+        }
+    }
+}
+
 impl Problem {
     pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
         let detail = detail.into();

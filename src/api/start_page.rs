@@ -15,7 +15,7 @@ use super::Api;
 use super::openapi::{html, page_with};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
-    routes.route("/", web::get().to(welcome));
+    routes.service(resource("/").route(web::get().to(welcome)));
 }
 
 async fn welcome(api: web::Data<Api>, request: HttpRequest) -> HttpResponse {
