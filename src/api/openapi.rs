@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use super::problem::{Kind, Problem};
 use super::shape::{self, FieldKind, Shape};
 use super::{
-    Keyed, Operation, access, admin, batch, dead_letters, further, guests, health, history, me, orders, resource,
-    songs,
+    Keyed, Operation, access, admin, batch, dead_letters, further, guests, health, history, me, orders,
+    resource, songs,
 };
 
 pub fn routes(routes: &mut web::ServiceConfig) {

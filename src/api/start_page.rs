@@ -11,8 +11,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use sha2::{Digest as _, Sha256};
 
-use super::Api;
 use super::openapi::{html, page_with};
+use super::{Api, resource};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes.service(resource("/").route(web::get().to(welcome)));

@@ -100,6 +100,7 @@ impl StartError {
             StartError::Files(error, _) if error.kind() == io::ErrorKind::PermissionDenied => {
                 "run it as the user whose folder it is, or set database.data_dir to a folder of your own"
             }
+            StartError::NotOurs(_) => "set database.data_dir to another folder, or set DATABASE_URL",
             StartError::Files(..) => "see to that folder, or set database.data_dir to another",
             StartError::Failed { .. } => "what Postgres said tells more; all of it is in postgres.log",
         }
