@@ -42,9 +42,9 @@ pub struct Capabilities {
     pub kinds: &'static [TaskKind],
     /// Those of the kinds that also work on a clip which another provider made.
     pub foreign_sources: &'static [TaskKind],
-    /// What else it refuses of an order of one of its kinds: what the request needs of the clip it works on,
-    /// say. Pure.
-    pub refuses: fn(&Order) -> Vec<Unsupported>,
+    /// What else it refuses of an order of one of its kinds, with this model: what the request needs of the clip it
+    /// works on, say, or what it has no place for. Pure.
+    pub refuses: fn(&Order, model: &str) -> Vec<Unsupported>,
     /// Variants of a song that names no number.
     pub variants: u8,
     /// The most clips that one `generate` call brings; more variants take more calls.
@@ -124,6 +124,7 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
     let mut found = Vec::new();
     let mut refuse = |field, why| found.push(Unsupported { field, why });
     let (kind, options) = (order.kind(), &order.options);
+    let model = options.model.as_deref().unwrap_or(able.default_model());
     let foreign = order.work.sources().iter().find(|source| source.provider != able.name);
     match foreign.filter(|_| !able.foreign_sources.contains(&kind)) {
         _ if !able.kinds.contains(&kind) => {
@@ -134,11 +135,10 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
             let why = format!("{} makes {} only of clips of its own", able.name, kind.as_str());
             refuse("variant_number", format!("{why}; this one is from {}", source.provider));
         }
-        None => found.extend((able.refuses)(order)),
+        None => found.extend((able.refuses)(order, model)),
     }
     let mut refuse = |field, why| found.push(Unsupported { field, why });
     let weighted = |weight: Option<f32>| weight.is_some() && !able.weights;
-    let model = options.model.as_deref().unwrap_or(able.default_model());
     let generates = kind == TaskKind::Generate;
     let silent = generates && options.instrumental && !(able.instrumental)(model);
     let wordless =

@@ -28,11 +28,11 @@ async fn everything_that_was_asked_for_comes_back_unchanged() {
     let metadata = json!({"conversation": "ü💿", "nested": {"list": [1, 2.5, null, true, {"a": []}]}, "": "",
                           "text": "<b>not ours to clean</b> \\u0000 \"", "big": 9_007_199_254_740_991_i64});
     let wish = json!({"mode": "music", "title": "Für Elise – 月光 🎹", "prompt": "ein Lied über Übermut, e\u{301}",
-        "style_tags": ["waltz", "piano"], "provider": "suno", "model": "V5", "negative_tags": ["metal"],
+        "lyrics": "La la,\nla – é", "style_tags": ["waltz", "piano"], "provider": "suno", "model": "V5", "negative_tags": ["metal"],
         "vocal_gender": "f", "style_weight": 0.5, "weirdness": 1.0, "audio_weight": 0.0, "variants": 1,
         "on_busy": "wait", "metadata": metadata});
     let song = mira.create(wish.clone()).await.expect(202);
-    for field in ["mode", "title", "prompt", "style_tags", "provider", "model", "metadata"] {
+    for field in ["mode", "title", "prompt", "lyrics", "style_tags", "provider", "model", "metadata"] {
         assert_eq!(song[field], wish[field], "{field}");
         assert_eq!(mira.song(&id(&song)).await[field], wish[field], "{field}");
     }

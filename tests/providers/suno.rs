@@ -10,8 +10,8 @@ use songflight::provider::gate::Gate;
 use songflight::provider::http::{Http, Timeouts};
 use songflight::provider::suno::{Dialect, Suno, SunoSettings};
 use songflight::provider::{
-    Capabilities, Member, MusicOptions, News, Order, Provider, Providers, SourceClip, Stage, TaskKind, Work,
-    unsupported,
+    Capabilities, Member, MusicOptions, News, Order, Provider, Providers, SourceClip, Stage, TaskKind,
+    VocalGender, Work, unsupported,
 };
 
 use crate::conformance::{KEY, REPLY_TO};
@@ -323,6 +323,77 @@ fn what_suno_cannot_do_is_told_by_field() {
     };
     assert!(fields(title("V5")).is_empty());
     assert_eq!(fields(title("V4_5ALL")), ["title"]);
+}
+
+/// A wish with everything that only custom mode takes.
+fn with_options(order: Order) -> Order {
+    with(order, |options| {
+        options.negative_tags = vec!["metal".into()];
+        options.vocal_gender = Some(VocalGender::Female);
+        options.style_weight = Some(0.4);
+        options.weirdness = Some(0.5);
+        options.audio_weight = Some(0.6);
+        options.persona_id = Some("persona-1".into());
+    })
+}
+
+fn refused(order: &Order) -> Vec<&'static str> {
+    let able = reader(Dialect::Sunoapi).capabilities();
+    unsupported(able, order).into_iter().map(|refused| refused.field).collect()
+}
+
+#[test]
+fn an_option_that_has_no_place_beside_a_wish_is_refused() {
+    let wish = Order { prompt: Some("a calm song".into()), ..order(TaskKind::Generate) };
+    let every = ["negative_tags", "vocal_gender", "style_weight", "weirdness", "audio_weight", "persona_id"];
+    assert_eq!(refused(&with_options(wish.clone())), every);
+    let covers = |options: &mut MusicOptions| options.reference_audio_url = Some("https://x.test/a".into());
+    assert_eq!(refused(&with(with_options(wish.clone()), covers)), every);
+
+    let sung = Order { lyrics: Some("la la".into()), ..wish.clone() };
+    assert!(refused(&with_options(sung)).is_empty());
+    assert!(refused(&with_options(order(TaskKind::Lyrics))).is_empty(), "they are for the music");
+    let titled = Order { title: Some("Harbour".into()), ..wish };
+    assert!(refused(&titled).is_empty(), "the song has its title, whatever is sent");
+}
+
+#[actix_web::test]
+async fn the_options_of_an_instrumental_go_along_with_its_prompt() {
+    let wish = Order { prompt: Some("a calm song ".repeat(20)), ..order(TaskKind::Generate) };
+    let quiet = with(with_options(wish.clone()), |options| options.instrumental = true);
+    assert!(refused(&quiet).is_empty());
+    let body = body_of(quiet).await;
+    let sent =
+        ["customMode", "negativeTags", "styleWeight", "weirdnessConstraint", "audioWeight", "personaId"];
+    let expected = [json!(true), json!("metal"), json!(0.4), json!(0.5), json!(0.6), json!("persona-1")];
+    assert_eq!(sent.map(|field| body[field].clone()), expected);
+    assert_eq!(body["style"], wish.prompt.as_deref().expect("a prompt").trim(), "all of it");
+    assert_eq!(body["vocalGender"], Value::Null, "nobody sings");
+}
+
+#[actix_web::test]
+async fn tags_that_have_no_room_beside_the_prompt_are_refused() {
+    let wish = |chars: usize, tags: &str| {
+        let wish = Order { prompt: Some("a".repeat(chars)), ..order(TaskKind::Generate) };
+        with(wish, |options| options.style_tags = vec![tags.into()])
+    };
+    assert!(refused(&wish(493, "waltz")).is_empty());
+    assert_eq!(refused(&wish(494, "waltz")), ["style_tags"]);
+    assert_eq!(refused(&wish(501, "waltz")), ["prompt"], "told once");
+
+    // An old model has little room for a style: the whole prompt goes where there is more, or it is refused.
+    let old = |order: Order, change: fn(&mut MusicOptions)| {
+        let titled = Order { title: Some("Harbour".into()), ..order };
+        let quiet = with(titled, |options| {
+            (options.instrumental, options.model) = (true, Some("V4".into()));
+        });
+        with(quiet, change)
+    };
+    let plain = old(wish(300, "waltz"), |_| ());
+    assert!(refused(&plain).is_empty());
+    let body = body_of(plain).await;
+    assert_eq!((&body["customMode"], body["prompt"].as_str().map(str::len)), (&json!(false), Some(307)));
+    assert_eq!(refused(&old(wish(300, "waltz"), |options| options.weirdness = Some(0.5))), ["prompt"]);
 }
 
 #[test]

@@ -53,11 +53,10 @@ pub(super) fn has_lyrics_optimizer(model: &str) -> bool {
 }
 
 /// What of an order on a clip cannot be done, known before anything is charged.
-pub(super) fn refused(order: &Order) -> Vec<Unsupported> {
+pub(super) fn refused(order: &Order, model: &str) -> Vec<Unsupported> {
     if order.work.sources().is_empty() {
         return Vec::new();
     }
-    let model = super::capabilities().default_model();
     let failed = request(order, model, super::limits(model), OutputFormat::Url).err();
     failed.map(|failure| Unsupported { field: "variant_number", why: failure.message }).into_iter().collect()
 }

@@ -73,7 +73,7 @@ pub(super) fn request(order: &Order, model: &str, limits: TextLimits) -> Result<
 }
 
 /// What of an order on clips cannot be done, known before anything is charged.
-pub(super) fn refused(order: &Order) -> Vec<Unsupported> {
+pub(super) fn refused(order: &Order, model: &str) -> Vec<Unsupported> {
     let field = match &order.work {
         Work::Lyrics | Work::Generate => return Vec::new(),
         Work::Extend { .. } if given(&order.lyrics).is_none() => "lyrics",
@@ -85,7 +85,7 @@ pub(super) fn refused(order: &Order) -> Vec<Unsupported> {
         | Work::Persona { .. }
         | Work::Video { .. } => "variant_number",
     };
-    let failed = request(order, "auto", super::limits("auto")).err();
+    let failed = request(order, model, super::limits(model)).err();
     failed.map(|failure| Unsupported { field, why: failure.message }).into_iter().collect()
 }
 

@@ -112,7 +112,7 @@ pub(super) fn request(
 }
 
 /// What of an order for work on a clip is impossible, before anything is charged (PROV-1).
-pub(super) fn refused(order: &Order) -> Vec<Unsupported> {
+pub(super) fn refused(order: &Order, _: &str) -> Vec<Unsupported> {
     let lyrics_max = match &order.work {
         Work::Extend { .. } | Work::ReplaceSection { .. } => PART_LYRICS_CHARS_MAX,
         Work::Cover { .. } => V1_LYRICS_CHARS_MAX,

@@ -35,8 +35,29 @@ fn place(of: &SourceClip) -> Option<Place<'_>> {
     own(of).or_else(|| given(&of.audio_url).map(Place::Elsewhere))
 }
 
-/// What it refuses of an order for the sake of the clip it works on (PROV-1).
-pub(super) fn refusals(order: &Order) -> Vec<Unsupported> {
+/// What it refuses of an order for the sake of the clip it works on, and what the request has no place for (PROV-1).
+pub(super) fn refusals(order: &Order, model: &str) -> Vec<Unsupported> {
+    let mut found = of_clip(order);
+    let limits = super::limits(model);
+    match &order.work {
+        Work::Generate => found.extend(request::without_place(order, limits)),
+        Work::Cover { of } => found.extend(request::without_place(&covering(order, of), limits)),
+        Work::Extend { of, .. } if is_wish(order, of) => {
+            found.extend(request::without_place(&filled(order, of), limits));
+        }
+        Work::Lyrics
+        | Work::Extend { .. }
+        | Work::ReplaceSection { .. }
+        | Work::Merge { .. }
+        | Work::Stems { .. }
+        | Work::Persona { .. }
+        | Work::Video { .. } => {}
+    }
+    found
+}
+
+/// What it refuses for the sake of the clip.
+fn of_clip(order: &Order) -> Vec<Unsupported> {
     let mut found = Vec::new();
     let mut refuse = |asked: bool, field, why: &str| {
         if asked {
@@ -86,7 +107,7 @@ pub(super) fn request(
     reply_to: &str,
 ) -> Result<Request, Failure> {
     let refused = |it: Unsupported| Failure::new(Class::InvalidInput, format!("{}: {}", it.field, it.why));
-    if let Some(first) = refusals(order).into_iter().next() {
+    if let Some(first) = of_clip(order).into_iter().next() {
         return Err(refused(first));
     }
     let by_ids = |path, of, more| ids(path, of, more, reply_to);
@@ -153,7 +174,7 @@ fn extend(
         Place::Elsewhere(url) => {
             let filled = filled(order, of);
             let instrumental = filled.options.instrumental;
-            let flag = instrumental || given(&order.lyrics).is_some();
+            let flag = !is_wish(order, of);
             let who = json!({
                 "defaultParamFlag": flag, "uploadUrl": url, "instrumental": instrumental, "model": model,
                 "continueAt": from, "callBackUrl": reply_to,
@@ -168,6 +189,12 @@ fn extend(
 
 fn wish(filled: &Order, limits: TextLimits) -> Result<Value, Failure> {
     Ok(json!({"prompt": request::simple(filled, limits)?.prompt}))
+}
+
+/// Whether an extension is ordered by a wish alone: of an uploaded clip, without words of its own.
+fn is_wish(order: &Order, of: &SourceClip) -> bool {
+    let silent = filled(order, of).options.instrumental;
+    matches!(place(of), Some(Place::Elsewhere(_))) && !silent && given(&order.lyrics).is_none()
 }
 
 /// Whether everything about the extension is to be as in its source.

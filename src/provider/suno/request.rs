@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::provider::failure::{Class, Failure};
 pub(super) use crate::provider::words::{given, tags};
 use crate::provider::words::{joined, shortened};
-use crate::provider::{Order, TextLimits, VocalGender};
+use crate::provider::{MusicOptions, Order, TextLimits, Unsupported, VocalGender};
 
 /// What a custom order is sung as when nothing says how it should sound.
 pub(super) const NEUTRAL_STYLE: &str = "pop";
@@ -95,7 +95,7 @@ pub(super) fn generate(
 ) -> Result<Request, Failure> {
     let upload_url = given(&order.options.reference_audio_url).map(String::from);
     let path = if upload_url.is_some() { "/api/v1/generate/upload-cover" } else { "/api/v1/generate" };
-    let texts = if is_custom(order) { custom(order, limits) } else { simple(order, limits)? };
+    let texts = if is_custom(order, limits) { custom(order, limits) } else { simple(order, limits)? };
     let body = Generate {
         instrumental: order.options.instrumental,
         model: model.to_owned(),
@@ -107,13 +107,57 @@ pub(super) fn generate(
 }
 
 /// In custom mode a prompt is sung word for word, so a song with vocals needs its words; without them
-/// the gateway writes them from the prompt, and takes nothing else.
-fn is_custom(order: &Order) -> bool {
-    if order.options.instrumental {
-        let described = given(&order.title).is_some() && tags(&order.options.style_tags).is_some();
-        return described || given(&order.prompt).is_none();
+/// the gateway writes them from the prompt, and takes nothing else. An instrumental is described by its style.
+fn is_custom(order: &Order, limits: TextLimits) -> bool {
+    if !order.options.instrumental {
+        return given(&order.lyrics).is_some();
     }
-    given(&order.lyrics).is_some()
+    let described = given(&order.title).is_some() && tags(&order.options.style_tags).is_some();
+    let fits = sound(order).is_none_or(|sound| sound.chars().count() <= limits.style);
+    (described && fits) || given(&order.prompt).is_none() || !of_custom_mode(&order.options).is_empty()
+}
+
+/// What was asked for that only custom mode takes. Nobody sings in an instrumental, so that it has no voice to choose.
+fn of_custom_mode(options: &MusicOptions) -> Vec<&'static str> {
+    let fields = [
+        (tags(&options.negative_tags).is_some(), "negative_tags"),
+        (options.vocal_gender.is_some() && !options.instrumental, "vocal_gender"),
+        (options.style_weight.is_some(), "style_weight"),
+        (options.weirdness.is_some(), "weirdness"),
+        (options.audio_weight.is_some(), "audio_weight"),
+        (given(&options.persona_id).is_some(), "persona_id"),
+    ];
+    fields.into_iter().filter(|(asked, _)| *asked).map(|(_, field)| field).collect()
+}
+
+/// What of an order for a song would have no place in the request: refused before anything is charged, rather than
+/// left out (PROV-1, PROV-3). A title that is not sent is the song's all the same.
+pub(super) fn without_place(order: &Order, limits: TextLimits) -> Vec<Unsupported> {
+    let mut found = Vec::new();
+    let mut refuse = |field, why| found.push(Unsupported { field, why });
+    let style = tags(&order.options.style_tags);
+    if is_custom(order, limits) {
+        let chars = sound(order).map_or(0, |sound| sound.chars().count());
+        if order.options.instrumental && given(&order.prompt).is_some() && chars > limits.style {
+            let with = if style.is_some() { "with the style tags " } else { "" };
+            let most = limits.style;
+            refuse("prompt", format!("{with}{chars} characters; suno takes {most} for such an instrumental"));
+        }
+        return found;
+    }
+    for field in of_custom_mode(&order.options) {
+        refuse(field, "suno takes this only with lyrics, or for an instrumental".to_owned());
+    }
+    let (wish, most) = (wish(order).map(without_brackets), limits.prompt);
+    if let (Some(wish), Some(style)) = (wish, style) {
+        let (alone, both) = (wish.chars().count(), format!("{wish}, {style}").chars().count());
+        // A prompt that is too long by itself is told as that.
+        if alone <= most && both > most {
+            let why = format!("with the prompt {both} characters; suno takes {most} without lyrics");
+            refuse("style_tags", why);
+        }
+    }
+    found
 }
 
 pub(super) fn custom(order: &Order, limits: TextLimits) -> Generate {
@@ -136,7 +180,7 @@ pub(super) fn custom(order: &Order, limits: TextLimits) -> Generate {
 
 /// Everything else stays empty in this mode, so the tags go into the prompt where they fit.
 pub(super) fn simple(order: &Order, limits: TextLimits) -> Result<Generate, Failure> {
-    let wish = given(&order.prompt).or(given(&order.title)).map(without_brackets);
+    let wish = wish(order).map(without_brackets);
     let tags = tags(&order.options.style_tags);
     let prompt = match (wish, tags) {
         (Some(wish), Some(tags)) => joined(wish, &tags, limits.prompt),
@@ -146,12 +190,27 @@ pub(super) fn simple(order: &Order, limits: TextLimits) -> Result<Generate, Fail
     Ok(Generate { prompt: Some(prompt), ..Generate::default() })
 }
 
-/// The tags; an instrumental's prompt as well, which has no other place. Without tags the prompt.
+/// What the song is about.
+fn wish(order: &Order) -> Option<&str> {
+    given(&order.prompt).or(given(&order.title))
+}
+
+/// All that is said of an instrumental, whose prompt has no other place than its style.
+fn sound(order: &Order) -> Option<String> {
+    let (style, prompt) = (tags(&order.options.style_tags), given(&order.prompt));
+    match (style, prompt) {
+        (Some(style), Some(prompt)) => Some(format!("{style}, {prompt}")),
+        (style, prompt) => style.or(prompt.map(String::from)),
+    }
+}
+
+/// The tags, without any the prompt; of an instrumental both.
 fn style(order: &Order, chars_max: usize) -> String {
     let prompt = given(&order.prompt);
     match (tags(&order.options.style_tags), prompt) {
         (Some(tags), Some(prompt)) if order.options.instrumental => joined(tags, prompt, chars_max),
         (Some(tags), _) => tags,
+        (None, Some(prompt)) if order.options.instrumental => shortened(prompt, chars_max).to_owned(),
         (None, Some(prompt)) => shortened(prompt, chars_max.min(MADE_STYLE_CHARS_MAX)).to_owned(),
         (None, None) => NEUTRAL_STYLE.to_owned(),
     }
