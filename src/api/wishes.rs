@@ -116,8 +116,7 @@ pub(super) fn settle(api: &Api, asked: Option<&str>, wish: &mut Wish) -> Result<
     let variants = wish.variants;
     let calls =
         |able: &Capabilities| Calls { lyrics: able.lyrics_calls(), music: music_calls(able, wish, variants) };
-    let other =
-        |able: &&'static Capabilities| Alternative { provider: able.name.to_owned(), calls: calls(able) };
+    let other = |able: &&Capabilities| Alternative { provider: able.name.to_owned(), calls: calls(able) };
     let (mine, alternatives) = (calls(first), others.iter().map(other).collect());
     wish.provider = first.name.to_owned();
     wish.calls = mine;
@@ -214,17 +213,17 @@ pub(super) fn options(body: &Body) -> MusicOptions {
 }
 
 /// The providers that can do all of it, best first; of those only the one that was named (PROV-12). Never empty.
-pub(super) fn choose_provider(
-    providers: &Providers,
+pub(super) fn choose_provider<'a>(
+    providers: &'a Providers,
     asked: &str,
     wish: &Wish,
-) -> Result<Vec<&'static Capabilities>, Problem> {
+) -> Result<Vec<&'a Capabilities>, Problem> {
     let cost = |able: &Capabilities| {
         let calls = u32::from(music_calls(able, wish, wish.variants.max(1)));
         lacking(able, wish).is_empty().then(|| able.cost_usd_milli.saturating_mul(calls))
     };
     let wanted = |name: &str| asked == "auto" || name == asked;
-    let able: Vec<&'static Capabilities> = providers
+    let able: Vec<&Capabilities> = providers
         .ranked(wish.first_task(), cost)
         .into_iter()
         .map(|member| member.provider.capabilities())

@@ -65,8 +65,10 @@ pub struct Capabilities {
     pub instrumental: fn(model: &str) -> bool,
     /// Whether this model writes the words of a sung song itself, from a prompt.
     pub writes_words: fn(model: &str) -> bool,
-    /// Every model name that is taken; the first is the default.
+    /// Every model name that is taken; the first is the default, unless one is configured.
     pub models: &'static [&'static str],
+    /// What the operator has made the default.
+    pub configured_model: Option<String>,
     /// Most characters of `generate`'s texts for a model, and of the prompt of `lyrics`.
     pub limits: fn(model: &str) -> TextLimits,
     /// Longest song in seconds, where known.
@@ -91,8 +93,25 @@ impl Capabilities {
     }
 
     /// The model of an order that names none.
-    pub fn default_model(&self) -> &'static str {
-        self.models.first().copied().unwrap_or_default()
+    pub fn default_model(&self) -> &str {
+        let first = self.models.first().copied().unwrap_or_default();
+        self.configured_model.as_deref().unwrap_or(first)
+    }
+
+    /// The model that an order is made with, and by whose limits it is checked.
+    pub fn model_of<'a>(&'a self, order: &'a Order) -> &'a str {
+        order.options.model.as_deref().unwrap_or(self.default_model())
+    }
+
+    /// Whether this is the name of a model here. A default that is configured is taken by its name as well.
+    fn knows(&self, model: &str) -> bool {
+        self.models.contains(&model) || model == self.default_model()
+    }
+
+    /// The same, where the operator has chosen another default.
+    #[must_use]
+    fn with_default_model(&self, model: &str) -> Self {
+        Self { configured_model: Some(model.to_owned()), ..self.clone() }
     }
 }
 
@@ -124,7 +143,7 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
     let mut found = Vec::new();
     let mut refuse = |field, why| found.push(Unsupported { field, why });
     let (kind, options) = (order.kind(), &order.options);
-    let model = options.model.as_deref().unwrap_or(able.default_model());
+    let model = able.model_of(order);
     let foreign = order.work.sources().iter().find(|source| source.provider != able.name);
     match foreign.filter(|_| !able.foreign_sources.contains(&kind)) {
         _ if !able.kinds.contains(&kind) => {
@@ -164,7 +183,7 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
         }
     }
     match options.model.as_deref() {
-        Some(model) if !able.models.contains(&model) => {
+        Some(model) if !able.knows(model) => {
             refuse("model", format!("{} has {}", able.name, able.models.join(", ")));
         }
         // The texts of a finished song are not sung again for what is added to it.
@@ -176,8 +195,7 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
 
 /// Texts above the limits of the order's model. The prompt of a `lyrics` task is shortened instead.
 fn too_long(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
-    let model = order.options.model.as_deref().unwrap_or(able.default_model());
-    let limits = (able.limits)(model);
+    let limits = (able.limits)(able.model_of(order));
     let chars = |text: &Option<String>| text.as_deref().map_or(0, |text| text.chars().count());
     let style = order.options.style_tags.join(", ").chars().count();
     let sings_it = matches!(order.kind(), TaskKind::Generate | TaskKind::Cover);
@@ -242,7 +260,8 @@ pub struct Callback {
 /// error is classified before it leaves (PROV-8).
 #[async_trait(?Send)]
 pub trait Provider {
-    fn capabilities(&self) -> &'static Capabilities;
+    /// What it can do as it is configured: its default model is the one that its orders get.
+    fn capabilities(&self) -> &Capabilities;
 
     /// May cost money: called only once the intent is durable (PROV-5).
     ///

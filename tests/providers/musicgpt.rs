@@ -293,7 +293,8 @@ async fn what_cannot_be_ordered_is_refused_before_anything_is_sent() {
 
 #[test]
 fn what_musicgpt_cannot_do_is_told_by_field() {
-    let able = reader().capabilities();
+    let musicgpt = reader();
+    let able = musicgpt.capabilities();
     assert_eq!((able.music_calls(4), able.lyrics_calls(), able.variants), (2, 2, 2));
     let fields =
         |order: &Order| unsupported(able, order).iter().map(|refused| refused.field).collect::<Vec<_>>();

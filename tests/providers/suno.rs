@@ -308,7 +308,8 @@ fn the_file_of_a_finished_clip_can_be_named_from_its_id() {
 
 #[test]
 fn what_suno_cannot_do_is_told_by_field() {
-    let able = reader(Dialect::Sunoapi).capabilities();
+    let suno = reader(Dialect::Sunoapi);
+    let able = suno.capabilities();
     let fields =
         |order: Order| unsupported(able, &order).into_iter().map(|refused| refused.field).collect::<Vec<_>>();
     let song = Order { prompt: Some("a".repeat(500)), ..order(TaskKind::Generate) };
@@ -325,6 +326,29 @@ fn what_suno_cannot_do_is_told_by_field() {
     assert_eq!(fields(title("V4_5ALL")), ["title"]);
 }
 
+#[actix_web::test]
+async fn an_order_without_a_model_is_checked_by_the_model_it_is_made_with() {
+    let settings =
+        SunoSettings { default_model: "V4".into(), ..SunoSettings::new("http://127.0.0.1:1", KEY) };
+    let suno = with_settings(settings);
+    let sung = Order { lyrics: Some("a".repeat(3001)), ..order(TaskKind::Generate) };
+    let fields = |order: &Order| {
+        let found = unsupported(suno.capabilities(), order);
+        found.into_iter().map(|refused| refused.field).collect::<Vec<_>>()
+    };
+    assert_eq!(fields(&sung), ["lyrics"]);
+    assert!(fields(&with(sung.clone(), |options| options.model = Some("V5".into()))).is_empty());
+    assert!(refused(&sung).is_empty(), "the adapter's own default takes more");
+
+    let server = Server::start(Reply::new(200, r#"{"code":200,"data":{"taskId":"t1"}}"#));
+    let settings = SunoSettings { default_model: "V6".into(), ..SunoSettings::new(&server.url, KEY) };
+    let newer = with_settings(settings);
+    newer.submit(&sung, REPLY_TO).await.expect("a task id");
+    assert_eq!(server.asked().remove(0).body["model"], newer.capabilities().default_model());
+    let named = with(sung, |options| options.model = Some("V6".into()));
+    assert!(unsupported(newer.capabilities(), &named).is_empty(), "by its name, too");
+}
+
 /// A wish with everything that only custom mode takes.
 fn with_options(order: Order) -> Order {
     with(order, |options| {
@@ -338,8 +362,10 @@ fn with_options(order: Order) -> Order {
 }
 
 fn refused(order: &Order) -> Vec<&'static str> {
-    let able = reader(Dialect::Sunoapi).capabilities();
-    unsupported(able, order).into_iter().map(|refused| refused.field).collect()
+    unsupported(reader(Dialect::Sunoapi).capabilities(), order)
+        .into_iter()
+        .map(|refused| refused.field)
+        .collect()
 }
 
 #[test]

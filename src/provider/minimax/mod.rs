@@ -91,6 +91,7 @@ static CAPABILITIES: Capabilities = Capabilities {
         "music-2.0",
         "music-1.5",
     ],
+    configured_model: None,
     limits,
     duration_s_max: None,
     typical_s: 60,
@@ -116,6 +117,7 @@ fn limits(model: &str) -> TextLimits {
 /// The adapter. Holds no state but its settings and connections.
 pub struct Minimax {
     settings: MinimaxSettings,
+    able: Capabilities,
     http: Http,
 }
 
@@ -127,18 +129,18 @@ impl fmt::Debug for Minimax {
 
 impl Minimax {
     pub fn new(settings: MinimaxSettings, http: Http) -> Self {
-        Self { settings, http }
+        Self { able: CAPABILITIES.with_default_model(&settings.default_model), settings, http }
     }
 }
 
 #[async_trait(?Send)]
 impl Provider for Minimax {
-    fn capabilities(&self) -> &'static Capabilities {
-        &CAPABILITIES
+    fn capabilities(&self) -> &Capabilities {
+        &self.able
     }
 
     async fn submit(&self, order: &Order, _: &str) -> Result<Submitted, Failure> {
-        let model = order.options.model.as_deref().unwrap_or(&self.settings.default_model);
+        let model = self.able.model_of(order);
         let request = request::request(order, model, limits(model), self.settings.output_format)?;
         let url = format!("{}/v1/music_generation", self.settings.base_url.trim_end_matches('/'));
         let call = self

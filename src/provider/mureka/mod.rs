@@ -78,6 +78,7 @@ static CAPABILITIES: Capabilities = Capabilities {
         "mureka-6",
         "mureka-o1",
     ],
+    configured_model: None,
     limits,
     duration_s_max: None,
     typical_s: 45,
@@ -105,12 +106,13 @@ fn limits(model: &str) -> TextLimits {
 #[derive(Debug)]
 pub struct Mureka {
     settings: MurekaSettings,
+    able: Capabilities,
     http: Http,
 }
 
 impl Mureka {
     pub fn new(settings: MurekaSettings, http: Http) -> Self {
-        Self { settings, http }
+        Self { able: CAPABILITIES.with_default_model(&settings.default_model), settings, http }
     }
 
     fn url(&self, path: &str) -> String {
@@ -134,12 +136,12 @@ impl Mureka {
 
 #[async_trait(?Send)]
 impl Provider for Mureka {
-    fn capabilities(&self) -> &'static Capabilities {
-        &CAPABILITIES
+    fn capabilities(&self) -> &Capabilities {
+        &self.able
     }
 
     async fn submit(&self, order: &Order, _: &str) -> Result<Submitted, Failure> {
-        let model = order.options.model.as_deref().unwrap_or(&self.settings.default_model);
+        let model = self.able.model_of(order);
         let request = request::request(order, model, limits(model))?;
         let call = self
             .authorized(self.http.post(&self.url(request.path)))

@@ -62,6 +62,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     instrumental: |_| true,
     writes_words: |_| true,
     models: &["v7", "v7-pro", "v6", "v6-pro"],
+    configured_model: None,
     limits,
     foreign_sources: &[TaskKind::Extend, TaskKind::ReplaceSection, TaskKind::Cover, TaskKind::Stems],
     refuses: request::refused,
@@ -86,12 +87,13 @@ fn limits(_model: &str) -> TextLimits {
 #[derive(Debug)]
 pub struct MusicGpt {
     settings: MusicGptSettings,
+    able: Capabilities,
     http: Http,
 }
 
 impl MusicGpt {
     pub fn new(settings: MusicGptSettings, http: Http) -> Self {
-        Self { settings, http }
+        Self { able: CAPABILITIES.with_default_model(&settings.default_model), settings, http }
     }
 
     fn url(&self, path: &str) -> String {
@@ -124,12 +126,12 @@ impl MusicGpt {
 
 #[async_trait(?Send)]
 impl Provider for MusicGpt {
-    fn capabilities(&self) -> &'static Capabilities {
-        &CAPABILITIES
+    fn capabilities(&self) -> &Capabilities {
+        &self.able
     }
 
     async fn submit(&self, order: &Order, reply_to: &str) -> Result<Submitted, Failure> {
-        let model = order.options.model.as_deref().unwrap_or(&self.settings.default_model);
+        let model = self.able.model_of(order);
         let request = request::request(order, model, limits(model), reply_to)?;
         let call = self.authorized(self.call(request)?).header("Idempotency-Key", order.key.to_string());
         answer::submitted(&send(call, Purpose::Submit).await?, order)

@@ -107,6 +107,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     instrumental: |_| true,
     writes_words: |_| true,
     models: &["V5", "V5_5", "V4_5PLUS", "V4_5ALL", "V4_5", "V4"],
+    configured_model: None,
     limits,
     duration_s_max: Some(480),
     typical_s: 75,
@@ -132,12 +133,13 @@ fn limits(model: &str) -> TextLimits {
 #[derive(Debug)]
 pub struct Suno {
     settings: SunoSettings,
+    able: Capabilities,
     http: Http,
 }
 
 impl Suno {
     pub fn new(settings: SunoSettings, http: Http) -> Self {
-        Self { settings, http }
+        Self { able: CAPABILITIES.with_default_model(&settings.default_model), settings, http }
     }
 
     fn url(&self, path: &str) -> String {
@@ -166,12 +168,12 @@ impl Suno {
 
 #[async_trait(?Send)]
 impl Provider for Suno {
-    fn capabilities(&self) -> &'static Capabilities {
-        &CAPABILITIES
+    fn capabilities(&self) -> &Capabilities {
+        &self.able
     }
 
     async fn submit(&self, order: &Order, reply_to: &str) -> Result<Submitted, Failure> {
-        let model = order.options.model.as_deref().unwrap_or(&self.settings.default_model);
+        let model = self.able.model_of(order);
         let request = self.request(order, model, reply_to)?;
         let call = self
             .authorized(self.http.post(&self.url(request.path)))
