@@ -7,14 +7,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
 use super::creation::Asked;
-use super::problem::{self, Problem};
-use super::shape::{FieldKind, Shape, field};
+use super::problem::{self, FieldError, Problem};
+use super::shape::{FieldKind, Shape, error_at, field};
 use super::who::Who;
 use super::wishes::{self, CHOOSE, CREATE, RETRY, SELECT};
 use super::{Api, Keyed, Operation, Raw, body, creation, resource, song_id};
 use crate::id::{self, SongId, TaskId};
 use crate::song::event::{Choice, Event};
 use crate::song::phase::{Song, Status};
+use crate::song::step::step;
 use crate::song::view::View;
 use crate::store;
 use crate::store::songs::{self, Library, Listing, Mark, Sort};
@@ -130,20 +131,21 @@ async fn choose(
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
     let body = body(CHOOSE, &raw.0)?;
-    let choice = match (body.integer("variant_index"), body.owned("text")) {
-        (Some(index), None) if body.text("title").is_none() => {
-            Choice::Variant(i16::try_from(index).unwrap_or(i16::MAX))
-        }
+    let (choice, told): (Choice, Told) = match (body.integer("variant_index"), body.owned("text")) {
+        (Some(index), None) if body.text("title").is_none() => (
+            Choice::Variant(i16::try_from(index).unwrap_or(i16::MAX)),
+            &[("lyrics", "variant_index"), ("title", "variant_index")],
+        ),
         (None, Some(text)) => {
-            check_words(&api, &own(&api, &who, song_id(&path)?).await?, "text", &text)?;
-            Choice::Text { text, title: body.owned("title") }
+            (Choice::Text { text, title: body.owned("title") }, &[("lyrics", "text"), ("title", "title")])
         }
         (Some(_), None) => return Err(Problem::invalid_at("/title", "comes with `text` only")),
         (None, None) if names(&raw.0, "text") => return Err(Problem::invalid_at("/text", "is empty")),
         _ => return Err(Problem::invalid_at("", "send either `variant_index` or `text`")),
     };
-    let task = TaskId(id::fresh());
-    tell(&api, who, &path, Event::Chosen { choice, task }).await
+    let event = Event::Chosen { choice, task: TaskId(id::fresh()) };
+    fits(&api, &own(&api, &who, song_id(&path)?).await?, &event, told)?;
+    tell(&api, who, &path, event).await
 }
 
 /// Whether a body that was read names this field with a text, of which nothing may have been left.
@@ -160,23 +162,44 @@ async fn retry(
 ) -> Result<HttpResponse, Problem> {
     let body = body(RETRY, &raw.0)?;
     let (prompt, lyrics) = (body.owned("prompt"), body.owned("lyrics"));
-    if let Some(lyrics) = &lyrics {
-        check_words(&api, &own(&api, &who, song_id(&path)?).await?, "lyrics", lyrics)?;
+    let mut told = Vec::new();
+    if lyrics.is_some() {
+        told.push(("lyrics", "lyrics"));
     }
-    tell(&api, who, &path, Event::Retried { task: TaskId(id::fresh()), prompt, lyrics }).await
+    if prompt.is_some() {
+        // Where both are one text, the tags have no more room for what is written now.
+        told.extend([("prompt", "prompt"), ("style_tags", "prompt")]);
+    }
+    let sung = lyrics.is_some();
+    let event = Event::Retried { task: TaskId(id::fresh()), prompt, lyrics };
+    if !told.is_empty() {
+        let song = own(&api, &who, song_id(&path)?).await?;
+        if sung && song.wish.options.instrumental {
+            return Err(Problem::invalid_at("/lyrics", "an instrumental has none"));
+        }
+        fits(&api, &song, &event, &told)?;
+    }
+    tell(&api, who, &path, event).await
 }
 
-/// The provider's own limit for what is sung.
-fn check_words(api: &Api, song: &Song, name: &str, words: &str) -> Result<(), Problem> {
-    let Some(provider) = api.world.providers.get(&song.wish.provider) else { return Ok(()) };
-    let able = provider.capabilities();
-    let model = song.wish.options.model.as_deref().unwrap_or(able.default_model());
-    let (chars, most) = (words.chars().count(), (able.limits)(model).lyrics);
-    if chars > most {
-        let detail = format!("is {chars} characters; {} takes {most}", able.name);
-        return Err(Problem::invalid_at(&format!("/{name}"), detail));
+/// What a provider may find wrong (a field of a creation), and the field of this body that says it.
+type Told<'a> = &'a [(&'static str, &'static str)];
+
+/// Whether the song's provider takes the words that it would get by this event, as a creation's are looked at. What
+/// cannot be told by these fields stands as it was created.
+fn fits(api: &Api, song: &Song, event: &Event, told: Told<'_>) -> Result<(), Problem> {
+    let changed = step(song, event, api.clock().now(), &api.world.rules).song;
+    let Some(provider) = api.world.providers.get(&changed.head.provider) else { return Ok(()) };
+    let mut errors: Vec<FieldError> = Vec::new();
+    for lacking in wishes::still_lacking(provider.capabilities(), &changed) {
+        let Some((field, name)) = told.iter().find(|(field, _)| *field == lacking.field) else { continue };
+        let why = if field == name { lacking.why } else { format!("{field}: {}", lacking.why) };
+        let error = error_at(name, why);
+        if !errors.contains(&error) {
+            errors.push(error);
+        }
     }
-    Ok(())
+    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
 }
 
 /// Stops a song and refunds what was not delivered (SONG-11). Repeatable.

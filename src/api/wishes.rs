@@ -12,7 +12,7 @@ use crate::credit::Credits;
 use crate::id::{self, ShareToken, SongId, TaskId, UserId};
 use crate::provider::{Capabilities, Order, Providers, Unsupported, unsupported};
 use crate::song::parts::{Makes, MusicOptions, TaskKind, VocalGender, Work};
-use crate::song::phase::{Head, Phase, Progress, Run, Song, VARIANTS_MAX};
+use crate::song::phase::{Head, Phase, Progress, Run, Song, VARIANTS_MAX, call_key};
 use crate::song::wish::{Alternative, Calls, Mode, Prices, Wish};
 use crate::time::Time;
 
@@ -264,6 +264,24 @@ pub fn lacking(able: &Capabilities, wish: &Wish) -> Vec<Unsupported> {
     };
     lacking.dedup();
     lacking
+}
+
+/// What this provider lacks for the calls that a song has before it, with the words that it has by now.
+pub(super) fn still_lacking(able: &Capabilities, song: &Song) -> Vec<Unsupported> {
+    match &song.phase {
+        Phase::Lyrics(_) => lacking(able, &song.wish),
+        Phase::Music(run) => {
+            let keys = run.calls.iter().enumerate();
+            let keys = keys.map(|(index, call)| call_key(song.head.task, index, call));
+            keys.flat_map(|key| unsupported(able, &song.order(key))).collect()
+        }
+        Phase::LyricsReady
+        | Phase::Ready
+        | Phase::Complete
+        | Phase::Failed(_)
+        | Phase::Cancelled
+        | Phase::Deleted => Vec::new(),
+    }
 }
 
 /// Texts that are too long are wrong input where the provider was named; the rest is what it cannot do.

@@ -386,6 +386,53 @@ async fn a_share_link_shows_one_clip_and_nothing_else() {
     socket.until("the clip to be withdrawn", |frame| frame["kind"] == "gone" || frame["t"] == "bye").await;
 }
 
+#[tokio::test]
+async fn words_that_change_are_held_to_the_limits_of_the_model_that_gets_them() {
+    let simulator = simulator().await;
+    let server = quick(&simulator).await.set("providers.suno.model", "V4").start().await;
+    let mira = server.person("mira");
+    let (lyrics, title) = ("x".repeat(3001), "x".repeat(81));
+    let wish = json!({"mode": "music", "lyrics": lyrics, "title": title, "provider": "suno"});
+    assert_eq!(mira.create(wish).await.pointers(), ["/lyrics", "/title"]);
+
+    let song = mira.order(lyrics_first("words to choose from")).await;
+    mira.until(&song, "lyrics_ready").await;
+    let own = mira.tell(&song, "lyrics", json!({"text": lyrics, "title": title})).await;
+    assert_eq!(own.pointers(), ["/text", "/title"]);
+    assert_eq!(mira.tell(&song, "lyrics", json!({"text": lyrics})).await.pointers(), ["/text"]);
+    // Whoever wrote it, it is not sung.
+    let sql = "update lyrics_variants set text = $2 where song_id = $1::text::uuid and variant_index = 0";
+    assert_eq!(server.look().await.execute(sql, &[&song, &lyrics]).await.unwrap(), 1);
+    let written = mira.tell(&song, "lyrics", json!({"variant_index": 0})).await;
+    assert_eq!(written.pointers(), ["/variant_index"]);
+    mira.tell(&song, "lyrics", json!({"variant_index": 1})).await.expect(200);
+    mira.until(&song, "ready").await;
+
+    let mut tagged = music("sim:fail=invalid_input a wish");
+    tagged["style_tags"] = json!(["waltz"]);
+    let song = mira.order(tagged).await;
+    mira.until(&song, "failed").await;
+    for chars in [494, 501] {
+        let longer = mira.tell(&song, "retry", json!({"prompt": "x".repeat(chars)})).await;
+        assert_eq!(longer.pointers(), ["/prompt"], "{chars}");
+    }
+    assert_eq!(mira.tell(&song, "retry", json!({"lyrics": lyrics})).await.pointers(), ["/lyrics"]);
+    mira.tell(&song, "retry", json!({"prompt": "x".repeat(493)})).await.expect(200);
+    mira.until(&song, "ready").await;
+    audit(server.look().await, Some(&mira.user)).await;
+}
+
+#[tokio::test]
+async fn an_instrumental_gets_no_words_by_a_retry() {
+    let server = shared().await;
+    let mira = server.person("mira");
+    let mut quiet = music("sim:fail=invalid_input a quiet one");
+    quiet["instrumental"] = json!(true);
+    let song = mira.order(quiet).await;
+    mira.until(&song, "failed").await;
+    assert_eq!(mira.tell(&song, "retry", json!({"lyrics": "la"})).await.pointers(), ["/lyrics"]);
+}
+
 async fn quick(simulator: &Simulator) -> Setup {
     Setup::new(&simulator.provider()).await.set("tasks.poll.initial", "300ms")
 }
