@@ -214,10 +214,10 @@ async fn a_section_is_replaced_in_mureka_s_own_song() {
     assert_eq!(line, "POST /v1/song/region-edit");
     let expected = json!({"song_id": "104729583616901", "lyrics": "new words", "edit_start": 20_000, "edit_end": 30_000});
     assert_eq!(body, expected);
-    assert!(refused(section(20_000, 22_999)).await.contains("at least 3000 ms"));
+    assert!(refused(section(20_000, 22_999)).await.contains("at least 3 s"));
     assert!(refused(section(i64::MIN, i64::MAX)).await.contains("start or end"));
     for (start_ms, end_ms) in [(11_999, 30_000), (160_000, 172_951)] {
-        assert!(refused(section(start_ms, end_ms)).await.contains("within 12000 ms"));
+        assert!(refused(section(start_ms, end_ms)).await.contains("within 12 s"));
     }
 }
 
@@ -231,7 +231,7 @@ async fn a_song_is_extended_where_it_ends_unless_a_place_is_named() {
     assert_eq!(sent(at(Some(500_000), None)).await.1["extend_at"], 420_000);
     assert_eq!(sent(at(Some(500_000), Some(8_000))).await.1["extend_at"], 8_000);
     assert_eq!(sent(at(None, None)).await.1["extend_at"], Value::Null);
-    assert!(refused(at(None, Some(7_999))).await.contains("not at 7999 ms"));
+    assert!(refused(at(None, Some(7_999))).await.contains("not at 7.999 s"));
     assert!(refused(Order { lyrics: Some(" ".into()), ..at(None, None) }).await.contains("words to sing"));
 }
 
@@ -369,6 +369,27 @@ fn what_mureka_cannot_do_is_told_by_field() {
     assert!(fields(long("mureka-8")).is_empty());
     assert_eq!(fields(long("mureka-6")), ["lyrics"]);
     assert_eq!((able.music_calls(3), able.music_calls(5), able.lyrics_calls()), (1, 2, 2));
+}
+
+#[test]
+fn what_is_wrong_with_work_on_a_clip_is_told_by_the_field_that_says_it() {
+    let fields = |order: Order| {
+        let found = unsupported(songflight::provider::mureka::capabilities(), &order);
+        found.into_iter().map(|refused| refused.field).collect::<Vec<_>>()
+    };
+    let nameless = || SourceClip { clip_id: None, ..clip() };
+    let extend = |of, continue_at_ms| Order { work: Work::Extend { of, continue_at_ms }, ..extended() };
+    assert!(fields(extend(clip(), Some(8_000))).is_empty());
+    assert_eq!(fields(extend(clip(), Some(7_999))), ["continue_at_s"]);
+    assert_eq!(fields(Order { lyrics: None, ..extend(clip(), None) }), ["lyrics"]);
+    assert_eq!(fields(extend(nameless(), None)), ["variant_number"]);
+
+    let section = |of, start_ms, end_ms| fields(work(Work::ReplaceSection { of, start_ms, end_ms }));
+    assert!(section(clip(), 20_000, 30_000).is_empty());
+    assert_eq!(section(clip(), 20_000, 22_999), ["end_s"]);
+    assert_eq!(section(clip(), 11_999, 20_000), ["start_s"]);
+    assert_eq!(section(clip(), 160_000, 184_950), ["end_s"]);
+    assert_eq!(section(nameless(), 20_000, 30_000), ["variant_number"]);
 }
 
 #[test]

@@ -318,6 +318,8 @@ fn what_musicgpt_cannot_do_is_told_by_field() {
         fields(&order(Work::Persona { of: source(""), name: "n".into(), description: "d".into() })),
         ["provider"]
     );
+    let endless = SourceClip { duration_ms: None, ..source("https://x.test/a.mp3") };
+    assert_eq!(fields(&order(Work::Extend { of: endless, continue_at_ms: None })), ["continue_at_s"]);
 }
 
 #[test]

@@ -72,21 +72,36 @@ pub(super) fn request(order: &Order, model: &str, limits: TextLimits) -> Result<
     Ok(Request { path, body })
 }
 
-/// What of an order on clips cannot be done, known before anything is charged.
+/// What of an order on clips cannot be done, known before anything is charged: the first fault, by its field.
 pub(super) fn refused(order: &Order, model: &str) -> Vec<Unsupported> {
-    let field = match &order.work {
-        Work::Lyrics | Work::Generate => return Vec::new(),
+    if order.work.sources().is_empty() {
+        return Vec::new();
+    }
+    let failed = request(order, model, super::limits(model)).err();
+    failed
+        .map(|failure| Unsupported { field: field_at_fault(order), why: failure.message })
+        .into_iter()
+        .collect()
+}
+
+/// In the order in which `request` finds them.
+fn field_at_fault(order: &Order) -> &'static str {
+    match &order.work {
+        Work::Extend { continue_at_ms: Some(at), .. } if !EXTEND_AT_MS.contains(at) => "continue_at_s",
         Work::Extend { .. } if given(&order.lyrics).is_none() => "lyrics",
-        Work::Extend { .. } => "continue_at_s",
-        Work::ReplaceSection { .. } => "start_s",
-        Work::Merge { .. }
+        Work::ReplaceSection { start_ms, end_ms, .. } if too_short(*start_ms, *end_ms) => "end_s",
+        Work::ReplaceSection { start_ms, .. } if *start_ms < SECTION_MARGIN_MS => "start_s",
+        Work::ReplaceSection { of, end_ms, .. } if *end_ms > last_end(of) => "end_s",
+        Work::Lyrics
+        | Work::Generate
+        | Work::Extend { .. }
+        | Work::ReplaceSection { .. }
+        | Work::Merge { .. }
         | Work::Cover { .. }
         | Work::Stems { .. }
         | Work::Persona { .. }
         | Work::Video { .. } => "variant_number",
-    };
-    let failed = request(order, model, super::limits(model)).err();
-    failed.map(|failure| Unsupported { field, why: failure.message }).into_iter().collect()
+    }
 }
 
 fn lyrics(order: &Order, limits: TextLimits) -> Result<Body, Failure> {
@@ -132,7 +147,8 @@ const fn singer(gender: VocalGender) -> &'static str {
 fn extend(order: &Order, of: &SourceClip, continue_at_ms: Option<i64>) -> Result<Body, Failure> {
     let (least, most) = (*EXTEND_AT_MS.start(), *EXTEND_AT_MS.end());
     if let Some(at) = continue_at_ms.filter(|at| !EXTEND_AT_MS.contains(at)) {
-        return Err(invalid(format!("Mureka extends a song from {least} ms to {most} ms, not at {at} ms")));
+        let [least, most, at] = [least, most, at].map(seconds);
+        return Err(invalid(format!("Mureka extends a song from {least} s to {most} s, not at {at} s")));
     }
     let end = of.duration_ms.filter(|end| *end >= least).map(|end| end.min(most));
     let words =
@@ -148,14 +164,12 @@ fn extend(order: &Order, of: &SourceClip, continue_at_ms: Option<i64>) -> Result
 }
 
 fn replace(order: &Order, of: &SourceClip, start_ms: i64, end_ms: i64) -> Result<Body, Failure> {
-    if end_ms.saturating_sub(start_ms) < SECTION_MS_MIN {
-        return Err(invalid(format!("Mureka replaces sections of at least {SECTION_MS_MIN} ms")));
+    if too_short(start_ms, end_ms) {
+        return Err(invalid(format!("Mureka replaces sections of at least {} s", seconds(SECTION_MS_MIN))));
     }
-    let last = of.duration_ms.map_or(i64::MAX, |duration| duration.saturating_sub(SECTION_MARGIN_MS));
-    if start_ms < SECTION_MARGIN_MS || end_ms > last {
-        return Err(invalid(format!(
-            "Mureka replaces nothing within {SECTION_MARGIN_MS} ms of a song's start or end"
-        )));
+    if start_ms < SECTION_MARGIN_MS || end_ms > last_end(of) {
+        let margin = seconds(SECTION_MARGIN_MS);
+        return Err(invalid(format!("Mureka replaces nothing within {margin} s of a song's start or end")));
     }
     Ok(Body {
         song_id: Some(own_song(of)?),
@@ -164,6 +178,20 @@ fn replace(order: &Order, of: &SourceClip, start_ms: i64, end_ms: i64) -> Result
         edit_end: Some(end_ms),
         ..Body::default()
     })
+}
+
+fn too_short(start_ms: i64, end_ms: i64) -> bool {
+    end_ms.saturating_sub(start_ms) < SECTION_MS_MIN
+}
+
+/// Where a section ends at the latest.
+fn last_end(of: &SourceClip) -> i64 {
+    of.duration_ms.map_or(i64::MAX, |duration| duration.saturating_sub(SECTION_MARGIN_MS))
+}
+
+/// As those read it who ask in seconds.
+fn seconds(ms: i64) -> f64 {
+    ms as f64 / 1000.0
 }
 
 fn stems(of: &SourceClip) -> Result<Body, Failure> {

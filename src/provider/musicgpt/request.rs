@@ -128,7 +128,7 @@ pub(super) fn refused(order: &Order, _: &str) -> Vec<Unsupported> {
         refuse("variant_number", "the clip has no address".to_owned());
     }
     if placeless {
-        refuse("continue_at_ms", "the length of the clip is not known".to_owned());
+        refuse("continue_at_s", "the length of the clip is not known".to_owned());
     }
     if let Err(failure) = words(order, lyrics_max) {
         refuse("lyrics", failure.message);
