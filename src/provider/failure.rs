@@ -1,7 +1,9 @@
 //! What can go wrong at a provider, and what follows from it: the one table (PROV-8, `design.md` section 6).
 //!
-//! Pure. Adapters put every failure into a [`Class`] here; `song::step` asks here when to try again and
-//! what to tell the user.
+//! Pure. Adapters put every failure into a [`Class`] here; `song::step` asks here when to try again. What the user
+//! is told of it stands in `texts`.
+
+mod texts;
 
 use std::time::Duration;
 
@@ -242,60 +244,10 @@ impl Failure {
     pub fn retryable(&self) -> bool {
         !matches!(self.class, Class::Moderation | Class::InvalidInput)
     }
-
-    /// What the user reads: never the provider's words, and for a refusal what to change (PROV-15).
-    pub fn user_text(&self) -> &'static str {
-        match (self.class, self.reason) {
-            (Class::Moderation, Some(reason)) => reason.user_text(),
-            (Class::Moderation, None) => {
-                "The text was refused by the music service. Please change its wording and try again."
-            }
-            (Class::InvalidInput, _) => {
-                "The music service did not accept this request. Please check the text and the options."
-            }
-            (Class::ProviderError, _) if self.operator => SHORT_OF_CAPACITY,
-            (Class::InsufficientProviderCredits, _) => SHORT_OF_CAPACITY,
-            (Class::RateLimited, _) => "Too many requests at the moment. It goes on as soon as possible.",
-            (Class::Network, _) => "The music service could not be reached.",
-            (Class::ProviderError, _) if self.code.as_deref() == Some(TOO_FEW_LYRICS) => {
-                "The music service wrote fewer than two texts to choose from. Please try again."
-            }
-            (Class::ProviderError | Class::Unknown, _) => "The generation failed.",
-            (Class::Timeout, _) => "The generation took too long.",
-            (Class::Storage, _) => "A file could not be stored. The song can still be played.",
-        }
-    }
 }
 
 /// The code of our own that says why a lyrics phase failed although the provider did not (SONG-5).
 pub const TOO_FEW_LYRICS: &str = "too_few_lyrics";
-
-const SHORT_OF_CAPACITY: &str = "The service is short of capacity. Please try again later.";
-
-impl ModerationReason {
-    const fn user_text(self) -> &'static str {
-        match self {
-            ModerationReason::ArtistReference => {
-                "The text names an artist. Please describe the sound instead of naming who it should sound like."
-            }
-            ModerationReason::ProducerTag => {
-                "The text contains a producer's tag. Please remove it and try again."
-            }
-            ModerationReason::Copyright => {
-                "The words or the audio seem to belong to an existing work. Please use your own."
-            }
-            ModerationReason::Inappropriate => {
-                "The text contains words that are not allowed. Please change the wording."
-            }
-            ModerationReason::Flagged => {
-                "The text was flagged by the music service. Please change the wording or the topic."
-            }
-            ModerationReason::Malformed => {
-                "The text could not be understood. Please write it as plain sentences, without brackets or symbols."
-            }
-        }
-    }
-}
 
 impl Jitter {
     fn spread(self, delay: Duration, chance: f64) -> Duration {
@@ -434,24 +386,6 @@ mod tests {
         for class in Class::ALL {
             assert_eq!(serde_json::to_value(class).unwrap(), class.as_str());
         }
-    }
-
-    #[test]
-    fn users_never_read_the_providers_words() {
-        for class in Class::ALL {
-            let failure = Failure::new(class, "UPSTREAM WORDS").code("E77");
-            assert!(!failure.user_text().is_empty());
-            assert!(!failure.user_text().contains("UPSTREAM") && !failure.user_text().contains("E77"));
-        }
-    }
-
-    #[test]
-    fn a_refusal_says_what_to_change() {
-        let message = "Song Description contained artist name: someone";
-        let (class, reason) = class_of_message(message).unwrap();
-        let failure = Failure::new(class, message).reason(reason);
-        assert!(failure.user_text().contains("artist"));
-        assert!(!failure.retryable());
     }
 
     #[test]

@@ -222,7 +222,10 @@ impl<'a> ProgressView<'a> {
             provider_task_id: provider_task,
             started_at: started_at.map(Moment),
             completed_at: completed_at.map(Moment),
-            error: error.as_ref().map(ErrorView::of),
+            error: error.as_ref().map(|failure| match completed_at {
+                Some(_) => ErrorView::of(failure),
+                None => ErrorView::meanwhile(failure),
+            }),
             retry_count: *retry_count,
             passed_over: passed_over.iter().map(PassedOverView::of).collect(),
         }
@@ -333,6 +336,11 @@ impl<'a> ErrorView<'a> {
             message: failure.user_text(),
             retryable: failure.retryable(),
         }
+    }
+
+    /// Of what is tried again.
+    fn meanwhile(failure: &'a Failure) -> Self {
+        Self { message: failure.text_meanwhile(), ..Self::of(failure) }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::*;
 use crate::song::phase::Waiting;
 use crate::song::step::Act;
+use crate::song::view::view;
 
 #[test]
 fn an_order_is_sent_only_with_its_intent() {
@@ -197,4 +198,24 @@ fn after_the_first_start_a_song_is_not_pending_again() {
     let song = song.ordered(0, 0).heard(0, 0, gave_up(Class::ProviderError));
     assert_eq!(song.status(), Status::GeneratingMusic);
     assert_eq!(song.run().waiting, Some(Waiting::Retry));
+}
+
+#[test]
+fn a_song_that_is_tried_again_says_so_and_one_that_failed_says_what_to_do() {
+    let told = |song: &Story, field: &str| {
+        let view = serde_json::to_value(view(&song.song, &rules())).expect("JSON");
+        view.pointer(field).and_then(|text| text.as_str()).map(String::from)
+    };
+    let phase = "/progress/music/error/message";
+    let song = a_song().ordered(0, 0).heard(0, 0, gave_up(Class::ProviderError));
+    assert_eq!(told(&song, phase).as_deref(), Some("The generation failed. It is tried again."));
+    assert_eq!(told(&song, "/error/message"), None);
+
+    let mut song = a_song().submitting(0, 0).refused(0, 0, Class::RateLimited).later(minutes(61)).wake();
+    assert_eq!(song.status(), Status::Failed);
+    let text = "The music service has too much to do at the moment. Please try again later.";
+    assert_eq!(told(&song, "/error/message").as_deref(), Some(text));
+    assert_eq!(told(&song, phase).as_deref(), Some(text));
+    song = song.retried(2);
+    assert_eq!((told(&song, phase), told(&song, "/error/message")), (None, None));
 }
