@@ -48,7 +48,7 @@ use crate::simulator::{self, Simulator};
 use crate::song::actor::{ReplyTo, World};
 use crate::song::directory::Directories;
 use crate::song::parts::TaskKind;
-use crate::song::phase::{ManualRetries, PollRules, Rules};
+use crate::song::phase::{ManualRetries, OwnRules, PollRules, Rules};
 use crate::song::{recovery, sweeper};
 use crate::store::journal::{self, Journal};
 use crate::store::server::{AddressError, Server};
@@ -547,13 +547,15 @@ fn rules(config: &Config) -> Rules {
     let defaults = RetryRules::default();
     Rules {
         deadline: tasks.deadline,
+        poll: poll_rules(&tasks.poll),
+        own: config
+            .providers
+            .all()
+            .into_iter()
+            .filter_map(|(name, own)| own_rules(name, own, tasks))
+            .collect(),
         grace: tasks.grace,
         max_wait: tasks.max_wait,
-        poll: PollRules {
-            initial: tasks.poll.initial,
-            max: tasks.poll.max,
-            multiplier: tasks.poll.multiplier,
-        },
         retry: RetryRules {
             rate_limited: retry.rate_limited.delays.first().copied().unwrap_or(defaults.rate_limited),
             network: retry.network.delays.clone(),
@@ -567,6 +569,18 @@ fn rules(config: &Config) -> Rules {
             per_hour: u16::try_from(manual.per_hour).unwrap_or(u16::MAX),
         },
     }
+}
+
+/// `None` where a provider has nothing of its own.
+fn own_rules(name: &str, provider: &config::Provider, tasks: &config::Tasks) -> Option<(String, OwnRules)> {
+    let deadline = provider.deadline.unwrap_or(tasks.deadline);
+    let own = OwnRules { deadline, poll: poll_rules(&provider.poll.over(&tasks.poll)) };
+    let usual = OwnRules { deadline: tasks.deadline, poll: poll_rules(&tasks.poll) };
+    (own != usual).then(|| (name.to_owned(), own))
+}
+
+fn poll_rules(poll: &config::Poll) -> PollRules {
+    PollRules { initial: poll.initial, max: poll.max, multiplier: poll.multiplier }
 }
 
 fn sweeping(config: &Config) -> sweeper::Settings {

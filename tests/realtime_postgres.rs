@@ -143,6 +143,7 @@ fn rules() -> Rules {
         deadline: a_while,
         grace: a_while,
         max_wait: a_while,
+        own: std::collections::BTreeMap::new(),
         poll: PollRules { initial: a_while, max: a_while, multiplier: 2.0 },
         retry: RetryRules::default(),
         manual_retries: ManualRetries { max: 5, per_hour: 2 },

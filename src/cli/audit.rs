@@ -13,7 +13,7 @@ const EXAMPLES: i64 = 5;
 pub(super) fn audit(config: &Config) -> Result<(), Failure> {
     let patience = Patience {
         slack: config.ops.stuck_after,
-        deadline: config.tasks.deadline,
+        deadline: config.longest_deadline(),
         max_wait: config.tasks.max_wait,
     };
     with_database(config, async |client| {

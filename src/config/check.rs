@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::layers::Values;
 use super::values::duration::write;
-use super::{Config, Env, Problem};
+use super::{Config, Env, OwnPoll, Poll, Problem};
 use crate::store::server::Server;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -100,8 +100,27 @@ impl Check<'_> {
             self.url(&key("cdn_url"), provider.cdn_url.as_deref(), &["http", "https"]);
             self.require(provider.max_concurrent != Some(0), &key("max_concurrent"), "must be 1 or more");
             let breaker = &provider.breaker;
+            if let Some(deadline) = provider.deadline {
+                self.time(&key("deadline"), deadline, 1000 * MILLISECOND..=DAY);
+            }
+            self.own_poll(key, &provider.poll, &config.tasks.poll);
             self.range(&key("breaker.failures"), breaker.failures as usize, 1..=1000);
             self.time(&key("breaker.open_for"), breaker.open_for, 100 * MILLISECOND..=60 * MINUTE);
+        }
+    }
+
+    /// Together with what is configured for all: the first pause is none of the longest.
+    fn own_poll(&mut self, key: impl Fn(&str) -> String, own: &OwnPoll, usual: &Poll) {
+        let poll = own.over(usual);
+        if let Some(initial) = own.initial {
+            self.time(&key("poll.initial"), initial, 10 * MILLISECOND..=(10 * MINUTE).min(poll.max));
+        }
+        if let Some(max) = own.max {
+            self.time(&key("poll.max"), max, poll.initial..=60 * MINUTE);
+        }
+        if let Some(multiplier) = own.multiplier {
+            let fits = (1.0..=10.0).contains(&multiplier);
+            self.require(fits, &key("poll.multiplier"), "must be from 1.0 to 10.0");
         }
     }
 

@@ -148,7 +148,8 @@ fn add_variable(values: &mut Values, key: String, name: &str, text: &str, proble
 /// A variable's text as the kind of value its key has: a secret of digits stays text.
 fn read_as(key: &str, like: &Value, text: &str) -> Value {
     // Optional, so their default does not tell that they are numbers.
-    let number = ["http.workers"].contains(&key) || key.ends_with(".max_concurrent");
+    const NUMBERS: [&str; 3] = ["http.workers", ".max_concurrent", ".poll.multiplier"];
+    let number = NUMBERS.iter().any(|end| key.ends_with(end));
     match like {
         Value::Array(..) if !text.trim_start().starts_with('[') => {
             Value::from(text.split(',').map(|part| part.trim().to_owned()).collect::<Vec<_>>())

@@ -12,6 +12,7 @@ mod values;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use figment::Figment;
 use figment::error::Kind;
@@ -141,6 +142,14 @@ impl Prices {
             TaskKind::Persona => self.persona,
             TaskKind::Video => self.video,
         }
+    }
+}
+
+impl Config {
+    /// From submission to `timeout` at the most, whoever makes a song.
+    pub fn longest_deadline(&self) -> Duration {
+        let own = self.providers.all().into_iter().filter_map(|(_, provider)| provider.deadline);
+        own.fold(self.tasks.deadline, Duration::max)
     }
 }
 

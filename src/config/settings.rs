@@ -183,9 +183,38 @@ settings!(
         cdn_url: Option<String> = None,
         /// The model when the song names none; default: the adapter's.
         model: Option<String> = None,
+        /// From submission to `timeout` at this provider, 1s-24h; default: `tasks.deadline`.
+        #[serde(with = "duration::option")]
+        deadline: Option<Duration> = None,
+        poll: OwnPoll = OwnPoll::default(),
         breaker: Breaker = Breaker::default(),
     }
 );
+
+settings!(
+    /// How often this provider is asked, where it is otherwise than `tasks.poll` says.
+    OwnPoll {
+        /// 10ms-10m; default: `tasks.poll.initial`.
+        #[serde(with = "duration::option")]
+        initial: Option<Duration> = None,
+        /// Longest pause, from the first one to 1h; default: `tasks.poll.max`.
+        #[serde(with = "duration::option")]
+        max: Option<Duration> = None,
+        /// Each pause is the last one times this, 1.0-10.0; default: `tasks.poll.multiplier`.
+        multiplier: Option<f64> = None,
+    }
+);
+
+impl OwnPoll {
+    /// What holds for the provider.
+    pub fn over(&self, usual: &Poll) -> Poll {
+        Poll {
+            initial: self.initial.unwrap_or(usual.initial),
+            max: self.max.unwrap_or(usual.max),
+            multiplier: self.multiplier.unwrap_or(usual.multiplier),
+        }
+    }
+}
 
 settings!(
     /// When a provider that fails is left alone for a while; its songs wait meanwhile (PROV-11).

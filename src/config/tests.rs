@@ -71,6 +71,38 @@ fn the_file_is_over_the_defaults_and_the_environment_over_the_file() {
 }
 
 #[test]
+fn a_provider_may_have_a_deadline_and_a_timetable_of_its_own() {
+    let loaded = load(&[
+        ("SONGFLIGHT_TASKS__POLL__INITIAL", "3s"),
+        ("SONGFLIGHT_PROVIDERS__MUREKA__DEADLINE", "20m"),
+        ("SONGFLIGHT_PROVIDERS__MUREKA__POLL__MAX", "1m"),
+        ("SONGFLIGHT_PROVIDERS__MUREKA__POLL__MULTIPLIER", "2"),
+    ]);
+    let config = loaded.expect("a configuration").config;
+    let (tasks, mureka) = (&config.tasks, &config.providers.mureka);
+    let poll = mureka.poll.over(&tasks.poll);
+    assert_eq!((poll.initial, poll.max), (Duration::from_secs(3), Duration::from_secs(60)));
+    assert_eq!((poll.multiplier, tasks.poll.multiplier), (2.0, 1.5));
+    let suno = config.providers.suno.poll.over(&tasks.poll);
+    assert_eq!((suno.initial, suno.max), (Duration::from_secs(3), Duration::from_secs(30)));
+    assert_eq!(config.longest_deadline(), Duration::from_secs(1200));
+
+    let found = problems(&[
+        ("SONGFLIGHT_PROVIDERS__SUNO__DEADLINE", "1ms"),
+        ("SONGFLIGHT_PROVIDERS__SUNO__POLL__INITIAL", "40s"),
+        ("SONGFLIGHT_PROVIDERS__MUREKA__POLL__MAX", "1s"),
+        ("SONGFLIGHT_PROVIDERS__MUREKA__POLL__MULTIPLIER", "0.5"),
+    ]);
+    let expected = [
+        "providers.suno.deadline",
+        "providers.suno.poll.initial",
+        "providers.mureka.poll.max",
+        "providers.mureka.poll.multiplier",
+    ];
+    assert_eq!(keys(&found), expected);
+}
+
+#[test]
 fn variables_are_read_as_what_their_key_is() {
     let loaded = load(&[
         ("SONGFLIGHT_RETRY__PROVIDER_ERROR__DELAYS", "[\"1s\",\"2s\"]"),

@@ -51,6 +51,23 @@ pub mod duration {
         parse(&text).ok_or_else(|| de::Error::custom(ALLOWED))
     }
 
+    /// One that need not be there.
+    pub mod option {
+        use super::*;
+
+        pub fn serialize<S: Serializer>(duration: &Option<Duration>, to: S) -> Result<S::Ok, S::Error> {
+            match duration {
+                Some(duration) => to.serialize_some(&write(*duration)),
+                None => to.serialize_none(),
+            }
+        }
+
+        pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Duration>, D::Error> {
+            let Some(text) = Option::<String>::deserialize(from)? else { return Ok(None) };
+            parse(&text).map(Some).ok_or_else(|| de::Error::custom(ALLOWED))
+        }
+    }
+
     /// A list of them.
     pub mod list {
         use super::*;

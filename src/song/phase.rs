@@ -3,6 +3,7 @@
 //! Not here: what an event does to it (`song::step`), what is to be done next (`song::due`), how
 //! clients see it (`song::view`), how it is stored (`store`).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -547,17 +548,43 @@ impl Push {
 pub struct Rules {
     /// From a call's submission to its end (PROV-7).
     pub deadline: Duration,
+    pub poll: PollRules,
+    /// Providers with a deadline and a timetable of their own, by name.
+    pub own: BTreeMap<String, OwnRules>,
     /// How long a callback may still adopt an order of unknown fate (PROV-5).
     pub grace: Duration,
     /// The longest that limits may keep a song from starting.
     pub max_wait: Duration,
-    pub poll: PollRules,
     pub retry: RetryRules,
     pub manual_retries: ManualRetries,
 }
 
+/// What a provider has of its own (PROV-6, PROV-7).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OwnRules {
+    pub deadline: Duration,
+    pub poll: PollRules,
+}
+
+impl Rules {
+    /// From the submission of a call of this provider to its end.
+    pub fn deadline_of(&self, provider: &str) -> Duration {
+        self.own.get(provider).map_or(self.deadline, |own| own.deadline)
+    }
+
+    /// The longest there is, whoever makes the song.
+    pub fn longest_deadline(&self) -> Duration {
+        self.own.values().map(|own| own.deadline).fold(self.deadline, Duration::max)
+    }
+
+    /// When to ask this provider.
+    pub fn poll_of(&self, provider: &str) -> &PollRules {
+        self.own.get(provider).map_or(&self.poll, |own| &own.poll)
+    }
+}
+
 /// When to ask the provider (PROV-6).
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PollRules {
     pub initial: Duration,
     pub max: Duration,

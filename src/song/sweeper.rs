@@ -27,9 +27,9 @@ pub struct Settings {
     pub keep_letters_days: u32,
 }
 
-/// By when songs should have moved, by this node's rules.
+/// By when songs should have moved, by this node's rules, whoever makes them.
 pub fn patience(world: &World, slack: Duration) -> Patience {
-    Patience { slack, deadline: world.rules.deadline, max_wait: world.rules.max_wait }
+    Patience { slack, deadline: world.rules.longest_deadline(), max_wait: world.rules.max_wait }
 }
 
 /// Runs until the lease is lost or this node leaves.

@@ -39,6 +39,7 @@ pub(super) fn rules() -> Rules {
         deadline: minutes(10),
         grace: minutes(2),
         max_wait: minutes(60),
+        own: std::collections::BTreeMap::new(),
         poll: PollRules { initial: seconds(2), max: seconds(30), multiplier: 1.5 },
         retry: RetryRules::default(),
         manual_retries: ManualRetries { max: 5, per_hour: 3 },

@@ -123,6 +123,7 @@ pub fn rules() -> Rules {
         deadline: Duration::from_secs(180),
         grace: GRACE,
         max_wait: Duration::from_secs(480),
+        own: std::collections::BTreeMap::new(),
         poll: PollRules { initial: Duration::from_secs(2), max: Duration::from_secs(30), multiplier: 1.5 },
         retry: RetryRules {
             provider_error: seconds(&[5, 20, 60]),

@@ -364,6 +364,7 @@ pub(super) fn try_again(next: &mut Draft, run: &mut Run, index: usize, from: Tim
 // --- time -------------------------------------------------------------------------------------
 
 pub(super) fn wake(next: &mut Draft, mut run: Run) {
+    let lasts = next.rules.deadline_of(next.song.provider_of(next.task()));
     for index in 0..run.calls.len() {
         let state = run.calls[index].state.clone();
         match state {
@@ -381,7 +382,7 @@ pub(super) fn wake(next: &mut Draft, mut run: Run) {
                 next.kind = Some(EventKind::RetryScheduled);
                 try_again(next, &mut run, index, next.now);
             }
-            CallState::Submitted { since, .. } if since + next.rules.deadline <= next.now => {
+            CallState::Submitted { since, .. } if since + lasts <= next.now => {
                 return deadline(next, run, index);
             }
             CallState::Accepted { .. }

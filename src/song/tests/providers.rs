@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::song::event::EventKind;
+use crate::song::phase::OwnRules;
 use crate::song::wish::Alternative;
 
 fn with_another(mode: Mode) -> Story {
@@ -26,6 +27,30 @@ fn a_call_ends_when_each_of_its_clips_was_told_of() {
     assert_eq!(song.status(), Status::GeneratingMusic, "the same clip twice is one clip");
     let song = song.heard(0, 0, done("a"));
     assert_eq!(song.status(), Status::Ready);
+}
+
+#[test]
+fn a_song_has_the_deadline_and_the_timetable_of_its_provider() {
+    let poll = PollRules { initial: minutes(3), max: minutes(3), multiplier: 1.0 };
+    let own = OwnRules { deadline: minutes(20), poll };
+    let rules = Rules { own: [("minimax".to_owned(), own)].into(), ..rules() };
+    let other = Alternative { provider: "minimax".into(), calls: Calls { lyrics: 1, music: 1 } };
+    let song = story(Wish { alternatives: vec![other], ..a_wish(Mode::Music) });
+    // Its first provider has none of its own, its second has.
+    let first = song.clone().ordered(0, 0);
+    let due = |song: &Story| due::all(&song.song, song.now, &rules);
+    assert!(due(&first).contains(&(NOON + minutes(10), Due::Wake)));
+    let second = song.ordered(0, 0).heard(0, 0, gave_up(Class::InsufficientProviderCredits)).ordered(0, 1);
+    assert_eq!(second.song.head.provider, "minimax");
+    let all = due(&second);
+    assert!(matches!(all[0], (at, Due::Poll(_)) if at > NOON + minutes(2)), "{all:?}");
+    assert_eq!(all[1..], [(NOON + minutes(20), Due::Wake)]);
+
+    let at = |song: &Story, now: Time| step(&song.song, &Event::Wake, now, &rules).song.status();
+    assert_eq!(at(&second, NOON + minutes(19)), Status::GeneratingMusic);
+    assert_eq!(at(&second, NOON + minutes(20)), Status::Failed);
+    assert_eq!(at(&first, NOON + minutes(10)), Status::GeneratingMusic, "it goes on at the other");
+    assert_eq!(rules.longest_deadline(), minutes(20));
 }
 
 #[test]
