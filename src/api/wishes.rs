@@ -102,7 +102,8 @@ pub fn song(api: &Api, user: &UserId, body: &Body, now: Time) -> Result<(Song, [
 /// A `generate` is up to so many variants; more cost as much again.
 const VARIANTS_PER_PRICE: u8 = 2;
 
-/// Settles who makes it, in how many calls, and what it costs.
+/// Settles who makes it, with which model, in how many calls, and what it costs. What is made of a clip has the model
+/// that its provider finds fit for that: an extension its source's, say.
 ///
 /// # Errors
 /// What nobody can do who was asked for.
@@ -116,8 +117,17 @@ pub(super) fn settle(api: &Api, asked: Option<&str>, wish: &mut Wish) -> Result<
     let variants = wish.variants;
     let calls =
         |able: &Capabilities| Calls { lyrics: able.lyrics_calls(), music: music_calls(able, wish, variants) };
-    let other = |able: &&Capabilities| Alternative { provider: able.name.to_owned(), calls: calls(able) };
+    let open = wish.options.model.is_none() && wish.work == Work::Generate;
+    let model = |able: &Capabilities| open.then(|| able.default_model().to_owned());
+    let other = |able: &&Capabilities| Alternative {
+        provider: able.name.to_owned(),
+        calls: calls(able),
+        model: model(able),
+    };
     let (mine, alternatives) = (calls(first), others.iter().map(other).collect());
+    if let Some(model) = model(first) {
+        wish.options.model = Some(model);
+    }
     wish.provider = first.name.to_owned();
     wish.calls = mine;
     wish.alternatives = alternatives;

@@ -37,7 +37,7 @@ pub struct Wish {
     pub lyrics: Option<String>,
     #[serde(flatten)]
     pub options: MusicOptions,
-    /// The provider that was chosen; `auto` was settled before anything was stored.
+    /// The provider that was chosen; `auto` was settled before anything was stored, and so was the model.
     pub provider: String,
     /// How the music is made: from nothing, or from clips that exist.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -76,6 +76,9 @@ pub struct Variation {
 pub struct Alternative {
     pub provider: String,
     pub calls: Calls,
+    /// Its own model, where none was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

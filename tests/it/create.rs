@@ -42,6 +42,23 @@ async fn everything_that_was_asked_for_comes_back_unchanged() {
 }
 
 #[tokio::test]
+async fn a_song_for_which_no_model_was_named_shows_the_one_that_it_is_made_with() {
+    let server = shared().await;
+    let mira = server.person("mira");
+    let wish = json!({"mode": "music", "prompt": "whatever you have", "provider": "suno"});
+    let song = mira.create_with_key("any-model", wish.clone()).await.expect(202);
+    assert_eq!(song["model"], "V5");
+    assert_eq!(mira.song(&id(&song)).await["model"], "V5");
+    // What was asked for is the same as before.
+    let again = mira.create_with_key("any-model", wish.clone()).await.expect(200);
+    assert_eq!(again["id"], song["id"]);
+    let mut named = wish;
+    named["model"] = json!("V5");
+    let other = mira.create_with_key("any-model", named).await;
+    assert_eq!(other.problem(422), "idempotency-mismatch");
+}
+
+#[tokio::test]
 async fn asking_again_with_the_same_key_gives_the_same_song_and_costs_nothing() {
     let server = shared().await;
     let mira = server.person("mira");

@@ -178,7 +178,11 @@ fn a_wish(dice: &mut Dice) -> Wish {
     let calls =
         |index: usize| Calls { lyrics: able[index].lyrics_calls(), music: able[index].music_calls(variants) };
     let others = (0..able.len()).filter(|index| *index != first && dice.percent(30));
-    let other = |index: usize| Alternative { provider: able[index].name.to_owned(), calls: calls(index) };
+    let other = |index: usize| Alternative {
+        provider: able[index].name.to_owned(),
+        calls: calls(index),
+        model: None,
+    };
     let alternatives = others.collect::<Vec<_>>().into_iter().map(other).collect();
     let free = dice.percent(15);
     let price = |thousandths| Credits::from_thousandths(if free { 0 } else { thousandths });

@@ -55,6 +55,9 @@ pub(super) fn elsewhere(next: &mut Draft, run: &Run, class: Class) -> bool {
     let chosen = wish.alternatives.remove(0);
     let (at, before) = (next.now, std::mem::replace(&mut wish.provider, chosen.provider.clone()));
     wish.calls = chosen.calls;
+    if chosen.model.is_some() {
+        wish.options.model = chosen.model;
+    }
     next.song.wish = Arc::new(wish);
     next.song.head.provider = chosen.provider;
     clips::forget_all(&mut next.song);

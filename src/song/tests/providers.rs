@@ -6,8 +6,13 @@ use crate::song::phase::OwnRules;
 use crate::song::wish::Alternative;
 
 fn with_another(mode: Mode) -> Story {
-    let other = Alternative { provider: "minimax".into(), calls: Calls { lyrics: 2, music: 2 } };
+    let other = Alternative { provider: "minimax".into(), calls: Calls { lyrics: 2, music: 2 }, model: None };
     story(Wish { alternatives: vec![other], ..a_wish(mode) })
+}
+
+fn an_alternative(model: Option<&str>) -> Alternative {
+    let calls = Calls { lyrics: 1, music: 1 };
+    Alternative { provider: "minimax".into(), calls, model: model.map(String::from) }
 }
 
 fn done(id: &str) -> News {
@@ -30,12 +35,24 @@ fn a_call_ends_when_each_of_its_clips_was_told_of() {
 }
 
 #[test]
+fn a_song_that_goes_on_elsewhere_is_made_with_a_model_of_the_other() {
+    let model_after = |asked: &str, other: Option<&str>| {
+        let mut wish = Wish { alternatives: vec![an_alternative(other)], ..a_wish(Mode::Music) };
+        wish.options.model = Some(asked.into());
+        let song = story(wish).ordered(0, 0).heard(0, 0, gave_up(Class::InsufficientProviderCredits));
+        assert_eq!(song.song.wish.provider, "minimax");
+        song.song.order(song.key(0, 1)).options.model
+    };
+    assert_eq!(model_after("V5", Some("music-2.6")).as_deref(), Some("music-2.6"));
+    assert_eq!(model_after("auto", None).as_deref(), Some("auto"), "what was asked for stays");
+}
+
+#[test]
 fn a_song_has_the_deadline_and_the_timetable_of_its_provider() {
     let poll = PollRules { initial: minutes(3), max: minutes(3), multiplier: 1.0 };
     let own = OwnRules { deadline: minutes(20), poll };
     let rules = Rules { own: [("minimax".to_owned(), own)].into(), ..rules() };
-    let other = Alternative { provider: "minimax".into(), calls: Calls { lyrics: 1, music: 1 } };
-    let song = story(Wish { alternatives: vec![other], ..a_wish(Mode::Music) });
+    let song = story(Wish { alternatives: vec![an_alternative(None)], ..a_wish(Mode::Music) });
     // Its first provider has none of its own, its second has.
     let first = song.clone().ordered(0, 0);
     let due = |song: &Story| due::all(&song.song, song.now, &rules);

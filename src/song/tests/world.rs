@@ -403,7 +403,10 @@ pub(super) fn others(dice: &mut Dice) -> Vec<Alternative> {
     let names = ["mureka", "minimax"];
     let count = dice.below(3) as usize;
     let calls = |dice: &mut Dice| Calls { lyrics: 1 + dice.below(2) as u8, music: 1 + dice.below(2) as u8 };
-    names[..count].iter().map(|name| Alternative { provider: (*name).into(), calls: calls(dice) }).collect()
+    names[..count]
+        .iter()
+        .map(|name| Alternative { provider: (*name).into(), calls: calls(dice), model: None })
+        .collect()
 }
 
 /// Each variant by a call of its own, whoever makes it.
