@@ -353,6 +353,9 @@ fn trial(config: &Config, auth: &Auth, private_database: bool, now: Time) -> Tri
 
 /// Settings that are read and have no effect yet.
 fn tell_of_what_is_missing(config: &Config) {
+    if config.assets.url.is_some() {
+        tracing::warn!("assets.url has no effect yet: files are kept in `assets` beside the private cluster");
+    }
     if config.cluster.redis_url.is_some() {
         tracing::warn!("cluster.redis_url (REDIS_URL) has no effect yet: there is no bus between nodes");
     }

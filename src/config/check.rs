@@ -71,10 +71,7 @@ impl Check<'_> {
         self.range("database.pool_size", config.database.pool_size, 2..=500);
         let redis = config.cluster.redis_url.as_ref().map(ExposeSecret::expose_secret);
         self.url("cluster.redis_url", redis, &["redis", "rediss", "unix"]);
-        // Whoever sets it would take for kept there what is not.
-        let elsewhere =
-            "must be left out: files are kept beside the private cluster, storage of yours is not there yet";
-        self.require(config.assets.url.is_none(), "assets.url", elsewhere);
+        self.url("assets.url", config.assets.url.as_deref(), &["file", "s3"]);
         let cluster = &config.cluster;
         self.time("cluster.heartbeat", cluster.heartbeat, 10 * MILLISECOND..=MINUTE);
         self.time("cluster.lease", cluster.lease, cluster.heartbeat * 3..=10 * MINUTE);
@@ -204,6 +201,10 @@ impl Check<'_> {
         let shared = config.cluster.redis_url.is_none() || auth.jwt_secret.is_some();
         let both = "several nodes need one key in common: callback urls are made with it";
         self.require(shared || !known, "auth.jwt_secret", both);
+        // Whoever sets it would take for kept there what is not.
+        let elsewhere =
+            "must be left out: files are kept beside the program, storage of yours is not there yet";
+        self.require(config.assets.url.is_none(), "assets.url", elsewhere);
         let database = config.database.url.is_some();
         self.require(database, "database.url", "production needs a database of yours; set DATABASE_URL");
         let real = config.providers.all().iter().any(|(_, one)| one.enabled && one.api_key.is_some());

@@ -427,8 +427,8 @@ settings!(
 
 settings!(
     Assets {
-        /// `file:///…` or `s3://…`. Not there yet: files are kept in `assets` beside the private cluster, and a start with
-        /// another place is refused.
+        /// `file:///…` or `s3://…`. Not there yet: files are kept in `assets` beside the private cluster. Production refuses
+        /// to start with another place.
         url: Option<String> = None,
     }
 );

@@ -247,6 +247,7 @@ fn production_refuses_each_thing_that_is_only_for_development() {
         ("SONGFLIGHT_HTTP__ALLOWED_ORIGINS", "http://localhost:*", "http.allowed_origins"),
         ("SONGFLIGHT_HTTP__PUBLIC_URL", "http://songs.example.com", "http.public_url"),
         ("SONGFLIGHT_PROVIDERS__SUNO__ENABLED", "false", "providers.suno.api_key"),
+        ("SONGFLIGHT_ASSETS__URL", "s3://songs", "assets.url"),
     ] {
         let changed: Vec<_> = PRODUCTION.iter().copied().chain([(name, text)]).collect();
         assert_eq!(keys(&problems(&changed)), [key], "{name}={text}");

@@ -283,9 +283,10 @@ impl<'a> AdditionView<'a> {
     }
 }
 
-/// How long it will still take, from `updated_at` on; of what is not under way nobody can say.
+/// How long it will still take, from `updated_at` on; of what is not under way, or takes longer than it was expected to,
+/// nobody can say.
 fn eta_ms(song: &Song) -> Option<u64> {
-    let expected = song.phase.run()?.expected_at?;
+    let expected = song.phase.run()?.expected_at.filter(|expected| *expected > song.updated_at)?;
     u64::try_from(expected.since(song.updated_at).as_millis()).ok()
 }
 

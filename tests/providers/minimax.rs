@@ -257,6 +257,11 @@ async fn what_a_model_cannot_do_is_refused_before_anything_is_sent() {
         |order: Order| unsupported(able, &order).into_iter().map(|refused| refused.field).collect::<Vec<_>>();
     assert_eq!(fields(quiet("music-2.5")), ["instrumental"]);
     assert!(fields(quiet("music-2.5+")).is_empty());
+    let after = |options: &mut MusicOptions| {
+        options.instrumental = true;
+        options.reference_audio_url = Some("https://cdn.example.com/hum.mp3".into());
+    };
+    assert_eq!(fields(of_model(with(wish("x"), after), "music-2.5+")), ["instrumental"]);
     assert_eq!(fields(of_model(wish("x"), "music-2.0")), ["lyrics"]);
     assert!(fields(of_model(wish("x"), "music-2.5")).is_empty());
     assert_eq!(fields(Order { lyrics: Some("a".repeat(3501)), ..wish("x") }), ["lyrics"]);

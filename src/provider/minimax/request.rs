@@ -52,13 +52,15 @@ pub(super) fn has_lyrics_optimizer(model: &str) -> bool {
     has_instrumental_switch(model) || model == "music-2.5"
 }
 
-/// What of an order on a clip cannot be done, known before anything is charged.
+/// What of an order on a clip, or after an example, cannot be done, known before anything is charged.
 pub(super) fn refused(order: &Order, model: &str) -> Vec<Unsupported> {
-    if order.work.sources().is_empty() {
-        return Vec::new();
-    }
+    let field = match &order.work {
+        work if !work.sources().is_empty() => "variant_number",
+        Work::Generate if given(&order.options.reference_audio_url).is_some() => "instrumental",
+        _ => return Vec::new(),
+    };
     let failed = request(order, model, super::limits(model), OutputFormat::Url).err();
-    failed.map(|failure| Unsupported { field: "variant_number", why: failure.message }).into_iter().collect()
+    failed.map(|failure| Unsupported { field, why: failure.message }).into_iter().collect()
 }
 
 /// The body for an order.

@@ -60,6 +60,18 @@ fn clips_keep_their_places_in_whatever_order_they_are_told() {
 }
 
 #[test]
+fn nobody_says_how_long_a_song_takes_that_takes_longer_than_expected() {
+    let eta = |song: &Story| crate::song::view::view(&song.song, &rules())["eta_ms"].clone();
+    let song = a_song().ordered(0, 0);
+    assert_eq!(eta(&song), 60_000);
+    assert_eq!(eta(&song.clone().later(seconds(20)).heard(0, 0, clips(Stage::First, &["a"]))), 40_000);
+    assert_eq!(
+        eta(&song.later(seconds(61)).heard(0, 0, clips(Stage::First, &["a"]))),
+        serde_json::Value::Null
+    );
+}
+
+#[test]
 fn clips_without_ids_have_a_place_each() {
     let stream = |n: u8| Clip { stream_url: Some(format!("https://s/{n}")), ..Clip::default() };
     let told = News::Clips(Stage::First, vec![stream(1), stream(2)]);
