@@ -53,9 +53,8 @@ pub(super) fn conclude_music(next: &mut Draft, run: &Run) {
         return fail(next, run, failure);
     }
     clips::close(&mut next.song);
-    // The variations of an order that are missing are made later, for what was paid.
-    let missing = next.song.wish.variations.is_empty().then(|| not_delivered(&next.song));
-    deliver(next, missing.unwrap_or_default());
+    let missing = brought_nothing(&next.song, run);
+    deliver(next, missing);
     next.song.phase = Phase::Ready;
     next.notify(Push::MusicReady);
     next.kind = Some(EventKind::Ready);
@@ -123,7 +122,19 @@ fn leave_missing(next: &mut Draft) {
     next.kind = Some(if seen { EventKind::Complete } else { EventKind::Ready });
 }
 
-/// What is given back for a phase that was cut off, or did not bring all: a clip that is there is paid for (SONG-11).
+/// What is given back for calls that were paid for and brought nothing. The variations of an order that are missing are
+/// made later, for what was paid.
+fn brought_nothing(song: &Song, run: &Run) -> Credits {
+    let empty = run.calls.iter().filter(|call| !clips::playable(song, call)).count();
+    match (i64::try_from(empty), i64::try_from(run.calls.len())) {
+        (Ok(empty), Ok(all @ 1..)) if song.wish.variations.is_empty() => {
+            Credits::from_thousandths(song.head.price.thousandths() * empty / all)
+        }
+        _ => Credits::ZERO,
+    }
+}
+
+/// What is given back for a phase that was cut off: a clip that is there is paid for (SONG-11).
 pub(super) fn not_delivered(song: &Song) -> Credits {
     let price = song.head.price;
     match (song.head.kind.makes(), clips::finished(song), i64::try_from(song.variants.len())) {
