@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use songflight::credit::Credits;
 use songflight::id::{CallKey, SongId, TaskId};
+use songflight::song::event::EventKind;
 use songflight::song::phase::{self, CallState, Phase, Rules, Song, Status, call_key};
 use songflight::song::view;
 use songflight::store::SongChanged;
@@ -157,6 +158,12 @@ impl Law {
         let view = view::view(after, &self.rules);
         let shown = self.songs.get_mut(&song).expect("it was created");
         let same = match (&row.event, u) {
+            // Of what is gone nothing is said, and watchers forget it.
+            (Some((EventKind::Gone, set)), Some(u)) => {
+                shown.client.clone_from(&view);
+                shown.events.push((view.clone(), u));
+                set.get() == "{}"
+            }
             (Some((_, set)), Some(u)) => {
                 shown.client.extend(read::<Map<String, Value>>(set));
                 shown.client.insert("seq".to_owned(), after.seq.into());
