@@ -26,7 +26,7 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Looks at what changed, for ever. `known` is what [`Revocations::all`] answered.
+    /// Looks at what changed, until the pool is closed. `known` is what [`Revocations::all`] answered.
     pub async fn keep_looking(self, known: Time) {
         let mut known = known;
         let mut away = false;
@@ -34,6 +34,7 @@ impl Revocations {
             tokio::time::sleep(EVERY).await;
             match self.look(known - OVERLAP).await {
                 Ok(newest) => (known, away) = (newest.max(known), false),
+                Err(_) if self.pool.is_closed() => return,
                 Err(error) if !std::mem::replace(&mut away, true) => {
                     tracing::warn!(%error, "could not look whose tokens were revoked");
                 }
