@@ -157,7 +157,7 @@ fn connector(check: Check, roots: Option<&Path>) -> Result<MakeRustlsConnect, Ad
     let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(authorities), provider())
         .build()
         .map_err(|_| AddressError::NoRoots)?;
-    Ok(MakeRustlsConnect::new(dangerous(Arc::new(AnyName(verifier)))))
+    Ok(MakeRustlsConnect::new(dangerous(Some(verifier))))
 }
 
 fn authorities(file: Option<&Path>) -> Result<RootCertStore, AddressError> {
@@ -188,56 +188,22 @@ fn builder() -> rustls::ConfigBuilder<ClientConfig, rustls::WantsVerifier> {
         .expect("ring knows the versions of TLS that rustls has")
 }
 
-fn dangerous(verifier: Arc<dyn ServerCertVerifier>) -> ClientConfig {
+fn dangerous(authority: Option<Arc<WebPkiServerVerifier>>) -> ClientConfig {
+    let verifier = Arc::new(AnyName { authority, provider: provider() });
     builder().dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth()
 }
 
 fn unchecked() -> ClientConfig {
-    dangerous(Arc::new(Unchecked(provider())))
+    dangerous(None)
 }
 
-/// Takes any certificate: what is said cannot be overheard, but nobody knows to whom it is said.
+/// Whoever sends it has the certificate's key. With an authority it vouches for the certificate, whatever name that is
+/// for; without one any will do: what is said cannot be overheard, but nobody knows to whom it is said.
 #[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct AnyName {
+    authority: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
 }
-
-/// Takes what an authority vouches for, whatever name it is for. The name is looked at last.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
 
 impl ServerCertVerifier for AnyName {
     fn verify_server_cert(
@@ -249,7 +215,9 @@ impl ServerCertVerifier for AnyName {
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
         use CertificateError::{NotValidForName, NotValidForNameContext};
-        match self.0.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        let Some(authority) = &self.authority else { return Ok(ServerCertVerified::assertion()) };
+        // The name is looked at last.
+        match authority.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
             Err(rustls::Error::InvalidCertificate(NotValidForName | NotValidForNameContext { .. })) => {
                 Ok(ServerCertVerified::assertion())
             }
@@ -263,7 +231,7 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn verify_tls13_signature(
@@ -272,11 +240,11 @@ impl ServerCertVerifier for AnyName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
