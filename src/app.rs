@@ -3,14 +3,15 @@
 //! The order of starting is the order of need: database, schema, lease, providers, realtime, journal,
 //! songs, doors. Stopping is the reverse: doors shut, calls under way end, the lease is given back.
 
+mod database;
 mod descriptors;
 mod doors;
 mod folder;
 mod leaving;
 mod providers;
+mod settings;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
@@ -21,10 +22,12 @@ use actix_web::dev::ServerHandle;
 use actix_web::web;
 use deadpool_postgres::Pool;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use tokio::sync::oneshot;
 
+pub use self::database::{Database, DatabaseError};
 use self::folder::Folder;
+use self::settings::{plans, prices, rules, sweeping};
 use crate::api::Api;
 use crate::api::creation::Creation;
 use crate::api::guests::Guests;
@@ -32,26 +35,20 @@ use crate::asset::Assets;
 use crate::auth::{self, Auth, CallbackKeys, Role};
 use crate::callback::{Callbacks, Tasks};
 use crate::cluster::{self, Node};
-use crate::config::{self, Config, Env, Loaded};
-use crate::credit::Credits;
-use crate::credit::plan::{Limits, Plans};
+use crate::config::{Config, Env, Loaded};
 use crate::credit::seats::Seats;
 use crate::id::UserId;
-use crate::ops::private_postgres::{self, PrivatePostgres};
+use crate::ops::private_postgres::PrivatePostgres;
 use crate::ops::revocations::Revocations;
 use crate::ops::{auditor, supervise};
 use crate::provider::Providers;
-use crate::provider::failure::RetryRules;
 use crate::provider::minimax::Keep;
 use crate::realtime::{self, Realtime};
 use crate::simulator::{self, Simulator};
 use crate::song::actor::{ReplyTo, World};
 use crate::song::directory::Directories;
-use crate::song::parts::TaskKind;
-use crate::song::phase::{ManualRetries, OwnRules, PollRules, Rules};
 use crate::song::{recovery, sweeper};
 use crate::store::journal::{self, Journal};
-use crate::store::server::{AddressError, Server};
 use crate::store::{self, StoreError, accounts, feed, nodes};
 use crate::time::{Clock, Time};
 
@@ -99,63 +96,6 @@ pub struct Trial {
     pub token: String,
     pub private_database: bool,
     pub simulated: bool,
-}
-
-/// Why there is no database to work with.
-#[derive(Debug, thiserror::Error)]
-pub enum DatabaseError {
-    #[error("database.url: {0}")]
-    Url(#[from] AddressError),
-    #[error(transparent)]
-    Private(#[from] private_postgres::StartError),
-}
-
-impl DatabaseError {
-    /// What to do about it, in a line.
-    pub fn advice(&self) -> &'static str {
-        match self {
-            DatabaseError::Url(_) => "check DATABASE_URL",
-            DatabaseError::Private(error) => error.advice(),
-        }
-    }
-}
-
-impl From<DatabaseError> for StartError {
-    fn from(error: DatabaseError) -> Self {
-        StartError(error.to_string())
-    }
-}
-
-/// A database to work with: the configured one, or a private cluster started for us.
-pub struct Database {
-    pub postgres: Server,
-    pub private: Option<PrivatePostgres>,
-}
-
-impl Database {
-    /// # Errors
-    /// When the configured url does not read, or the private cluster cannot be started.
-    pub async fn open(config: &Config, progress: impl Fn(&str)) -> Result<Self, DatabaseError> {
-        if let Some(url) = &config.database.url {
-            return Ok(Self { postgres: url.expose_secret().parse()?, private: None });
-        }
-        let private = PrivatePostgres::start(&config.database.data_dir, progress).await?;
-        Ok(Self { postgres: private.config().into(), private: Some(private) })
-    }
-
-    /// For a look beside the running service: its private cluster, where it has one.
-    ///
-    /// # Errors
-    /// As [`Database::open`].
-    pub async fn open_or_join(config: &Config, progress: impl Fn(&str)) -> Result<Self, DatabaseError> {
-        let running = PrivatePostgres::of_running(&config.database.data_dir);
-        match (Self::open(config, progress).await, running) {
-            (Err(_), Some(running)) if config.database.url.is_none() => {
-                Ok(Self { postgres: running.into(), private: None })
-            }
-            (opened, _) => opened,
-        }
-    }
 }
 
 /// Starts everything; returns once requests are served.
@@ -543,78 +483,6 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
     address
 }
 
-fn rules(config: &Config) -> Rules {
-    let tasks = &config.tasks;
-    let retry = &config.retry;
-    let manual = &config.retry.manual;
-    let defaults = RetryRules::default();
-    Rules {
-        deadline: tasks.deadline,
-        poll: poll_rules(&tasks.poll),
-        own: config
-            .providers
-            .all()
-            .into_iter()
-            .filter_map(|(name, own)| own_rules(name, own, tasks))
-            .collect(),
-        grace: tasks.grace,
-        max_wait: tasks.max_wait,
-        retry: RetryRules {
-            rate_limited: retry.rate_limited.delays.first().copied().unwrap_or(defaults.rate_limited),
-            network: retry.network.delays.clone(),
-            provider_error: retry.provider_error.delays.clone(),
-            timeout: retry.timeout.delays.clone(),
-            storage: retry.storage.delays.clone(),
-            unknown: retry.unknown.delays.clone(),
-        },
-        manual_retries: ManualRetries {
-            max: u16::try_from(manual.max).unwrap_or(u16::MAX),
-            per_hour: u16::try_from(manual.per_hour).unwrap_or(u16::MAX),
-        },
-    }
-}
-
-/// `None` where a provider has nothing of its own.
-fn own_rules(name: &str, provider: &config::Provider, tasks: &config::Tasks) -> Option<(String, OwnRules)> {
-    let deadline = provider.deadline.unwrap_or(tasks.deadline);
-    let own = OwnRules { deadline, poll: poll_rules(&provider.poll.over(&tasks.poll)) };
-    let usual = OwnRules { deadline: tasks.deadline, poll: poll_rules(&tasks.poll) };
-    (own != usual).then(|| (name.to_owned(), own))
-}
-
-fn poll_rules(poll: &config::Poll) -> PollRules {
-    PollRules { initial: poll.initial, max: poll.max, multiplier: poll.multiplier }
-}
-
-fn sweeping(config: &Config) -> sweeper::Settings {
-    let ops = &config.ops;
-    sweeper::Settings {
-        every: ops.sweep_every,
-        slack: ops.stuck_after,
-        keep_letters_days: ops.dead_letters_keep_days,
-    }
-}
-
-fn plans(config: &Config) -> Plans {
-    let limits = |plan: &config::PlanLimits| Limits {
-        per_minute: plan.per_minute,
-        per_day: Some(plan.per_day).filter(|limit| *limit > 0),
-        concurrent: plan.concurrent,
-    };
-    let plans = &config.plans;
-    Plans {
-        guest: limits(&plans.guest),
-        free: limits(&plans.free),
-        pro: limits(&plans.pro),
-        premium: limits(&plans.premium),
-        previews_per_day: plans.previews_per_day,
-    }
-}
-
-fn prices(config: &Config) -> BTreeMap<&'static str, Credits> {
-    TaskKind::ALL.into_iter().map(|kind| (kind.as_str(), config.credits.prices.of(kind))).collect()
-}
-
 /// Histograms keep every sample until somebody asks or this is done.
 async fn keep_up(metrics: PrometheusHandle) {
     loop {
@@ -645,36 +513,4 @@ fn recorder() -> PrometheusHandle {
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_class_waits_as_it_was_set() {
-        let mut config = Config::default();
-        let retry = &mut config.retry;
-        let lists = [
-            &mut retry.rate_limited,
-            &mut retry.network,
-            &mut retry.provider_error,
-            &mut retry.timeout,
-            &mut retry.storage,
-            &mut retry.unknown,
-        ];
-        for (list, seconds) in lists.into_iter().zip(1..) {
-            list.delays = vec![Duration::from_secs(seconds)];
-        }
-        let set = |seconds| vec![Duration::from_secs(seconds)];
-        let wanted = RetryRules {
-            rate_limited: Duration::from_secs(1),
-            network: set(2),
-            provider_error: set(3),
-            timeout: set(4),
-            storage: set(5),
-            unknown: set(6),
-        };
-        assert_eq!(rules(&config).retry, wanted);
-    }
 }

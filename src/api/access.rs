@@ -12,49 +12,33 @@ use crate::store;
 use crate::store::revocations::{self, Act};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
-    routes.service(resource("/admin/users/{user}/sign-out").route(web::post().to(sign_out))).service(
-        resource("/admin/users/{user}/ban").route(web::put().to(ban)).route(web::delete().to(pardon)),
-    );
-}
-
-async fn sign_out(
-    api: web::Data<Api>,
-    realtime: web::Data<Realtime>,
-    operator: Operator,
-    path: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
-    change(&api, &realtime, &operator, &path, Act::SignOut).await
-}
-
-async fn ban(
-    api: web::Data<Api>,
-    realtime: web::Data<Realtime>,
-    operator: Operator,
-    path: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
-    change(&api, &realtime, &operator, &path, Act::Ban).await
-}
-
-async fn pardon(
-    api: web::Data<Api>,
-    realtime: web::Data<Realtime>,
-    operator: Operator,
-    path: web::Path<String>,
-) -> Result<HttpResponse, Problem> {
-    change(&api, &realtime, &operator, &path, Act::Pardon).await
+    routes
+        .service(
+            resource("/admin/users/{user}/sign-out").route(
+                web::post().to(|api, realtime, who, user| change(api, realtime, who, user, Act::SignOut)),
+            ),
+        )
+        .service(
+            resource("/admin/users/{user}/ban")
+                .route(web::put().to(|api, realtime, who, user| change(api, realtime, who, user, Act::Ban)))
+                .route(
+                    web::delete()
+                        .to(|api, realtime, who, user| change(api, realtime, who, user, Act::Pardon)),
+                ),
+        );
 }
 
 async fn change(
-    api: &Api,
-    realtime: &Realtime,
-    operator: &Operator,
-    user: &str,
+    api: web::Data<Api>,
+    realtime: web::Data<Realtime>,
+    operator: Operator,
+    user: web::Path<String>,
     act: Act,
 ) -> Result<HttpResponse, Problem> {
-    let user = named(user)?;
+    let user = named(&user)?;
     let question = async |client: &deadpool_postgres::Object| revocations::revoke(client, &user, act).await;
     let revocation = store::ask(&api.world.pool, question).await?;
-    heed(&api.auth, realtime, &revocation);
+    heed(&api.auth, &realtime, &revocation);
     tracing::info!(of = %user, ?act, by = %operator.0.user, "tokens were revoked");
     let shown = json!({
         "user": user,

@@ -97,10 +97,10 @@ pub(super) fn fail(next: &mut Draft, run: &Run, failure: Failure) {
 }
 
 pub(super) fn cancel(next: &mut Draft) {
-    if next.song.phase.run().is_some() && goes_on(&next.song) {
-        return leave_missing(next);
-    }
     if next.song.phase.run().is_some() {
+        if goes_on(&next.song) {
+            return leave_missing(next);
+        }
         clips::abandon(&mut next.song);
         next.settle(not_delivered(&next.song));
     }
