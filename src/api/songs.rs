@@ -12,7 +12,7 @@ use super::shape::{FieldKind, Shape, error_at, field};
 use super::who::Who;
 use super::wishes::{self, CHOOSE, CREATE, RETRY, SELECT};
 use super::{Api, Keyed, Operation, Raw, body, creation, resource, song_id};
-use crate::id::{self, SongId, TaskId};
+use crate::id::{self, ShareToken, SongId, TaskId};
 use crate::song::event::{Choice, Event};
 use crate::song::phase::{Song, Status};
 use crate::song::step::step;
@@ -28,7 +28,8 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .service(resource("/v1/songs/{id}/retry").route(web::post().to(retry)))
         .service(resource("/v1/songs/{id}/cancel").route(web::post().to(cancel)))
         .service(resource("/v1/songs/{id}/view").route(web::post().to(viewed)))
-        .service(resource("/v1/songs/{id}/variants/{n}").route(web::patch().to(select)));
+        .service(resource("/v1/songs/{id}/variants/{n}").route(web::patch().to(select)))
+        .service(resource("/v1/songs/{id}/variants/{n}/share-token").route(web::delete().to(unshare)));
 }
 
 /// Creates a song: durable and paid before the answer, before any provider is called (SONG-1, CRED-2).
@@ -231,10 +232,26 @@ async fn select(
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
     let body = body(SELECT, &raw.0)?;
-    let (id, number) = path.into_inner();
-    let variant_number = number.parse().map_err(|_| Problem::not_found())?;
+    let (id, variant_number) = variant(&path)?;
     let selected = body.flag("selected").unwrap_or(false);
-    tell(&api, who, &id, Event::Selected { variant_number, selected }).await
+    tell(&api, who, id, Event::Selected { variant_number, selected }).await
+}
+
+/// Takes a share link back: whoever has it sees nothing any more, open sockets included (protocol.md 6). The variant gets
+/// a new one.
+async fn unshare(
+    api: web::Data<Api>,
+    who: Who,
+    path: web::Path<(String, String)>,
+) -> Result<HttpResponse, Problem> {
+    let (id, variant_number) = variant(&path)?;
+    let share_token = ShareToken(id::secret());
+    tell(&api, who, id, Event::Unshared { variant_number, share_token }).await
+}
+
+/// Which variant of which song a path names.
+fn variant((id, number): &(String, String)) -> Result<(&str, i16), Problem> {
+    Ok((id, number.parse().map_err(|_| Problem::not_found())?))
 }
 
 /// Deletes a song; its tombstone answers 204 ever after, its key 404 (SONG-12).
@@ -461,6 +478,16 @@ pub const OPERATIONS: &[Operation] = &[
         summary: "Pick the favourite variant",
         doc: "At most one variant is selected.",
         body: Some(SELECT),
+        answers: &[(200, "The song.")],
+        returns: Some("Song"),
+        ..Operation::BASE
+    },
+    Operation {
+        method: "delete",
+        path: "/v1/songs/{id}/variants/{n}/share-token",
+        summary: "Take a share link back",
+        doc: "Who follows it hears that the clip is gone, and it shows nothing any more. The variant gets a new \
+              `share_token`, which nobody knows but its owner.",
         answers: &[(200, "The song.")],
         returns: Some("Song"),
         ..Operation::BASE

@@ -408,6 +408,12 @@ impl User {
             Pushed::Queued | Pushed::Conflated | Pushed::Known => true,
             Pushed::Gone | Pushed::TooSlow => false,
         });
+        if event.kind != change.kind {
+            // The link was taken back: it was the last that its holders hear of this song.
+            for watcher in std::mem::take(&mut watched.watchers) {
+                watcher.connection.outbox().retire_lane(watcher.lane);
+            }
+        }
         if watched.watchers.is_empty() {
             self.channels.remove(channel);
         }

@@ -2,10 +2,11 @@
 //! `protocol.md` 3). From the hub's memory when that reaches back far enough, else from the database.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use metrics::counter;
-use serde_json::value::to_raw_value;
+use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value};
 
 use super::Settings;
@@ -14,7 +15,9 @@ use super::frames::{self, Channel, Cursor, EventFrame, Mode, Why};
 use super::hub::Subscribe;
 use super::outbox::{Event, LaneId};
 use super::wire;
-use crate::song::view::shared;
+use crate::id::ShareToken;
+use crate::song::event::EventKind;
+use crate::song::view::{self, shared};
 use crate::store::feed::{Feed, Page, Snapshot};
 use crate::store::{SongChanged, StoreError};
 
@@ -40,15 +43,11 @@ impl Start {
 
 /// An event as the watchers of this channel get it.
 pub(super) fn event(channel: &Channel, name: &str, change: &SongChanged, epoch: i64) -> Event {
-    let SongChanged { song, seq, at, kind, .. } = *change;
+    let SongChanged { song, seq, at, .. } = *change;
     let n = if *channel == Channel::Me { change.u } else { seq };
-    let set = match channel {
-        Channel::Me | Channel::Song(_) => change.set.clone(),
-        Channel::Share(token) => {
-            let set: Map<String, Value> = serde_json::from_str(change.set.get()).unwrap_or_default();
-            // Events that bring nothing for this link go out all the same: their numbers must not be missed.
-            to_raw_value(&shared(&set, &token.to_string())).map_or_else(|_| change.set.clone(), Into::into)
-        }
+    let (kind, set) = match channel {
+        Channel::Me | Channel::Song(_) => (change.kind, change.set.clone()),
+        Channel::Share(token) => of_link(*token, change),
     };
     let text = frames::event(&EventFrame {
         channel: name,
@@ -62,6 +61,16 @@ pub(super) fn event(channel: &Channel, name: &str, change: &SongChanged, epoch: 
         set: set.clone(),
     });
     Event { n, song, seq, at, kind, set, frame: wire::text(&text) }
+}
+
+/// Who follows a link that was taken back hears that there is nothing any more, as of a song that is gone.
+fn of_link(token: ShareToken, change: &SongChanged) -> (EventKind, Arc<RawValue>) {
+    let set: Map<String, Value> = serde_json::from_str(change.set.get()).unwrap_or_default();
+    // Events that bring nothing for this link go out all the same: their numbers must not be missed.
+    match shared(&set, &token.to_string()).map(|set| to_raw_value(&set)) {
+        Some(Ok(set)) => (change.kind, set.into()),
+        Some(Err(_)) | None => (EventKind::Gone, view::nothing()),
+    }
 }
 
 /// A resume out of the last events, which are without a hole up to `have`.
@@ -79,7 +88,8 @@ pub(super) fn from_memory(
     let song = match subscribe.channel {
         Channel::Me => None,
         Channel::Song(song) => Some(song),
-        Channel::Share(_) => Some(subscribe.song?),
+        // Whether the link still stands only the database knows.
+        Channel::Share(_) => return None,
     };
     let number = |change: &SongChanged| if song.is_some() { change.seq } else { change.u };
     let mine: Vec<&SongChanged> =
@@ -131,7 +141,11 @@ async fn missed(
     match (&subscribe.channel, subscribe.song) {
         (Channel::Me, _) => feed.of_user(&subscribe.owner, since.n, limit).await.map(Some),
         (Channel::Song(song), _) => feed.of_song(&subscribe.owner, *song, since.n, limit).await,
-        (Channel::Share(_), Some(song)) => feed.of_song(&subscribe.owner, song, since.n, limit).await,
+        // Asked once more, now that its watcher is there: it may just have been taken back.
+        (Channel::Share(token), Some(song)) => match feed.shared(*token).await? {
+            Some(_) => feed.of_song(&subscribe.owner, song, since.n, limit).await,
+            None => Ok(None),
+        },
         (Channel::Share(_), None) => Ok(None),
     }
 }
@@ -155,7 +169,7 @@ fn resume(subscribe: &Subscribe, since: Cursor, page: &Page, settings: &Settings
     resumed(subscribe, page.events.iter(), from, page.u, settings).ok_or(Why::TooMany)
 }
 
-/// `None` when they are too many bytes.
+/// `None` when they are too many bytes, or one of them took the link back that is followed.
 fn resumed<'a>(
     subscribe: &Subscribe,
     events: impl Iterator<Item = &'a SongChanged>,
@@ -168,7 +182,7 @@ fn resumed<'a>(
     for change in events {
         let event = event(&subscribe.channel, &subscribe.name, change, from.epoch);
         bytes += event.frame.len();
-        if bytes > settings.resume_bytes_max {
+        if bytes > settings.resume_bytes_max || event.kind != change.kind {
             return None;
         }
         frames.push((event.frame, Some(event.n)));
@@ -185,12 +199,10 @@ async fn snapshot(feed: &dyn Feed, subscribe: &Subscribe) -> Result<Option<Snaps
         (Channel::Me, _) => feed.songs(&subscribe.owner).await.map(Some),
         (Channel::Song(song), _) => feed.song(&subscribe.owner, *song).await,
         (Channel::Share(token), Some(song)) => {
-            let snapshot = feed.song(&subscribe.owner, song).await?;
+            let Some(snapshot) = feed.song(&subscribe.owner, song).await? else { return Ok(None) };
             let token = token.to_string();
-            Ok(snapshot.map(|snapshot| Snapshot {
-                songs: snapshot.songs.iter().map(|song| shared(song, &token)).collect(),
-                ..snapshot
-            }))
+            let songs: Option<_> = snapshot.songs.iter().map(|song| shared(song, &token)).collect();
+            Ok(songs.map(|songs| Snapshot { songs, ..snapshot }))
         }
         (Channel::Share(_), None) => Ok(None),
     }

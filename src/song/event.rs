@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::parts::{News, Work};
 use super::phase::Waiting;
 use crate::credit::Credits;
-use crate::id::{CallKey, TaskId, UserId};
+use crate::id::{CallKey, ShareToken, TaskId, UserId};
 use crate::provider::failure::Failure;
 use crate::time::Time;
 
@@ -97,6 +97,11 @@ pub enum Event {
         variant_number: i16,
         selected: bool,
     },
+    /// The owner takes a share link back: the variant gets this one in its place (protocol.md 6).
+    Unshared {
+        variant_number: i16,
+        share_token: ShareToken,
+    },
     Deleted,
 }
 
@@ -122,6 +127,7 @@ impl Event {
             | Event::Cancelled
             | Event::Viewed
             | Event::Selected { .. }
+            | Event::Unshared { .. }
             | Event::Deleted => None,
         }
     }

@@ -59,7 +59,7 @@ pub fn check(song: &Song, event: &Event, now: Time, rules: &Rules) -> Result<(),
                 Err(Refusal::WrongState(song.status()))
             }
         },
-        Event::Selected { variant_number, .. } => {
+        Event::Selected { variant_number, .. } | Event::Unshared { variant_number, .. } => {
             let there = song.variants.iter().any(|variant| variant.variant_number == *variant_number);
             if there { Ok(()) } else { Err(Refusal::NoSuchVariant) }
         }

@@ -346,8 +346,9 @@ impl<'a> ErrorView<'a> {
 }
 
 /// What the holder of a share link may see: this variant and its frame, nothing else (RT-6). Works on a
-/// whole song and on an event's `set` alike; empty when nothing in it is for them.
-pub fn shared(fields: &Map<String, Value>, share_token: &str) -> Map<String, Value> {
+/// whole song and on an event's `set` alike; empty when nothing in it is for them, `None` when no variant has this link
+/// (any more).
+pub fn shared(fields: &Map<String, Value>, share_token: &str) -> Option<Map<String, Value>> {
     const OPEN: [&str; 5] = ["id", "seq", "status", "title", "instrumental"];
     let mut shared: Map<String, Value> = fields
         .iter()
@@ -355,8 +356,8 @@ pub fn shared(fields: &Map<String, Value>, share_token: &str) -> Map<String, Val
         .map(|(field, value)| (field.clone(), value.clone()))
         .collect();
     if let Some(Value::Array(variants)) = fields.get("variants") {
-        let theirs = variants.iter().filter(|variant| variant["share_token"] == share_token);
-        shared.insert("variants".to_owned(), theirs.cloned().collect());
+        let theirs = variants.iter().find(|variant| variant["share_token"] == share_token)?;
+        shared.insert("variants".to_owned(), Value::Array(vec![theirs.clone()]));
     }
-    shared
+    Some(shared)
 }

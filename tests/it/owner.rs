@@ -383,7 +383,33 @@ async fn a_share_link_shows_one_clip_and_nothing_else() {
     assert_eq!(fields, ["id", "instrumental", "seq", "status", "title", "variants"]);
     assert_eq!(shown["variants"], json!([whole["variants"][1]]));
     mira.delete(&format!("/v1/songs/{song}")).await;
-    socket.until("the clip to be withdrawn", |frame| frame["kind"] == "gone" || frame["t"] == "bye").await;
+    socket.until("the clip to be withdrawn", |frame| frame["kind"] == "gone").await;
+}
+
+#[tokio::test]
+async fn a_share_link_that_is_taken_back_shows_nothing_any_more_and_its_successor_does() {
+    let server = shared().await;
+    let (mira, bob) = (server.person("mira"), server.person("bob"));
+    let song = mira.order(music("shared for a while")).await;
+    let token = |song: &Value| song["variants"][0]["share_token"].as_str().unwrap().to_owned();
+    let old = token(&mira.until(&song, "ready").await);
+    let follow = async |token: &str| {
+        let mut socket = Socket::connect(&mira.url).await;
+        socket.say(json!({"t": "hello", "id": 1, "subs": [{"ch": format!("share:{token}")}]})).await;
+        socket
+    };
+    let mut socket = follow(&old).await;
+    socket.until("the shared clip to be live", |frame| frame["t"] == "live").await;
+    let link = format!("/v1/songs/{song}/variants/1/share-token");
+    bob.delete(&link).await.expect(404);
+    mira.delete(&format!("/v1/songs/{song}/variants/9/share-token")).await.expect(404);
+    let fresh = token(&mira.delete(&link).await.expect(200));
+    assert_ne!(fresh, old);
+    assert_eq!(token(&mira.song(&song).await), fresh);
+    socket.until("the clip to be withdrawn", |frame| frame["kind"] == "gone").await;
+
+    follow(&old).await.until("a refusal", |frame| frame["code"] == "not_found").await;
+    follow(&fresh).await.until("the clip by its new link", |frame| frame["t"] == "live").await;
 }
 
 #[tokio::test]

@@ -11,11 +11,13 @@ mod run;
 
 use super::event::{Choice, Event, EventKind};
 use super::parts::{Makes, TaskKind};
-use super::phase::{AdditionState, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song};
+use super::phase::{
+    AdditionState, CallState, Head, LyricsVariant, Phase, Progress, Push, Rules, Run, Song, Variant,
+};
 use super::wish::{Mode, Wish};
 use super::{clips, refusal};
 use crate::credit::Credits;
-use crate::id::{CallKey, TaskId, UserId};
+use crate::id::{CallKey, ShareToken, TaskId, UserId};
 use crate::mutant::{Mutant, planted};
 use crate::time::Time;
 use end::{cancel, delete};
@@ -283,6 +285,7 @@ fn at_work(next: &mut Draft, run: Run, event: &Event) {
         | Event::Cancelled
         | Event::Viewed
         | Event::Selected { .. }
+        | Event::Unshared { .. }
         | Event::Deleted => {}
     }
 }
@@ -315,6 +318,7 @@ fn running(next: &mut Draft, event: &Event) {
         Event::Cancelled => cancel(next),
         Event::Viewed => next.song.last_viewed_at = Some(next.now),
         Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
+        Event::Unshared { variant_number, share_token } => unshare(next, *variant_number, *share_token),
         Event::Claimed { by, plan } => claim(next, by, plan),
         Event::Deleted => {
             cancel(next);
@@ -370,6 +374,7 @@ fn lyrics_ready(next: &mut Draft, event: &Event) {
         | Event::Asked { .. }
         | Event::Viewed
         | Event::Selected { .. }
+        | Event::Unshared { .. }
         | Event::Deleted => ended(next, event),
     }
 }
@@ -456,6 +461,7 @@ fn ended(next: &mut Draft, event: &Event) {
     match event {
         Event::Viewed => next.song.last_viewed_at = Some(next.now),
         Event::Selected { variant_number, selected } => select(next, *variant_number, *selected),
+        Event::Unshared { variant_number, share_token } => unshare(next, *variant_number, *share_token),
         Event::Deleted => delete(next),
         Event::Wake => to_all(next, wake),
         Event::GivenUp => to_all(next, give_up),
@@ -515,5 +521,13 @@ fn select(next: &mut Draft, variant_number: i16, selected: bool) {
         } else if selected {
             variant.selected = false;
         }
+    }
+}
+
+/// Who has the old link sees nothing any more; the new one is known to the owner alone (RT-6).
+fn unshare(next: &mut Draft, variant_number: i16, share_token: ShareToken) {
+    let theirs = |variant: &&mut Variant| variant.variant_number == variant_number;
+    if let Some(variant) = next.song.variants.iter_mut().find(theirs) {
+        variant.share_token = share_token;
     }
 }

@@ -310,7 +310,8 @@ const fn refusable(event: &Event) -> Option<()> {
         | Event::Resumed { .. }
         | Event::Cancelled
         | Event::Viewed
-        | Event::Selected { .. } => Some(()),
+        | Event::Selected { .. }
+        | Event::Unshared { .. } => Some(()),
         _ => None,
     }
 }

@@ -160,3 +160,20 @@ fn there_is_one_favourite_at_most() {
     assert_eq!(selected, [false, true]);
     assert_eq!(refused(&song, &select(7)), Some(Refusal::NoSuchVariant));
 }
+
+#[test]
+fn a_share_link_that_is_taken_back_is_replaced_and_the_others_stay() {
+    let song = a_song().ordered(0, 0).heard(0, 0, finished());
+    let links =
+        |song: &Story| song.song.variants.iter().map(|variant| variant.share_token).collect::<Vec<_>>();
+    let before = links(&song);
+    let fresh = ShareToken(Uuid::from_u128(77));
+    let unshare = |variant_number| Event::Unshared { variant_number, share_token: fresh };
+    let song = song.then(unshare(1));
+    assert_eq!(links(&song), [fresh, before[1]]);
+    assert_eq!(refused(&song, &unshare(7)), Some(Refusal::NoSuchVariant));
+    // Made again after a failure, a place keeps the link that it has now.
+    let failed = fails(a_song(), Class::Moderation).then(unshare(1));
+    let song = failed.then(again(2, Some("other words"), None));
+    assert_eq!(song.song.variants[0].share_token, fresh);
+}

@@ -441,7 +441,11 @@ pub(super) fn any_command(dice: &mut Dice, next_task: u8) -> Event {
         },
         4 => Event::Cancelled,
         5 | 6 => Event::Viewed,
-        7 | 8 => Event::Selected {
+        7 => Event::Unshared {
+            variant_number: i16::try_from(dice.below(4)).expect("small"),
+            share_token: ShareToken(Uuid::from_u128(dice.below(u32::MAX).into())),
+        },
+        8 => Event::Selected {
             variant_number: i16::try_from(dice.below(4)).expect("small"),
             selected: !dice.percent(30),
         },

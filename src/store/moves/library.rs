@@ -68,15 +68,15 @@ clips as materialized (
     select c.*, (select s.ctid from song_variants s
                   where s.song_id = c.song_id and s.variant_number = c.variant_number) as place
       from unnest(?::uuid[], ?::smallint[], ?::text[], ?::text[], ?::text[], ?::text[], ?::bigint[], ?::text[], ?::text[],
-                  ?::text[], ?::text[], ?::text[], ?::text[], ?::boolean[])
+                  ?::text[], ?::text[], ?::text[], ?::text[], ?::boolean[], ?::uuid[])
         as c (song_id, variant_number, status, clip_id, provider_task, title, duration_ms, stream_url, audio_url,
-              fallback_url, asset_url, image_url, video_url, selected)),
+              fallback_url, asset_url, image_url, video_url, selected, share_token)),
 changed_clips as (
     update song_variants v
        set status = c.status::variant_status, clip_id = c.clip_id, provider_task = c.provider_task, title = c.title,
            duration_ms = c.duration_ms, stream_url = c.stream_url, audio_url = c.audio_url,
            fallback_url = c.fallback_url, asset_url = c.asset_url, image_url = c.image_url, video_url = c.video_url,
-           selected = c.selected
+           selected = c.selected, share_token = c.share_token
       from clips c
      where v.ctid = c.place)",
     needed: |moving| {
@@ -87,10 +87,7 @@ changed_clips as (
 };
 
 fn variants<'a>(moving: &Moving<'a>) -> Columns<'a> {
-    let new = |row: &'a StepRow| &row.new_variants;
-    let mut columns = clips(moving, new);
-    let tokens = moving.steps.iter().copied().flat_map(new);
-    columns.push(column!(tokens, clip => clip.share_token.0));
+    let mut columns = clips(moving, |row| &row.new_variants);
     columns.extend(clips(moving, |row| &row.changed_variants));
     columns
 }
@@ -113,6 +110,7 @@ fn clips<'a>(moving: &Moving<'a>, of: fn(&'a StepRow) -> &'a Vec<Variant>) -> Co
         column!(all(), clip => clip.image_url.as_deref()),
         column!(all(), clip => clip.video_url.as_deref()),
         column!(all(), clip => clip.selected),
+        column!(all(), clip => clip.share_token.0),
     ]
 }
 
