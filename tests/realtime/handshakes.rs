@@ -7,7 +7,7 @@ use songflight::realtime::Settings;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::World;
+use crate::world::World;
 
 #[actix_web::test]
 async fn what_a_client_sends_together_with_its_handshake_is_not_lost() {

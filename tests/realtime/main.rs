@@ -1,32 +1,22 @@
 //! The realtime protocol over real sockets, with a database of this test's own making: what clients see
 //! when events are lost on the way, the database is away, peers are slow or say the wrong thing.
 
-#[path = "realtime/handshakes.rs"]
+mod client;
 mod handshakes;
+mod world;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use actix_web::dev::Server;
-use actix_web::{App, HttpResponse, web};
-use async_trait::async_trait;
-use futures_util::future::LocalBoxFuture;
 use futures_util::{SinkExt, StreamExt};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use songflight::cli::watch;
 use songflight::id::{ShareToken, SongId, UserId};
-use songflight::realtime::{Deps, Identity, Realtime, Settings, TokenError, Verifier, handover, session};
-use songflight::song::event::EventKind;
-use songflight::store::feed::{Feed, Heads, Page, Snapshot};
-use songflight::store::{SongChanged, StoreError};
-use songflight::time::{Clock, Time};
-use tokio::net::TcpStream;
+use songflight::realtime::Settings;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::{self, Message};
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
-// --- the tests -----------------------------------------------------------------------------------
+use client::{Client, Model, Now as _};
+use world::World;
 
 #[actix_web::test]
 async fn a_subscription_is_a_snapshot_and_then_every_change_in_order() {
@@ -115,12 +105,12 @@ async fn what_happens_while_a_snapshot_is_read_follows_it() {
     let world = World::start(Settings::default());
     let us = world.create("alice");
     world.client("alice", &["me"]).await.until_live().await;
-    world.log().delay = Duration::from_millis(200);
+    let held = world.hold();
     let mut client = world.client("alice", &["me"]).await;
-    client.next("welcome").await;
-    tokio::time::sleep(Duration::from_millis(80)).await;
+    held.begun.notified().await;
     world.change(us, json!({"n": 2}));
     world.change(us, json!({"n": 3}));
+    held.let_go();
     assert_eq!(client.next("snap").await["c"], "7.1");
     assert_eq!(client.next("live").await["c"], "7.1");
     let ev = client.next("ev").await;
@@ -132,14 +122,14 @@ async fn what_happens_while_a_snapshot_is_read_follows_it() {
 async fn a_slow_first_reading_misses_nothing_that_a_later_quick_one_has_seen() {
     let world = World::start(Settings::default());
     let us = world.create("alice");
-    world.log().delay = Duration::from_millis(300);
+    let held = world.hold();
     let mut slow = world.client("alice", &["me"]).await;
-    slow.next("welcome").await;
-    tokio::time::sleep(Duration::from_millis(80)).await;
+    held.begun.notified().await;
     world.change(us, json!({"n": 2}));
-    world.log().delay = Duration::ZERO;
+    world.log().held = None;
     let mut quick = world.client("alice", &["me"]).await;
     assert_eq!(quick.next("live").await["c"], "7.2");
+    held.let_go();
     assert_eq!(slow.next("live").await["c"], "7.1");
     assert_eq!(slow.next("ev").await["c"], "7.2");
 }
@@ -342,6 +332,41 @@ async fn other_peoples_songs_are_not_found_and_a_link_shows_one_variant() {
 }
 
 #[actix_web::test]
+async fn a_share_link_that_is_taken_back_says_so_and_then_nothing_more() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    let link = ShareToken(songflight::id::fresh());
+    let shows = |link: &str| json!({"title": "Us", "variants": [{"share_token": link}]});
+    world.change(us, shows(&link.to_string()));
+    world.log().links.insert(link.to_string(), us);
+    let share = json!({"ch": format!("share:{link}")});
+    let mut guest = world.connect().await;
+    guest.hello(None, std::slice::from_ref(&share)).await;
+    guest.until_live().await;
+    world.change(us, shows("another"));
+    world.change(us, json!({"title": "Only ours"}));
+    let gone = guest.next("ev").await;
+    assert_eq!((&gone["kind"], &gone["set"], &gone["c"]), (&json!("gone"), &Value::Null, &json!("7.3")));
+    guest.command(json!({"t": "ping", "id": 2})).await;
+    assert_eq!(guest.any().await["t"], "pong");
+
+    // Who looked it up a moment before it was taken back, with a cursor and without.
+    for since in [Value::Null, json!("7.2"), json!("7.4")] {
+        world.log().links.insert(link.to_string(), us);
+        let held = world.hold();
+        let mut late = world.connect().await;
+        late.hello(None, &[json!({"ch": share["ch"], "since": since})]).await;
+        held.begun.notified().await;
+        world.log().links.clear();
+        world.log().held = None;
+        held.let_go();
+        late.next("welcome").await;
+        let answer = late.any().await;
+        assert_eq!((&answer["t"], &answer["code"]), (&json!("err"), &json!("not_found")), "{since}");
+    }
+}
+
+#[actix_web::test]
 async fn a_database_that_is_away_is_said_and_a_later_subscription_works() {
     let world = World::start(Settings::default());
     world.create("alice");
@@ -529,359 +554,4 @@ async fn a_follower_says_clearly_why_it_cannot_follow() {
     assert!(follow("bad", None).await.contains("the token is not valid"));
     let nowhere = Some(SongId(songflight::id::fresh()));
     assert!(follow("alice", nowhere).await.contains("there is no such song"));
-}
-
-// --- a world of its own --------------------------------------------------------------------------
-
-/// A server, and the log that it reads.
-#[derive(Clone)]
-struct World {
-    log: Arc<Mutex<Log>>,
-    realtime: Realtime,
-    port: u16,
-}
-
-#[derive(Default)]
-struct Log {
-    epoch: i64,
-    u: BTreeMap<String, i64>,
-    songs: BTreeMap<String, (String, i64, Map<String, Value>)>,
-    events: Vec<SongChanged>,
-    links: BTreeMap<String, SongId>,
-    away: bool,
-    delay: Duration,
-}
-
-impl Log {
-    fn forget_before(&mut self, n: usize) {
-        self.events.drain(..n);
-    }
-}
-
-impl World {
-    fn start(settings: Settings) -> Self {
-        let log = Arc::new(Mutex::new(Log { epoch: 7, ..Log::default() }));
-        let deps = Deps { feed: Arc::new(Shelf(Arc::clone(&log))), verifier: Arc::new(Door), clock: Clock };
-        let arbiters = [actix::Arbiter::new().handle(), actix::Arbiter::new().handle()];
-        let realtime = Realtime::start(settings, deps, &arbiters);
-        let data = web::Data::new(realtime.clone());
-        let app = move || {
-            let piecemeal = || async {
-                let pieces = ["piece ", "by ", "piece"].map(|piece| Ok::<_, actix_web::Error>(piece.into()));
-                HttpResponse::Ok().streaming(futures_util::stream::iter(pieces))
-            };
-            App::new()
-                .app_data(data.clone())
-                .route("/v1/ws", web::get().to(session::open))
-                .route("/said", web::post().to(|said: String| async { said }))
-                .route("/piecemeal", web::get().to(piecemeal))
-        };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let port = listener.local_addr().expect("an address").port();
-        let connections = move || handover::connections(app.clone(), std::future::pending);
-        let server = Server::build().workers(2).disable_signals().listen("realtime", listener, connections);
-        actix_web::rt::spawn(server.expect("a listener").run());
-        Self { log, realtime, port }
-    }
-
-    fn log(&self) -> std::sync::MutexGuard<'_, Log> {
-        self.log.lock().expect("the log")
-    }
-
-    fn create(&self, user: &str) -> SongId {
-        let song = SongId(songflight::id::fresh());
-        self.log().songs.insert(song.to_string(), (user.to_owned(), 0, Map::new()));
-        self.change(song, json!({"status": "pending"}));
-        song
-    }
-
-    fn change(&self, song: SongId, set: Value) {
-        let change = self.commit(song, set);
-        self.realtime.changed(change);
-    }
-
-    /// Committed, but nobody is told.
-    fn change_unheard(&self, song: SongId, set: Value) {
-        self.commit(song, set);
-    }
-
-    fn commit(&self, song: SongId, set: Value) -> SongChanged {
-        let mut log = self.log();
-        let Value::Object(set) = set else { panic!("a set is an object") };
-        let (user, seq, fields) = log.songs.get_mut(&song.to_string()).expect("the song");
-        *seq += 1;
-        fields.extend(set.clone());
-        let (user, seq) = (user.clone(), *seq);
-        let u = log.u.entry(user.clone()).or_default();
-        *u += 1;
-        let change = SongChanged {
-            user: UserId::trusted(&user),
-            song,
-            seq,
-            u: *u,
-            at: Time::from_millis(*u),
-            kind: if seq == 1 { EventKind::Created } else { EventKind::Updated },
-            set: serde_json::value::to_raw_value(&set).expect("JSON").into(),
-        };
-        log.events.push(change.clone());
-        change
-    }
-
-    fn u(&self, user: &str) -> i64 {
-        self.log().u[user]
-    }
-
-    fn truth(&self) -> BTreeMap<String, (i64, Map<String, Value>)> {
-        self.log().songs.iter().map(|(id, (_, seq, fields))| (id.clone(), (*seq, fields.clone()))).collect()
-    }
-
-    fn url(&self) -> String {
-        format!("ws://127.0.0.1:{}/v1/ws", self.port)
-    }
-
-    async fn connect(&self) -> Client {
-        Client(tokio_tungstenite::connect_async(self.url()).await.expect("connected").0)
-    }
-
-    async fn client(&self, token: &str, channels: &[&str]) -> Client {
-        let mut client = self.connect().await;
-        let subs: Vec<Value> = channels.iter().map(|ch| json!({"ch": ch})).collect();
-        client.hello(Some(token), &subs).await;
-        client
-    }
-
-    /// Changes a song so often that whoever does not read is jammed.
-    async fn fill(&self, song: SongId) {
-        for n in 0..3000 {
-            self.change(song, json!({"text": "x".repeat(2000), "n": n}));
-            if n % 20 == 0 {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        }
-    }
-
-    async fn emptied(&self) {
-        while self.realtime.connections() > 0 {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-struct Client(WebSocketStream<MaybeTlsStream<TcpStream>>);
-
-impl Client {
-    async fn hello(&mut self, token: Option<&str>, subs: &[Value]) {
-        self.command(json!({"t": "hello", "id": 1, "token": token, "subs": subs})).await;
-    }
-
-    async fn command(&mut self, command: Value) {
-        self.command_lines(&[command]).await;
-    }
-
-    async fn command_lines(&mut self, commands: &[Value]) {
-        let lines: Vec<String> = commands.iter().map(Value::to_string).collect();
-        self.0.send(Message::text(lines.join("\n"))).await.expect("sent");
-    }
-
-    async fn any(&mut self) -> Value {
-        let wait = tokio::time::timeout(Duration::from_secs(10), self.0.next());
-        match wait.await.expect("a frame within ten seconds") {
-            Some(Ok(Message::Text(text))) => serde_json::from_str(&text).expect("JSON"),
-            other => panic!("instead of a frame: {other:?}"),
-        }
-    }
-
-    /// The next frame of this kind.
-    async fn next(&mut self, t: &str) -> Value {
-        loop {
-            let frame = self.any().await;
-            if frame["t"] == t {
-                return frame;
-            }
-        }
-    }
-
-    async fn until_live(&mut self) {
-        self.next("live").await;
-    }
-
-    /// The code it is closed with, whatever comes before.
-    async fn closed(&mut self) -> u16 {
-        let end = async {
-            loop {
-                match self.0.next().await {
-                    Some(Ok(Message::Close(Some(close)))) => return close.code.into(),
-                    Some(Ok(_)) => {}
-                    other => panic!("instead of a close frame: {other:?}"),
-                }
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(10), end).await.expect("closed within ten seconds")
-    }
-}
-
-trait Now: Future + Sized {
-    fn now(self) -> Option<Self::Output> {
-        futures_util::FutureExt::now_or_never(self)
-    }
-}
-
-impl<F: Future> Now for F {}
-
-/// A client's state, kept by the rules of the protocol.
-#[derive(Default)]
-struct Model {
-    cursor: Option<String>,
-    songs: BTreeMap<String, (i64, Map<String, Value>)>,
-}
-
-impl Model {
-    fn take(&mut self, frame: &Value) {
-        match frame["t"].as_str() {
-            Some("snap") => {
-                for song in frame["songs"].as_array().expect("songs") {
-                    let mut fields = song.as_object().expect("a song").clone();
-                    fields.remove("id");
-                    let seq = fields.remove("seq").and_then(|seq| seq.as_i64()).expect("seq");
-                    self.songs.insert(song["id"].as_str().expect("id").to_owned(), (seq, fields));
-                }
-            }
-            Some("ev") => {
-                let (mine, fields) =
-                    self.songs.entry(frame["song"].as_str().expect("song").into()).or_default();
-                let (seq, prev) =
-                    (frame["seq"].as_i64().expect("seq"), frame["prev"].as_i64().expect("prev"));
-                if seq > *mine {
-                    assert!(prev <= *mine, "a hole: {prev} after {mine}");
-                    fields.extend(frame["set"].as_object().expect("set").clone());
-                    *mine = seq;
-                }
-            }
-            _ => {}
-        }
-        if let Some(cursor) = frame["c"].as_str() {
-            self.cursor = Some(cursor.to_owned());
-        }
-    }
-
-    fn has(&self, world: &World) -> bool {
-        let done = self.songs.values().any(|(_, fields)| fields.get("last") == Some(&json!(true)));
-        done && self.cursor == Some(format!("7.{}", world.u("alice")))
-    }
-}
-
-/// The feed out of the log.
-struct Shelf(Arc<Mutex<Log>>);
-
-impl Shelf {
-    /// Everything a reading sees is of one moment; its answer takes a while.
-    async fn read<T>(&self, read: impl FnOnce(&Log) -> T) -> Result<T, StoreError> {
-        let (answer, delay) = {
-            let log = self.0.lock().expect("the log");
-            if log.away {
-                return Err(StoreError::Unavailable("away".to_owned()));
-            }
-            (read(&log), log.delay)
-        };
-        if !delay.is_zero() {
-            tokio::time::sleep(delay).await;
-        }
-        Ok(answer)
-    }
-}
-
-fn head(log: &Log, user: &UserId) -> i64 {
-    log.u.get(user.as_str()).copied().unwrap_or(0)
-}
-
-fn seen(id: &str, seq: i64, fields: &Map<String, Value>) -> Map<String, Value> {
-    let mut song = fields.clone();
-    song.extend([("id".to_owned(), json!(id)), ("seq".to_owned(), json!(seq))]);
-    song
-}
-
-#[async_trait]
-impl Feed for Shelf {
-    async fn heads(&self, users: &[UserId]) -> Result<Heads, StoreError> {
-        self.read(|log| Heads {
-            epoch: log.epoch,
-            u: users.iter().map(|user| (user.clone(), head(log, user))).collect(),
-        })
-        .await
-    }
-
-    async fn of_user(&self, user: &UserId, u: i64, limit: i64) -> Result<Page, StoreError> {
-        let events = |event: &&SongChanged| event.user == *user && event.u > u;
-        let limit = usize::try_from(limit).unwrap_or(0);
-        self.read(|log| Page {
-            epoch: log.epoch,
-            u: head(log, user),
-            head: head(log, user),
-            events: log.events.iter().filter(events).take(limit).cloned().collect(),
-        })
-        .await
-    }
-
-    async fn of_song(
-        &self,
-        user: &UserId,
-        song: SongId,
-        seq: i64,
-        limit: i64,
-    ) -> Result<Option<Page>, StoreError> {
-        let limit = usize::try_from(limit).unwrap_or(0);
-        self.read(|log| {
-            let (_, newest, _) =
-                log.songs.get(&song.to_string()).filter(|(owner, ..)| owner == user.as_str())?;
-            let events = log.events.iter().filter(|event| event.song == song && event.seq > seq);
-            let events = events.take(limit).cloned().collect();
-            Some(Page { epoch: log.epoch, u: head(log, user), head: *newest, events })
-        })
-        .await
-    }
-
-    async fn songs(&self, user: &UserId) -> Result<Snapshot, StoreError> {
-        self.read(|log| {
-            let own = log.songs.iter().filter(|(_, (owner, ..))| owner == user.as_str());
-            let songs = own.map(|(id, (_, seq, fields))| seen(id, *seq, fields)).collect();
-            Snapshot { epoch: log.epoch, u: head(log, user), head: head(log, user), songs }
-        })
-        .await
-    }
-
-    async fn song(&self, user: &UserId, song: SongId) -> Result<Option<Snapshot>, StoreError> {
-        let id = song.to_string();
-        self.read(|log| {
-            let (_, seq, fields) = log.songs.get(&id).filter(|(owner, ..)| owner == user.as_str())?;
-            let songs = vec![seen(&id, *seq, fields)];
-            Some(Snapshot { epoch: log.epoch, u: head(log, user), head: *seq, songs })
-        })
-        .await
-    }
-
-    async fn shared(&self, token: ShareToken) -> Result<Option<(SongId, UserId)>, StoreError> {
-        self.read(|log| {
-            let song = *log.links.get(&token.to_string())?;
-            Some((song, UserId::trusted(&log.songs.get(&song.to_string())?.0)))
-        })
-        .await
-    }
-}
-
-/// Tokens are users' names, but for some.
-struct Door;
-
-impl Verifier for Door {
-    fn verify<'a>(&'a self, token: &'a str) -> LocalBoxFuture<'a, Result<Identity, TokenError>> {
-        let identity = match token {
-            "bad" => Err(TokenError::Bad),
-            "expired" => Err(TokenError::Expired),
-            "banned" => Err(TokenError::Forbidden),
-            "away" => Err(TokenError::Unavailable),
-            user => {
-                Ok(Identity { user: UserId::trusted(user), expires: Clock.now() + Duration::from_secs(3600) })
-            }
-        };
-        Box::pin(std::future::ready(identity))
-    }
 }
