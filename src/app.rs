@@ -56,6 +56,8 @@ use crate::time::{Clock, Time};
 const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
 /// How long nobody is let in while the songs of the process before are taken up.
 const DOORS_WAIT: Duration = Duration::from_secs(2);
+/// How long one of the actors that all rely on may be gone before it is noticed.
+const LOOK_FOR_FAULTS_EVERY: Duration = Duration::from_secs(1);
 /// The files we serve, in the folder of what is kept on this machine.
 const ASSETS_DIR: &str = "assets";
 /// What the simulator keeps, in the folder of what is kept on this machine.
@@ -79,6 +81,7 @@ pub struct Running {
     world: Arc<World>,
     node: Node,
     realtime: Realtime,
+    directories: Directories,
     pool: Pool,
     /// The lease's own.
     lifeline: Arc<Pool>,
@@ -211,7 +214,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let callbacks = web::Data::new(Callbacks {
         keys: CallbackKeys::new(&key, &config.auth.previous_secrets),
         world: world.clone(),
-        directories,
+        directories: directories.clone(),
         tasks,
         room: tokio::sync::Semaphore::new(config.http.callbacks_at_once),
     });
@@ -231,6 +234,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         world,
         node,
         realtime,
+        directories,
         pool,
         lifeline,
         stop_within: config.ops.stop_within,
@@ -242,8 +246,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
 }
 
 impl Running {
-    /// Resolves when the program should end by itself: another node took its songs, the server died, or the private
-    /// database did, which is started with this program.
+    /// Resolves when the program should end by itself: another node took its songs, the server died, an actor that all
+    /// rely on did, or the private database, which is started with this program.
     pub async fn fallen(&mut self) -> String {
         tokio::select! {
             () = self.node.lease.lost() => {
@@ -251,11 +255,21 @@ impl Running {
                 "another node has taken over this node's songs".to_owned()
             }
             ended = &mut self.stopped => format!("the server ended: {ended:?}"),
+            () = fault(&self.realtime, &self.directories) => {
+                "a part that all rely on stumbled over a fault of ours; start again, and all songs go on".to_owned()
+            }
             () = ended(self.postgres.as_mut()) => {
                 "the private database ended by itself (its log stands beside its folder); start again, and all songs go on"
                     .to_owned()
             }
         }
+    }
+}
+
+/// Who is told to stay away for ever is better served by a program that was started again.
+async fn fault(realtime: &Realtime, directories: &Directories) {
+    while !realtime.has_fallen() && !directories.have_fallen() {
+        tokio::time::sleep(LOOK_FOR_FAULTS_EVERY).await;
     }
 }
 

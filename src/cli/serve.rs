@@ -193,9 +193,19 @@ pub(super) fn start_log(config: &Config) {
     // A second subscriber in one process is refused; the first one serves.
     let _ = match config.log.format {
         LogFormat::Text => log.with_ansi(terminal::is_watched()).try_init(),
-        LogFormat::Json => {
-            std::panic::set_hook(Box::new(|panic| tracing::error!(%panic, "a fault in this program")));
-            log.json().try_init()
-        }
+        LogFormat::Json => log.json().try_init(),
     };
+    note_faults(config.log.format);
+}
+
+/// A panic is a fault of ours wherever it happens, and counted; who lives on after it is the matter of what stumbled.
+fn note_faults(format: LogFormat) {
+    let in_words = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        metrics::counter!("songflight_panics_total").increment(1);
+        match format {
+            LogFormat::Text => in_words(panic),
+            LogFormat::Json => tracing::error!(%panic, "a fault in this program"),
+        }
+    }));
 }

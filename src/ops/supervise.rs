@@ -6,7 +6,6 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use futures_util::FutureExt;
-use metrics::counter;
 
 /// Between a panic and the next beginning.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -16,7 +15,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub fn keep<F: Future<Output = ()> + 'static>(what: &'static str, begin: impl Fn() -> F + 'static) {
     actix::spawn(async move {
         while AssertUnwindSafe(begin()).catch_unwind().await.is_err() {
-            counter!("songflight_panics_total", "in" => what).increment(1);
             tracing::error!("{what} stumbled and begins anew; please report this");
             tokio::time::sleep(PAUSE).await;
         }

@@ -31,6 +31,7 @@ use tokio::sync::Semaphore;
 use self::connection::{Connection, Registry};
 use self::hub::Hub;
 use self::outbox::Limits;
+use self::reaper::Reaper;
 use self::socket::Handshake;
 use crate::chance;
 use crate::config::Origins;
@@ -150,6 +151,7 @@ struct Inner {
     settings: Arc<Settings>,
     registry: Arc<Registry>,
     hubs: Vec<Addr<Hub>>,
+    reapers: Vec<Addr<Reaper>>,
     feed: Arc<dyn Feed>,
     verifier: Arc<dyn Verifier>,
     clock: Clock,
@@ -168,16 +170,20 @@ impl Realtime {
         };
         let registry = Arc::new(Registry::new(arbiters.len(), limits, deps.clock));
         let admission = Arc::new(Semaphore::new(settings.snapshots_at_once.max(1)));
-        let start_hub = |(number, arbiter): (usize, &ArbiterHandle)| {
-            arbiter.spawn(reaper::run(Arc::clone(&registry), number, Arc::clone(&settings)));
+        let start_one = |(number, arbiter): (usize, &ArbiterHandle)| {
+            let reaper =
+                Reaper { registry: Arc::clone(&registry), part: number, settings: Arc::clone(&settings) };
+            let reaper = Reaper::start_in_arbiter(arbiter, move |_| reaper);
             let (feed, settings) = (Arc::clone(&deps.feed), Arc::clone(&settings));
             let (admission, clock) = (Arc::clone(&admission), deps.clock);
-            Hub::start_in_arbiter(arbiter, move |_| Hub::new(number, feed, settings, admission, clock))
+            let hub =
+                Hub::start_in_arbiter(arbiter, move |_| Hub::new(number, feed, settings, admission, clock));
+            (hub, reaper)
         };
-        let hubs = arbiters.iter().enumerate().map(start_hub).collect();
+        let (hubs, reapers) = arbiters.iter().enumerate().map(start_one).unzip();
         let Deps { feed, verifier, clock } = deps;
         let draining = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { settings, registry, hubs, feed, verifier, clock, draining }) }
+        Self { inner: Arc::new(Inner { settings, registry, hubs, reapers, feed, verifier, clock, draining }) }
     }
 
     /// Something is durable and may be shown (RT-1). To be called in the order of a user's commits, from
@@ -187,6 +193,11 @@ impl Realtime {
         if self.inner.hub_of(&change.user).try_send(change).is_err() {
             counter!("songflight_realtime_dropped_total").increment(1);
         }
+    }
+
+    /// Whether an actor that all rely on has stumbled over a fault of ours: it does not come back.
+    pub fn has_fallen(&self) -> bool {
+        !self.inner.hubs.iter().all(Addr::connected) || !self.inner.reapers.iter().all(Addr::connected)
     }
 
     pub fn connections(&self) -> usize {

@@ -1,9 +1,11 @@
 //! Whether a connection still lives: pings, time-outs, the token's end, a peer that takes nothing.
-//! Outside the session's actor, which stands still while its peer does not read. Pure, but for the task
+//! Outside the session's actor, which stands still while its peer does not read. Pure, but for the actor
 //! at the end: one tick for all connections of a reaper, no timer per connection.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use actix::{Actor, AsyncContext, Context};
 
 use super::Settings;
 use super::connection::Registry;
@@ -140,14 +142,21 @@ impl Liveness {
 }
 
 /// Looks after one part of the registry, for as long as its arbiter lives.
-pub(super) async fn run(registry: Arc<Registry>, part: usize, settings: Arc<Settings>) {
-    let mut tick = tokio::time::interval(TICK);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        for connection in registry.of_part(part) {
-            connection.tick(&settings);
-        }
+pub(super) struct Reaper {
+    pub(super) registry: Arc<Registry>,
+    pub(super) part: usize,
+    pub(super) settings: Arc<Settings>,
+}
+
+impl Actor for Reaper {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.run_interval(TICK, |reaper, _| {
+            for connection in reaper.registry.of_part(reaper.part) {
+                connection.tick(&reaper.settings);
+            }
+        });
     }
 }
 

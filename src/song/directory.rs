@@ -86,6 +86,11 @@ impl Directories {
         Self { each: Arc::new([directory]) }
     }
 
+    /// Whether one has stumbled over a fault of ours: it does not come back, and its songs stand still.
+    pub fn have_fallen(&self) -> bool {
+        !self.each.iter().all(Addr::connected)
+    }
+
     /// The one that keeps this song.
     pub fn of(&self, song: SongId) -> &Addr<Directory> {
         &self.each[self.place(song)]

@@ -540,6 +540,17 @@ async fn a_shutdown_says_bye_and_spreads_the_returns() {
 }
 
 #[actix_web::test]
+async fn a_hub_that_stumbles_is_noticed_and_its_watchers_are_sent_to_the_next_start() {
+    let world = World::start(Settings::default());
+    world.create("alice");
+    world.client("alice", &["me"]).await.until_live().await;
+    assert!(!world.realtime.has_fallen());
+    world.log().stumbles = true;
+    assert_eq!(world.client("alice", &["me"]).await.closed().await, 1012);
+    assert!(world.realtime.has_fallen());
+}
+
+#[actix_web::test]
 async fn a_follower_says_clearly_why_it_cannot_follow() {
     let world = World::start(Settings::default());
     let follow = |token: &'static str, song| {

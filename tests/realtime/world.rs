@@ -35,6 +35,7 @@ pub(crate) struct Log {
     pub(crate) events: Vec<SongChanged>,
     pub(crate) links: BTreeMap<String, SongId>,
     pub(crate) away: bool,
+    pub(crate) stumbles: bool,
     pub(crate) delay: Duration,
     pub(crate) held: Option<Arc<Held>>,
 }
@@ -179,6 +180,8 @@ pub(crate) struct Shelf(Arc<Mutex<Log>>);
 impl Shelf {
     /// Everything a reading sees is of one moment; its answer takes a while.
     pub(crate) async fn read<T>(&self, read: impl FnOnce(&Log) -> T) -> Result<T, StoreError> {
+        let stumbles = self.0.lock().expect("the log").stumbles;
+        assert!(!stumbles, "a fault that this test plants");
         let (answer, delay, held) = {
             let log = self.0.lock().expect("the log");
             if log.away {
