@@ -169,6 +169,8 @@ pub struct Registry {
     by_user: Mutex<HashMap<UserId, Vec<Weak<Connection>>>>,
     next: AtomicU64,
     count: AtomicUsize,
+    /// How often tokens were revoked.
+    revocations: AtomicU64,
     limits: Limits,
     clock: Clock,
 }
@@ -180,6 +182,7 @@ impl Registry {
             by_user: Mutex::default(),
             next: AtomicU64::new(1),
             count: AtomicUsize::new(0),
+            revocations: AtomicU64::new(0),
             limits,
             clock,
         }
@@ -252,7 +255,19 @@ impl Registry {
         self.parts.get(part).map(|part| lock(part).values().cloned().collect()).unwrap_or_default()
     }
 
-    pub(super) fn of_user(&self, user: &UserId) -> Vec<Arc<Connection>> {
+    /// A token that was checked before a revocation and claims its connection after it has to be checked again: it may
+    /// have been missed by both.
+    pub(super) fn revocations(&self) -> u64 {
+        self.revocations.load(Ordering::SeqCst)
+    }
+
+    /// The user's connections, now that their tokens are refused. Whoever claims one later sees that it happened.
+    pub(super) fn revoked(&self, user: &UserId) -> Vec<Arc<Connection>> {
+        self.revocations.fetch_add(1, Ordering::SeqCst);
+        self.of_user(user)
+    }
+
+    fn of_user(&self, user: &UserId) -> Vec<Arc<Connection>> {
         let by_user = lock(&self.by_user);
         by_user.get(user).into_iter().flatten().filter_map(Weak::upgrade).collect()
     }

@@ -223,7 +223,7 @@ impl Realtime {
 
     /// The user signed out or was banned: open sockets are closed for good (4503).
     pub fn revoke(&self, user: &UserId) {
-        for connection in self.inner.registry.of_user(user) {
+        for connection in self.inner.registry.revoked(user) {
             connection.close(4503, "revoked");
         }
     }

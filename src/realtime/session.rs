@@ -131,10 +131,9 @@ impl Session {
         match hello.token.clone().or(bearer) {
             None => self.welcome(&hello, None),
             Some(token) => {
-                let inner = Arc::clone(&self.inner);
-                let verified = async move { inner.verifier.verify(&token).await };
+                let admitted = admit(Arc::clone(&self.inner), Arc::clone(&self.connection), token);
                 // What comes meanwhile waits: it needs the answer.
-                ctx.wait(wrap_future(verified).map(
+                ctx.wait(wrap_future(admitted).map(
                     move |identity, socket: &mut socket::Socket<Session>, ctx: &mut Ctx<Session>| {
                         socket.talk.hello_verified(&hello, identity, ctx);
                     },
@@ -145,20 +144,17 @@ impl Session {
         self.subscribe_all(hello, ctx);
     }
 
-    fn hello_verified(&mut self, hello: &Hello, identity: Result<Identity, TokenError>, ctx: &mut Ctx<Self>) {
+    fn hello_verified(&mut self, hello: &Hello, identity: Result<Identity, Turned>, ctx: &mut Ctx<Self>) {
         match identity {
             Ok(identity) => {
-                let max = self.inner.settings.connections_per_user;
-                if !self.inner.registry.claim(&identity.user, &self.connection, max) {
-                    return self.connection.close(4504, "too many connections");
-                }
                 self.connection.token_ends(identity.expires);
                 self.user = Some(identity.user.clone());
                 self.welcome(hello, Some(&identity));
                 let subs = hello.subs.iter().map(|sub| Sub { ch: sub.ch.clone(), since: sub.since.clone() });
                 self.subscribe_all(Hello { id: hello.id, subs: subs.collect(), ..Hello::default() }, ctx);
             }
-            Err(error) => {
+            Err(Turned::TooMany) => self.connection.close(4504, "too many connections"),
+            Err(Turned::Token(error)) => {
                 let (refusal, code, reason) = match error {
                     TokenError::Bad => (Refusal::Unauthorized, 4500, "bad token"),
                     TokenError::Expired => (Refusal::TokenExpired, 4009, "token expired"),
@@ -279,8 +275,14 @@ impl Session {
     }
 
     fn auth(&mut self, id: Option<u64>, token: String, ctx: &mut Ctx<Self>) {
-        let inner = Arc::clone(&self.inner);
-        let verified = async move { inner.verifier.verify(&token).await };
+        let (inner, connection) = (Arc::clone(&self.inner), Arc::clone(&self.connection));
+        let anonymous = self.user.is_none();
+        let verified = async move {
+            match anonymous {
+                true => admit(inner, connection, token).await,
+                false => inner.verifier.verify(&token).await.map_err(Turned::Token),
+            }
+        };
         ctx.wait(wrap_future(verified).map(
             move |identity, socket: &mut socket::Socket<Session>, _: &mut Ctx<Session>| {
                 socket.talk.auth_verified(id, identity);
@@ -288,17 +290,18 @@ impl Session {
         ));
     }
 
-    fn auth_verified(&mut self, id: Option<u64>, identity: Result<Identity, TokenError>) {
+    fn auth_verified(&mut self, id: Option<u64>, identity: Result<Identity, Turned>) {
         let identity = match identity {
             Ok(identity) => identity,
-            Err(TokenError::Forbidden) => return self.connection.close(4503, "forbidden"),
-            Err(TokenError::Expired) => {
+            Err(Turned::TooMany) => return self.connection.close(4504, "too many connections"),
+            Err(Turned::Token(TokenError::Forbidden)) => return self.connection.close(4503, "forbidden"),
+            Err(Turned::Token(TokenError::Expired)) => {
                 return self.refuse(id, None, Refusal::TokenExpired, "the token is expired");
             }
-            Err(TokenError::Bad) => {
+            Err(Turned::Token(TokenError::Bad)) => {
                 return self.refuse(id, None, Refusal::Unauthorized, "the token is not valid");
             }
-            Err(TokenError::Unavailable) => {
+            Err(Turned::Token(TokenError::Unavailable)) => {
                 let refusal = Refusal::Unavailable { after_ms: 1000 };
                 return self.refuse(id, None, refusal, "tokens cannot be checked now");
             }
@@ -306,17 +309,33 @@ impl Session {
         match &self.user {
             Some(user) if *user != identity.user => return self.connection.close(4500, "another user"),
             Some(_) => {}
-            None => {
-                let max = self.inner.settings.connections_per_user;
-                if !self.inner.registry.claim(&identity.user, &self.connection, max) {
-                    return self.connection.close(4504, "too many connections");
-                }
-                self.user = Some(identity.user);
-            }
+            None => self.user = Some(identity.user),
         }
         self.connection.token_ends(identity.expires);
         self.connection.say(&frames::authd(id, identity.expires.millis() / 1000));
     }
+}
+
+/// Why a connection is not its user's.
+enum Turned {
+    Token(TokenError),
+    /// They have as many as they may.
+    TooMany,
+}
+
+/// Checks a token and enters the connection as its user's.
+async fn admit(inner: Arc<Inner>, connection: Arc<Connection>, token: String) -> Result<Identity, Turned> {
+    let (registry, max) = (&inner.registry, inner.settings.connections_per_user);
+    let revocations = registry.revocations();
+    let identity = inner.verifier.verify(&token).await.map_err(Turned::Token)?;
+    if !registry.claim(&identity.user, &connection, max) {
+        return Err(Turned::TooMany);
+    }
+    // Signed out in this very moment: the check did not know it yet, and who closed the user's sockets did not find this one.
+    if registry.revocations() != revocations {
+        inner.verifier.verify(&token).await.map_err(Turned::Token)?;
+    }
+    Ok(identity)
 }
 
 impl Talk for Session {

@@ -402,6 +402,7 @@ async fn tokens_are_checked_refreshed_and_run_out() {
     assert_eq!(two.closed().await, 4500);
     world.realtime.revoke(&UserId::trusted("alice"));
     assert_eq!(one.closed().await, 4503);
+    assert_eq!(world.client("leaving", &["me"]).await.closed().await, 4503);
 }
 
 #[actix_web::test]

@@ -1,7 +1,8 @@
 //! A server over a log of its own, which can be slow, away, forgetful and held.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::Server;
@@ -61,9 +62,11 @@ impl Log {
 impl World {
     pub(crate) fn start(settings: Settings) -> Self {
         let log = Arc::new(Mutex::new(Log { epoch: 7, ..Log::default() }));
-        let deps = Deps { feed: Arc::new(Shelf(Arc::clone(&log))), verifier: Arc::new(Door), clock: Clock };
+        let door = Arc::new(Door::default());
+        let deps = Deps { feed: Arc::new(Shelf(Arc::clone(&log))), verifier: door.clone(), clock: Clock };
         let arbiters = [actix::Arbiter::new().handle(), actix::Arbiter::new().handle()];
         let realtime = Realtime::start(settings, deps, &arbiters);
+        assert!(door.1.set(realtime.clone()).is_ok());
         let data = web::Data::new(realtime.clone());
         let app = move || {
             let piecemeal = || async {
@@ -279,7 +282,9 @@ impl Feed for Shelf {
 }
 
 /// Tokens are users' names, but for some.
-pub(crate) struct Door;
+/// Whether somebody has signed out, and where.
+#[derive(Default)]
+struct Door(AtomicBool, OnceLock<Realtime>);
 
 impl Verifier for Door {
     fn verify<'a>(&'a self, token: &'a str) -> LocalBoxFuture<'a, Result<Identity, TokenError>> {
@@ -288,6 +293,13 @@ impl Verifier for Door {
             "expired" => Err(TokenError::Expired),
             "banned" => Err(TokenError::Forbidden),
             "away" => Err(TokenError::Unavailable),
+            // Signed out while the token is being checked, which does not know it yet.
+            "leaving" if !self.0.swap(true, Ordering::SeqCst) => {
+                let user = UserId::trusted(token);
+                self.1.get().expect("it runs").revoke(&user);
+                Ok(Identity { user, expires: Clock.now() + Duration::from_secs(3600) })
+            }
+            "leaving" => Err(TokenError::Forbidden),
             user => {
                 Ok(Identity { user: UserId::trusted(user), expires: Clock.now() + Duration::from_secs(3600) })
             }
