@@ -399,6 +399,10 @@ impl From<Refusal> for Problem {
                 Status::Failed,
                 "The same words would be refused again: send a changed `prompt` or `lyrics`.",
             ),
+            Refusal::NoLyricsYet => {
+                let why = "the lyrics are what failed; change the prompt, or choose a text of your own once there are some";
+                Problem::invalid_at("/lyrics", why)
+            }
             Refusal::RetryLater { per_hour, wait, full_at } => {
                 Problem::new(Kind::RetryLimit, "Too many retries of this song in the last hour.")
                     .after(wait)

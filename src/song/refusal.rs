@@ -23,6 +23,8 @@ pub enum Refusal {
     NoSuchLyrics(Vec<i16>),
     /// After moderation or bad input the same words would fail again (`design.md` section 10).
     NeedsOtherWords,
+    /// Its lyrics are what failed: there are none yet that could be other ones.
+    NoLyricsYet,
     /// As many retries in the last hour as there may be.
     RetryLater {
         per_hour: u16,
@@ -114,9 +116,11 @@ fn can_retry(
     rules: &Rules,
 ) -> Result<(), Refusal> {
     let Phase::Failed(failure) = &song.phase else { return Err(Refusal::WrongState(song.status())) };
+    if lyrics.is_some() && song.head.kind.makes() == Makes::Lyrics {
+        return Err(Refusal::NoLyricsYet);
+    }
     let changed = prompt.is_some_and(|prompt| song.wish.prompt.as_deref() != Some(prompt))
-        || (song.head.kind.makes() == Makes::Music
-            && lyrics.is_some_and(|lyrics| song.lyrics.as_deref() != Some(lyrics)));
+        || lyrics.is_some_and(|lyrics| song.lyrics.as_deref() != Some(lyrics));
     if matches!(failure.class, Class::Moderation | Class::InvalidInput) && !changed {
         return Err(Refusal::NeedsOtherWords);
     }

@@ -383,20 +383,10 @@ fn choose(next: &mut Draft, choice: &Choice, task: TaskId) {
     let song = &mut next.song;
     let chosen = match choice {
         Choice::Variant(index) => *index,
-        Choice::Text { text, title } => {
-            let variant_index = i16::try_from(song.lyrics_variants.len()).unwrap_or(i16::MAX);
-            let (text, title) = (text.clone(), title.clone());
-            song.lyrics_variants.push(LyricsVariant { variant_index, title, text, selected: false });
-            variant_index
-        }
+        Choice::Text { text, title } => write_own(song, text, title.as_deref()),
     };
-    let Some(position) = song.lyrics_variants.iter().position(|v| v.variant_index == chosen) else { return };
-    for variant in &mut song.lyrics_variants {
-        variant.selected = variant.variant_index == chosen;
-    }
-    let variant = &song.lyrics_variants[position];
-    song.lyrics = Some(variant.text.clone());
-    let title = variant.title.clone().filter(|title| !title.is_empty());
+    let Some(title) = take(song, chosen) else { return };
+    let title = title.filter(|title| !title.is_empty());
     if song.wish.title.is_none() && title.is_some() {
         song.title = title;
     }
@@ -404,6 +394,24 @@ fn choose(next: &mut Draft, choice: &Choice, task: TaskId) {
     let kind = next.song.wish.work.kind();
     next.begin(task, kind);
     next.kind = Some(EventKind::LyricsChosen);
+}
+
+/// The owner's own text is a further variant (SONG-5). Answers its index.
+fn write_own(song: &mut Song, text: &str, title: Option<&str>) -> i16 {
+    let variant_index = i16::try_from(song.lyrics_variants.len()).unwrap_or(i16::MAX);
+    let (text, title) = (text.to_owned(), title.map(str::to_owned));
+    song.lyrics_variants.push(LyricsVariant { variant_index, title, text, selected: false });
+    variant_index
+}
+
+/// Exactly one text is selected, and sung (SONG-5). Answers what it is called; `None` where there is no such text.
+fn take(song: &mut Song, index: i16) -> Option<Option<String>> {
+    let taken = song.lyrics_variants.iter().find(|variant| variant.variant_index == index)?.clone();
+    for variant in &mut song.lyrics_variants {
+        variant.selected = variant.variant_index == index;
+    }
+    song.lyrics = Some(taken.text);
+    Some(taken.title)
 }
 
 fn ready(next: &mut Draft, event: &Event) {
@@ -444,12 +452,16 @@ fn change_words(song: &mut Song, prompt: Option<&str>, lyrics: Option<&str>) {
     if let Some(prompt) = prompt {
         wish.prompt = Some(prompt.to_owned());
     }
-    // Lyrics that are still to be written cannot be changed.
-    if let Some(lyrics) = lyrics.filter(|_| song.head.kind.makes() == Makes::Music) {
-        song.lyrics = Some(lyrics.to_owned());
-        if wish.mode == Mode::Music {
+    match (lyrics, wish.mode) {
+        (Some(lyrics), Mode::Music) => {
+            song.lyrics = Some(lyrics.to_owned());
             wish.lyrics = Some(lyrics.to_owned());
         }
+        (Some(lyrics), Mode::LyricsFirst) if song.lyrics.as_deref() != Some(lyrics) => {
+            let written = write_own(song, lyrics, None);
+            take(song, written);
+        }
+        (Some(_), Mode::LyricsFirst) | (None, _) => {}
     }
     if wish != *song.wish {
         song.wish = std::sync::Arc::new(wish);

@@ -144,6 +144,10 @@ impl Law {
             Some(kind) => hold!(seen, "{kind:?} without a difference, {before:?}"),
         }
         hold!(!set.contains_key("seq"), "seq in set");
+        let sung = step.song.lyrics_variants.iter().filter(|text| text.selected).collect::<Vec<_>>();
+        hold!(sung.len() <= 1, "several texts are selected");
+        let other = sung.iter().any(|text| step.song.lyrics.as_deref() != Some(&text.text));
+        hold!(!other || step.song.lyrics.is_none(), "the selected text is not the one that is sung");
         self.client.extend(set);
         self.shown = after;
         let mut client = self.client.clone();

@@ -81,11 +81,24 @@ fn a_moderated_song_is_refunded_at_once_and_needs_other_words() {
 }
 
 #[test]
-fn other_lyrics_do_not_help_where_the_prompt_for_lyrics_was_refused() {
-    let song = fails(lyrics_first(), Class::Moderation);
-    assert_eq!(refused(&song, &again(2, None, Some("la"))), Some(Refusal::NeedsOtherWords));
-    let song = song.then(again(2, Some("a polka"), Some("la")));
-    assert_eq!(song.song.lyrics, None);
+fn where_the_lyrics_are_what_failed_nobody_can_give_other_ones() {
+    for class in [Class::Moderation, Class::InsufficientProviderCredits] {
+        let song = fails(lyrics_first(), class);
+        for prompt in [None, Some("a polka")] {
+            let again = again(2, prompt, Some("la"));
+            assert_eq!(refused(&song, &again), Some(Refusal::NoLyricsYet));
+            song.unmoved_by(again);
+        }
+    }
+}
+
+#[test]
+fn lyrics_given_with_a_retry_are_a_further_variant_and_the_selected_one() {
+    let song = lyrics_first().ordered(0, 0).heard(0, 0, texts(&["la", "lo"])).chosen(2);
+    let song = fails(song, Class::Moderation).then(again(3, None, Some("lu")));
+    let texts: Vec<_> = song.song.lyrics_variants.iter().map(|v| (v.text.as_str(), v.selected)).collect();
+    assert_eq!(texts, [("la", false), ("lo", false), ("lu", true)]);
+    assert_eq!(song.song.lyrics.as_deref(), Some("lu"));
 }
 
 #[test]
