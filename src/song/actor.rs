@@ -17,7 +17,7 @@ use actix::{
 use futures_util::FutureExt;
 
 use super::directory::{Directory, Rest};
-use super::due::{self, Due, due};
+use super::due::{self, Due};
 use super::event::Event;
 use super::parts::News;
 use super::phase::{AdditionState, CallState, Phase, Rules, Run, Song};
@@ -94,6 +94,8 @@ pub struct SongActor {
     polled: Time,
     /// Waits for a slot and polls that are under way.
     busy: Vec<Due>,
+    /// Polls that the provider's limits hold back, and until when.
+    held_back: Vec<(CallKey, Time)>,
     /// Calls that stand in a provider's queue.
     waits: Vec<(CallKey, SpawnHandle)>,
 }
@@ -154,6 +156,7 @@ impl SongActor {
             beginning,
             polled,
             busy: Vec::new(),
+            held_back: Vec::new(),
             waits: Vec::new(),
         }
     }
@@ -168,8 +171,7 @@ impl SongActor {
             ctx.cancel_future(timer);
         }
         let now = self.world.clock.now();
-        let all = due::all(&self.song, self.polled, &self.world.rules);
-        match all.into_iter().find(|(_, what)| !self.busy.contains(what)) {
+        match self.next() {
             Some((at, what)) if at <= now => self.perform(what, ctx),
             next => {
                 // It waits, for whatever it is: others may begin.
@@ -189,12 +191,26 @@ impl SongActor {
         }
     }
 
+    /// What is due next, of all that is not under way. A poll that is held back comes when it may, and nothing waits for it.
+    fn next(&self) -> Option<(Time, Due)> {
+        let all = due::all(&self.song, self.polled, &self.world.rules).into_iter();
+        let may = |(at, what): (Time, Due)| match what {
+            Due::Poll(call) => (self.held_until(call).map_or(at, |until| at.max(until)), what),
+            Due::Submit(_) | Due::Wake => (at, what),
+        };
+        all.filter(|(_, what)| !self.busy.contains(what)).map(may).min_by_key(due::in_order)
+    }
+
+    fn held_until(&self, call: CallKey) -> Option<Time> {
+        self.held_back.iter().find(|(held, _)| *held == call).map(|(_, until)| *until)
+    }
+
     /// Gives the actor up until something is due or asked.
     fn rest(&mut self, ctx: &mut Context<Self>) {
         if !self.busy.is_empty() {
             return self.arm_later(LINGER, ctx);
         }
-        let due = due(&self.song, self.polled, &self.world.rules).map(|(at, _)| at);
+        let due = self.next().map(|(at, _)| at);
         self.directory.do_send(Rest {
             song: self.song.id,
             due,
@@ -218,7 +234,10 @@ impl SongActor {
         match what {
             Due::Submit(call) => self.seek_slot(call, ctx),
             Due::Poll(call) => self.poll(call, ctx),
-            Due::Wake => ctx.notify(Happened { event: Event::Wake, by: None, inbox: None }),
+            Due::Wake => match self.last_chance() {
+                Some(call) => self.ask(call, ctx),
+                None => ctx.notify(Happened { event: Event::Wake, by: None, inbox: None }),
+            },
         }
     }
 
@@ -324,11 +343,34 @@ impl SongActor {
     // --- asking ---
 
     fn poll(&mut self, call: CallKey, ctx: &mut Context<Self>) {
-        let Some(task) = provider_task(self.song.run_of(call.task), call) else { return };
-        let Some(member) = self.member(call).cloned() else { return self.arm_later(LINGER, ctx) };
-        if let Err(wait) = member.gate.try_poll_slot() {
-            return self.arm_later(wait.clamp(Duration::from_millis(50), LINGER), ctx);
+        let now = self.world.clock.now();
+        let Some(member) = self.member(call) else { return self.hold_back(call, now + LINGER, ctx) };
+        let all = due::all(&self.song, self.polled, &self.world.rules);
+        let due = all.iter().find(|(_, what)| *what == Due::Poll(call)).map_or(now, |(at, _)| *at);
+        match member.gate.try_poll_slot(now.since(due)) {
+            Ok(()) => self.ask(call, ctx),
+            Err(wait) => self.hold_back(call, now + wait.max(Duration::from_millis(50)), ctx),
         }
+    }
+
+    fn hold_back(&mut self, call: CallKey, until: Time, ctx: &mut Context<Self>) {
+        self.held_back.retain(|(held, _)| *held != call);
+        self.held_back.push((call, until));
+        self.arm(ctx);
+    }
+
+    /// A call that is to be given up, and has not been asked about for the provider's limits: once it is, whatever they
+    /// are. What is finished there must not be lost for them (PROV-7).
+    fn last_chance(&self) -> Option<CallKey> {
+        let now = self.world.clock.now();
+        let over = |call: &CallKey| due::is_over(&self.song, *call, now, &self.world.rules);
+        self.held_back.iter().map(|(call, _)| *call).find(over)
+    }
+
+    fn ask(&mut self, call: CallKey, ctx: &mut Context<Self>) {
+        self.held_back.retain(|(held, _)| *held != call);
+        let Some(task) = provider_task(self.song.run_of(call.task), call) else { return self.arm(ctx) };
+        let Some(member) = self.member(call).cloned() else { return self.arm(ctx) };
         self.busy.push(Due::Poll(call));
         let order = self.song.order(call);
         let (provider, gate, me) = (member.provider, member.gate, ctx.address());
@@ -638,7 +680,9 @@ impl Handler<Polled> for SongActor {
                 if failure.class == Class::RateLimited
                     && let Some(member) = self.member(call)
                 {
-                    member.gate.pause(failure.retry_after.unwrap_or(self.world.rules.retry.rate_limited));
+                    member
+                        .gate
+                        .pause_polls(failure.retry_after.unwrap_or(self.world.rules.retry.rate_limited));
                 }
                 tracing::debug!(song.id = %self.song.id, ?failure, "a poll failed");
                 self.arm(ctx);

@@ -47,8 +47,17 @@ pub fn due_for_run(
     due_for_calls(task, run, provider, polled, rules).min_by_key(in_order)
 }
 
+/// Whether the provider has had all the time for this call that there is (PROV-7).
+pub fn is_over(song: &Song, call: CallKey, now: Time, rules: &Rules) -> bool {
+    let submitted = song.run_of(call.task).and_then(|run| run.calls.get(usize::from(call.call)));
+    let CallState::Submitted { since, .. } = submitted.map_or(&CallState::Done, |call| &call.state) else {
+        return false;
+    };
+    *since + rules.deadline_of(song.provider_of(call.task)) <= now
+}
+
 /// A time that passes may end what would be asked about.
-fn in_order((at, due): &(Time, Due)) -> (Time, bool) {
+pub(super) fn in_order((at, due): &(Time, Due)) -> (Time, bool) {
     (*at, matches!(due, Due::Poll(_)))
 }
 

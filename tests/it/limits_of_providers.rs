@@ -69,6 +69,34 @@ async fn a_song_for_a_provider_that_is_down_says_so_and_is_made_when_it_is_back(
     audit(server.look().await, None).await;
 }
 
+/// The breaker stays open far longer than the song has.
+#[tokio::test]
+async fn what_holds_polls_back_neither_loses_a_finished_song_nor_moves_its_deadline() {
+    let simulator = simulator().await;
+    simulator.steer(json!({"callbacks": false})).await;
+    let setup = impatient(Setup::new(&simulator.provider()).await, "suno")
+        .set("providers.suno.breaker.open_for", "5m")
+        .set("tasks.deadline", "6s")
+        .set("tasks.poll.initial", "1s");
+    let server = setup.start().await;
+    let (mira, noah) = (server.person("mira"), server.person("noah"));
+    let wish = |prompt: &str| json!({"mode": "music", "prompt": prompt, "provider": "suno"});
+    let finished = mira.order(wish("sim:slow=3s done in time")).await;
+    let endless = mira.order(wish("sim:slow=5m never done")).await;
+    for song in [&finished, &endless] {
+        mira.until(song, "generating_music").await;
+    }
+    simulator.steer(json!({"down": ["suno"]})).await;
+    let mut socket = noah.socket().await;
+    noah.order(wish("a lamp in the fog")).await;
+    socket.until("the outage", |frame| frame["set"]["waiting_for"] == "provider_down").await;
+    simulator.steer(json!({"down": false})).await;
+    mira.until(&finished, "ready").await;
+    let late = mira.until(&endless, "failed").await;
+    assert_eq!(late["error"]["class"], "timeout", "{late}");
+    audit(server.look().await, Some(&mira.user)).await;
+}
+
 #[tokio::test]
 async fn a_users_songs_are_made_as_many_at_once_as_the_plan_says_the_oldest_first() {
     let simulator = simulator().await;

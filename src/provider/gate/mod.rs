@@ -1,6 +1,6 @@
 //! The limits and the health of one provider key: requests per window and tasks at once, who is next, and
-//! the circuit breaker (PROV-11, PROV-14). Wraps a provider from outside; a submission goes before every poll
-//! (`design.md` section 10).
+//! the circuit breaker (PROV-11, PROV-14). Wraps a provider from outside; a submission goes before a poll
+//! (`design.md` section 10), unless that is late.
 //!
 //! `pace` counts requests, `queue` says who is next, `breaker` whether the provider is to be asked at all,
 //! `wait` is one submission that waits for all three.
@@ -33,6 +33,14 @@ pub use wait::SubmitWait;
 
 /// How long a poll is sent away while a submission waits and nothing tells a better time.
 const POLL_LATER: Duration = Duration::from_secs(1);
+/// A poll that is late by this much gets every other request, whoever wants to submit: the provider may have no other
+/// way to say that a song is finished.
+const POLL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a request is kept for a late poll that was told when to come.
+const KEPT_FOR_POLL: Duration = Duration::from_millis(100);
+/// Polls stay away no longer than this for what a submission was told: they may have limits of their own, and what runs
+/// at the provider must be asked for before its deadline (PROV-7).
+const POLLS_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// A pause ends at the latest after this, whatever the provider said.
 const PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -73,6 +81,11 @@ struct Inner {
 struct State {
     tasks: usize,
     paused_until: Option<Duration>,
+    polls_paused_until: Option<Duration>,
+    /// Until when the next request is a late poll's.
+    kept_for_poll: Option<Duration>,
+    /// Whether a late poll had the last request that submissions waited for.
+    polled_last: bool,
     queue: Queue<Waker>,
     breaker: Breaker,
     /// The breaker's state that the figures show.
@@ -109,6 +122,9 @@ impl Gate {
         let state = State {
             tasks: 0,
             paused_until: None,
+            polls_paused_until: None,
+            kept_for_poll: None,
+            polled_last: false,
             queue: Queue::default(),
             breaker: Breaker::new(limits.breaker),
             shown: BreakerState::Closed.as_str(),
@@ -180,7 +196,7 @@ impl Gate {
     pub fn hold(&self) -> Option<Hold> {
         let mut state = self.inner.lock();
         let now = self.inner.clock.now();
-        let pause = state.pause_left(now).map(|left| Hold::Pause { left });
+        let pause = left(state.paused_until, now).map(|left| Hold::Pause { left });
         match state.breaker.state(now) {
             BreakerState::Open { left } => Some(Hold::Outage { left }),
             BreakerState::HalfOpen { probing: true } => Some(Hold::Outage { left: Duration::ZERO }),
@@ -190,31 +206,49 @@ impl Gate {
         }
     }
 
-    /// One request for a poll, unless a submission could use it.
+    /// One request for a poll that has been due for `late`, unless a submission could use it.
     ///
     /// # Errors
     /// How long to stay away before asking again.
-    pub fn try_poll_slot(&self) -> Result<(), Duration> {
+    pub fn try_poll_slot(&self, late: Duration) -> Result<(), Duration> {
         let mut state = self.inner.lock();
         let now = self.inner.clock.now();
-        if let Some(left) = state.pause_left(now).max(state.breaker.poll_wait(now)) {
+        if let Some(left) = left(state.polls_paused_until, now).max(state.breaker.poll_wait(now)) {
             return Err(left);
         }
         // Submissions that wait for a place get it when a task ends, and that is what polls find out.
-        let could_submit = self.inner.has_room(&state) && state.breaker.submit_wait(now).is_none();
-        if could_submit && state.queue.len() > 0 {
+        let could_submit = self.inner.has_room(&state)
+            && state.breaker.submit_wait(now).is_none()
+            && left(state.paused_until, now).is_none();
+        let in_the_way = could_submit && state.queue.len() > 0;
+        if in_the_way && (late < POLL_PATIENCE || state.polled_last) {
             return Err(POLL_LATER);
         }
-        self.inner.pace.as_ref().map_or(Ok(()), Pace::take)?;
+        if let Some(Err(wait)) = self.inner.pace.as_ref().map(Pace::take) {
+            if in_the_way {
+                state.kept_for_poll = Some(now + wait + KEPT_FOR_POLL);
+            }
+            return Err(wait);
+        }
+        state.kept_for_poll = None;
+        state.polled_last = in_the_way;
         state.breaker.polling(now);
         Ok(())
     }
 
-    /// The provider asked for patience: nothing is sent for this long.
+    /// A submission was told to have patience: none is made for this long.
     pub fn pause(&self, time: Duration) {
+        let now = self.inner.clock.now();
+        let mut state = self.inner.lock();
+        state.paused_until = state.paused_until.max(Some(now + time.min(PAUSE_MAX)));
+        state.polls_paused_until = state.polls_paused_until.max(Some(now + time.min(POLLS_PAUSE_MAX)));
+    }
+
+    /// A poll was told to have patience: none is made for this long.
+    pub fn pause_polls(&self, time: Duration) {
         let until = self.inner.clock.now() + time.min(PAUSE_MAX);
         let mut state = self.inner.lock();
-        state.paused_until = state.paused_until.max(Some(until));
+        state.polls_paused_until = state.polls_paused_until.max(Some(until));
     }
 
     /// Just before a call is made; what it gives is named when the call is reported.
@@ -248,13 +282,17 @@ impl Inner {
         if !self.has_room(state) {
             return Err(Wait::Place);
         }
-        if let Some(left) = state.pause_left(now).max(state.breaker.submit_wait(now)) {
+        if let Some(left) = left(state.paused_until, now).max(state.breaker.submit_wait(now)) {
+            return Err(Wait::For(at_least_a_tick(left)));
+        }
+        if let Some(left) = left(state.kept_for_poll, now) {
             return Err(Wait::For(at_least_a_tick(left)));
         }
         if let Some(pace) = &self.pace {
             pace.take().map_err(|wait| Wait::For(at_least_a_tick(wait)))?;
         }
         state.tasks += 1;
+        state.polled_last = false;
         let probe = state.breaker.submitting(now);
         if probe.is_some() {
             self.show(state, BreakerState::HalfOpen { probing: true });
@@ -302,11 +340,10 @@ impl Inner {
     }
 }
 
-impl State {
-    fn pause_left(&self, now: Duration) -> Option<Duration> {
-        let left = self.paused_until?.saturating_sub(now);
-        (!left.is_zero()).then_some(left)
-    }
+/// How long it is until then; `None` is not at all.
+fn left(until: Option<Duration>, now: Duration) -> Option<Duration> {
+    let left = until?.saturating_sub(now);
+    (!left.is_zero()).then_some(left)
 }
 
 /// Tokio's timer counts whole milliseconds; a wait of none would spin.

@@ -74,11 +74,47 @@ async fn resumed_tasks_count_even_above_the_limit() {
 async fn polls_leave_the_requests_to_submissions() {
     let gate = Gate::new(Some(rate("1/1h")), None);
     let _running = gate.try_submit_slot().unwrap();
-    let later = gate.try_poll_slot().unwrap_err();
+    let later = gate.try_poll_slot(Duration::ZERO).unwrap_err();
     assert!(later > Duration::from_secs(3500), "the request is used up: {later:?}");
     let mut waits = Box::pin(gate.submit_slot());
     assert!(waits.as_mut().now_or_never().is_none());
-    assert_eq!(gate.try_poll_slot(), Err(POLL_LATER));
+    assert_eq!(gate.try_poll_slot(Duration::ZERO), Err(POLL_LATER));
+}
+
+#[tokio::test]
+async fn a_poll_that_is_late_gets_every_other_request() {
+    let (gate, hand) = held(Limits { rate: Some(rate("1/1s")), ..Limits::default() });
+    let late = POLL_PATIENCE;
+    let _running = gate.try_submit_slot().unwrap();
+    let mut queue: Vec<_> = (0..3).map(|_| Box::pin(gate.submit_slot())).collect();
+    assert!(queue.iter_mut().all(waits));
+    let mut gone = Vec::new();
+    for _ in 0..4 {
+        let wait = gate.try_poll_slot(late).unwrap_err();
+        hand.advance(wait);
+        // Whoever is first in the queue comes at the same moment.
+        gone.push(if queue.first_mut().is_some_and(|first| !waits(first)) {
+            drop(queue.remove(0));
+            "submission"
+        } else {
+            gate.try_poll_slot(late).map_or("nobody", |()| "poll")
+        });
+    }
+    assert_eq!(gone, ["poll", "submission", "poll", "submission"]);
+    assert_eq!(gate.try_poll_slot(Duration::ZERO), Err(POLL_LATER));
+}
+
+#[tokio::test]
+async fn polls_heed_what_a_submission_was_told_for_ten_seconds_and_what_a_poll_was_told_for_good() {
+    let (gate, hand) = held(Limits::default());
+    gate.pause(Duration::from_secs(86_400));
+    assert_eq!(gate.try_poll_slot(Duration::ZERO), Err(POLLS_PAUSE_MAX));
+    hand.advance(POLLS_PAUSE_MAX);
+    let mut queued = Box::pin(gate.submit_slot());
+    assert!(waits(&mut queued));
+    assert_eq!(gate.try_poll_slot(Duration::ZERO), Ok(()));
+    gate.pause_polls(Duration::from_secs(600));
+    assert_eq!(gate.try_poll_slot(Duration::ZERO), Err(Duration::from_secs(600)));
 }
 
 #[tokio::test]
@@ -87,7 +123,7 @@ async fn polls_go_on_while_submissions_wait_for_a_task_to_end() {
     let _running = gate.adopt_slot();
     let mut waits = Box::pin(gate.submit_slot());
     assert!(waits.as_mut().now_or_never().is_none());
-    assert_eq!(gate.try_poll_slot(), Ok(()));
+    assert_eq!(gate.try_poll_slot(Duration::ZERO), Ok(()));
 }
 
 #[tokio::test]
@@ -97,10 +133,10 @@ async fn after_a_rate_limit_nothing_is_sent_until_the_pause_is_over() {
     gate.pause(Duration::from_millis(1));
     let before = Instant::now();
     assert!(gate.try_submit_slot().is_none());
-    assert!(gate.try_poll_slot().is_err());
+    assert!(gate.try_poll_slot(Duration::ZERO).is_err());
     let _slot = gate.submit_slot().await;
     assert!(before.elapsed() >= Duration::from_millis(25));
-    assert_eq!(gate.try_poll_slot(), Ok(()));
+    assert_eq!(gate.try_poll_slot(Duration::ZERO), Ok(()));
 }
 
 #[tokio::test]
@@ -270,7 +306,7 @@ fn opened() -> (Gate, Hand) {
 async fn through_an_outage_songs_wait_and_one_finds_out_whether_it_is_over() {
     let (gate, hand) = opened();
     assert!(gate.try_submit_slot().is_none());
-    assert_eq!(gate.try_poll_slot(), Err(Duration::from_secs(15)));
+    assert_eq!(gate.try_poll_slot(Duration::ZERO), Err(Duration::from_secs(15)));
     assert_eq!(gate.hold(), Some(Hold::Outage { left: Duration::from_secs(15) }));
     let (mut first, mut second) = (Box::pin(gate.submit_slot()), Box::pin(gate.submit_slot()));
     assert!(waits(&mut first) && waits(&mut second));
@@ -280,7 +316,10 @@ async fn through_an_outage_songs_wait_and_one_finds_out_whether_it_is_over() {
     let bell = bell(&mut second);
     assert_eq!(bell.rung(), 0, "exactly one goes");
     assert_eq!(gate.state(), BreakerState::HalfOpen { probing: true });
-    assert_eq!((gate.try_poll_slot(), gate.try_poll_slot()), (Ok(()), Err(Duration::from_secs(2))));
+    assert_eq!(
+        (gate.try_poll_slot(Duration::ZERO), gate.try_poll_slot(Duration::ZERO)),
+        (Ok(()), Err(Duration::from_secs(2)))
+    );
     report(&gate, Outcome::Ok);
     assert_eq!((gate.state(), gate.hold(), bell.rung()), (BreakerState::Closed, None, 1));
     let _slots = (probe, second.await);
