@@ -485,7 +485,8 @@ fn callback_urls(base: String, key: &SecretString, tasks: &Arc<Tasks>) -> ReplyT
     let tasks = tasks.clone();
     Box::new(move |song, call| {
         tasks.remember(call.task, song.id, song.kind_of(call.task));
-        format!("{base}/callbacks/{}/{call}/{}", song.provider_of(call.task), keys.token(call))
+        let provider = song.provider_of(call.task);
+        format!("{base}/callbacks/{provider}/{call}/{}", keys.token(provider, call))
     })
 }
 

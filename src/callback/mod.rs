@@ -48,7 +48,7 @@ async fn receive(
 ) -> HttpResponse {
     let (provider, key, token) = path.into_inner();
     // Nothing else happens before this: whoever cannot name the secret learns nothing (CB-1).
-    let vouched = key.parse::<CallKey>().ok().filter(|key| callbacks.keys.vouches(key, &token));
+    let vouched = key.parse::<CallKey>().ok().filter(|key| callbacks.keys.vouches(&provider, key, &token));
     let (Some(key), Some(member)) = (vouched, callbacks.world.providers.member(&provider)) else {
         return unauthorized("This is not a callback url of ours.");
     };

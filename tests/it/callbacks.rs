@@ -43,9 +43,10 @@ async fn where_the_provider_signs_nothing_unsigned_is_taken() {
     let setup = Setup::new(&provider.url).await;
     let setup =
         setup.set("providers.suno.dialect", "kie").set("providers.suno.webhook_secret", "shared secret");
-    let server = setup.start().await;
+    // One that signs nothing.
+    let server = setup.set("providers.musicgpt.base_url", &provider.url).start().await;
     let mira = server.person("mira");
-    let song = mira.order(music("signed")).await;
+    let song = mira.order(json!({"mode": "music", "prompt": "signed", "provider": "suno"})).await;
     let order = provider.order().await;
     let now = songflight::time::Clock.now().millis() / 1000;
     let (right, late) = (now.to_string(), (now - 301).to_string());
@@ -59,6 +60,8 @@ async fn where_the_provider_signs_nothing_unsigned_is_taken() {
         answer(request.header("X-Webhook-Signature", signature).header("X-Webhook-Timestamp", time))
     };
     assert_eq!(order.call_back(&order.complete()).await.problem(401), "unauthorized");
+    let as_another = order.callback.replace("/suno/", "/musicgpt/");
+    assert_eq!(answer(client().post(as_another).json(&order.complete())).await.problem(401), "unauthorized");
     for (signature, time) in [
         (by("another", &right), &right),
         (by("shared secret", &late), &late),
