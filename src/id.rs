@@ -76,6 +76,14 @@ impl UserId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// A number that stands for the user, the same on every node and in every version (FNV-1a).
+    pub fn number(&self) -> u64 {
+        let hash = self.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        hash ^ (hash >> 32)
+    }
 }
 
 impl fmt::Display for UserId {

@@ -18,6 +18,7 @@ use crate::song::phase::{Song, Status};
 use crate::song::step::step;
 use crate::song::view::View;
 use crate::store;
+use crate::store::feed::epoch_of;
 use crate::store::songs::{self, Library, Listing, Mark, Sort};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
@@ -307,8 +308,9 @@ async fn list(api: web::Data<Api>, who: Who, request: HttpRequest) -> Result<Htt
     };
     let question = async |client: &deadpool_postgres::Object| songs::library(client, &listing).await;
     let library = store::ask(&api.world.pool, question).await?;
+    let epoch = epoch_of(&who.0.user, library.log_epoch);
     Ok(HttpResponse::Ok()
-        .insert_header(("Songs-Cursor", format!("{}.{}", library.log_epoch, library.u)))
+        .insert_header(("Songs-Cursor", format!("{epoch}.{}", library.u)))
         .insert_header((header::CACHE_CONTROL, "private, no-cache"))
         .json(page(&api, &library, sort)))
 }

@@ -222,6 +222,11 @@ impl Watch {
                             Next::Pong => {
                                 let _ = socket.send(Message::text(r#"{"t":"pong"}"#)).await;
                             }
+                            Next::Fetch(song) => {
+                                let sub = json!({"t": "sub", "id": 4, "ch": format!("song:{song}")});
+                                // If it fails, the socket's end is the next thing to be read.
+                                let _ = socket.send(Message::text(sub.to_string())).await;
+                            }
                             Next::Again => {
                                 again.get_or_insert(heard + AGAIN_PAUSE);
                             }
@@ -298,7 +303,7 @@ impl Watch {
             // The close that follows says it, and what to do.
             Next::Error { code, .. } if code == "unauthorized" => {}
             Next::Error { code, message, .. } => self.say(&format!("{code}: {message}"))?,
-            Next::Nothing | Next::Pong | Next::Again | Next::Bye { .. } => {}
+            Next::Nothing | Next::Pong | Next::Again | Next::Fetch(_) | Next::Bye { .. } => {}
         }
         self.draw()
     }

@@ -115,7 +115,17 @@ pub struct Hello {
 #[derive(Debug, PartialEq, Deserialize)]
 pub struct Sub {
     pub ch: String,
+    #[serde(default, deserialize_with = "cursor")]
     pub since: Option<String>,
+}
+
+/// A bad cursor is never an error (`protocol.md` 3), whatever it is made of.
+fn cursor<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(match Option::<Value>::deserialize(from)? {
+        None => None,
+        Some(Value::String(cursor)) => Some(cursor),
+        Some(_) => Some(String::new()),
+    })
 }
 
 /// A command that cannot be understood, with the id to answer to if that much can be read.
@@ -148,7 +158,7 @@ fn what_is_wrong(value: Option<&Value>) -> String {
         Some("hello") => {
             "`token` and `client` are texts, `subs` is a list of objects with `ch` and maybe `since`"
         }
-        Some("sub") => "it needs `ch`, a text, and may have `since`, a text",
+        Some("sub") => "it needs `ch`, a text, and may have `since`",
         Some("unsub") => "it needs `ch`, a text",
         Some("auth") => "it needs `token`, a text",
         Some("ping") => "it may have `id`, and nothing else is looked at",
@@ -251,7 +261,7 @@ pub fn unsubd(id: Option<u64>, channel: &str) -> String {
 }
 
 /// The pages of a snapshot, each a frame; the last carries the cursor.
-pub fn snap(channel: &str, songs: Vec<Map<String, Value>>, cursor: Cursor) -> Vec<String> {
+pub fn snap(channel: &str, songs: Vec<Map<String, Value>>, cursor: Option<Cursor>) -> Vec<String> {
     let room = FRAME_BYTES_MAX - ENVELOPE_BYTES;
     let mut pages = vec![String::new()];
     for song in songs {
@@ -270,10 +280,10 @@ pub fn snap(channel: &str, songs: Vec<Map<String, Value>>, cursor: Cursor) -> Ve
     let framed = |(at, songs): (usize, String)| {
         let mut text = opened("snap", None, Some(channel));
         push(&mut text, format_args!(r#","songs":[{songs}]"#));
-        if at == last {
-            push(&mut text, format_args!(r#","c":"{cursor}"}}"#));
-        } else {
-            text.push_str(r#","more":true}"#);
+        match cursor {
+            _ if at < last => text.push_str(r#","more":true}"#),
+            Some(cursor) => push(&mut text, format_args!(r#","c":"{cursor}"}}"#)),
+            None => text.push('}'),
         }
         text
     };
@@ -664,7 +674,7 @@ mod tests {
                 ])
             })
             .collect();
-        let pages = snap("me", songs, Cursor { epoch: 1, n: 2 });
+        let pages = snap("me", songs, Some(Cursor { epoch: 1, n: 2 }));
         assert!(pages.len() > 1);
         assert!(pages.iter().all(|page| page.len() <= FRAME_BYTES_MAX));
         let read: Vec<Value> = pages.iter().map(|page| parsed(page)).collect();
@@ -674,7 +684,7 @@ mod tests {
         let ids: Vec<_> =
             read.iter().flat_map(|page| page["songs"].as_array().unwrap()).map(|s| s["id"].clone()).collect();
         assert_eq!(ids, (0..40).map(|n| value!(n)).collect::<Vec<_>>());
-        let none = snap("me", Vec::new(), Cursor { epoch: 1, n: 0 });
+        let none = snap("me", Vec::new(), Some(Cursor { epoch: 1, n: 0 }));
         assert_eq!(parsed(&none[0]), value!({"t": "snap", "ch": "me", "songs": [], "c": "1.0"}));
     }
 
@@ -697,7 +707,7 @@ mod tests {
         assert_eq!(parsed(&text)["omitted"], value!(["lyrics"]));
 
         let song = Map::from_iter([("id".to_owned(), value!(1)), ("metadata".to_owned(), value!(large))]);
-        let page = parsed(&snap("me", vec![song], Cursor { epoch: 1, n: 2 })[0]);
+        let page = parsed(&snap("me", vec![song], Some(Cursor { epoch: 1, n: 2 }))[0]);
         assert_eq!(page["songs"][0], value!({"id": 1, "omitted": ["metadata"]}));
     }
 

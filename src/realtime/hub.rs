@@ -23,7 +23,7 @@ use super::resume::{self, Start};
 use crate::chance;
 use crate::id::{ShareToken, SongId, UserId};
 use crate::song::event::EventKind;
-use crate::store::feed::{Feed, Heads, Page};
+use crate::store::feed::{Feed, Head, Page};
 use crate::store::{SongChanged, StoreError};
 use crate::time::Clock;
 
@@ -59,7 +59,12 @@ struct User {
     channels: HashMap<Channel, Watched>,
     reading: bool,
     idle_since: Option<Instant>,
+    /// Links to a song that is gone, and who follows them: they have yet to be told.
+    orphans: Vec<Orphan>,
 }
+
+/// Who followed a link, and the event with which its song went from this user, with the epoch of their log.
+type Orphan = (ShareToken, Watched, SongChanged, i64);
 
 struct Watched {
     name: Arc<str>,
@@ -149,13 +154,18 @@ impl Hub {
     }
 
     /// `have` is from before the reading: what has come since then is no sign of a log gone back.
-    fn compare(&mut self, heads: &Heads, have: Vec<(UserId, (i64, i64))>, ctx: &mut Context<Self>) {
+    fn compare(
+        &mut self,
+        heads: &HashMap<UserId, Head>,
+        have: Vec<(UserId, (i64, i64))>,
+        ctx: &mut Context<Self>,
+    ) {
         for (id, (epoch, had)) in have {
-            let head = heads.u.get(&id).copied().unwrap_or(0);
-            if epoch != heads.epoch || head < had {
+            let Some(head) = heads.get(&id) else { continue };
+            if epoch != head.epoch || head.u < had {
                 self.invalidate(&id);
             } else {
-                self.heard_of(&id, head, ctx);
+                self.heard_of(&id, head.u, ctx);
             }
         }
     }
@@ -220,7 +230,32 @@ impl Hub {
             user.seen = page.u;
         }
         let seen = user.seen;
+        self.part_with_orphans(id, ctx);
         self.heard_of(id, seen, ctx);
+    }
+
+    /// Tells those who follow a link to a song that is gone: that it is, or, where it went to another owner, to subscribe
+    /// again (CRED-7).
+    fn part_with_orphans(&mut self, id: &UserId, ctx: &mut Context<Self>) {
+        let orphans = self.users.get_mut(id).map(|user| std::mem::take(&mut user.orphans));
+        for (token, watched, change, epoch) in orphans.unwrap_or_default() {
+            let feed = Arc::clone(&self.feed);
+            let look = async move { feed.shared(token).await };
+            ctx.spawn(look.into_actor(self).map(move |found, _, _| {
+                let gone = resume::event(&Channel::Share(token), &watched.name, &change, epoch);
+                let again = Refusal::Unavailable { after_ms: 0 };
+                let moved =
+                    frames::err(None, Some(&watched.name), again, "another owner's now; subscribe again");
+                for Watcher { connection, lane } in watched.watchers {
+                    if matches!(found, Ok(None)) {
+                        connection.push(lane, &gone);
+                        connection.outbox().retire_lane(lane);
+                    } else if connection.outbox().close_lane(lane) {
+                        connection.say(&moved);
+                    }
+                }
+            }));
+        }
     }
 
     /// The reading for a subscription is done.
@@ -257,7 +292,15 @@ impl Hub {
     /// Puts what a subscription begins with on its way. Who follows all songs needs none of them twice (RT-3): the
     /// `song:` channels of this connection are off from then on, and are told to go on with `me`. Not before: as long as
     /// that may still be refused, they bring what happens. False when the lane is gone.
-    fn put(&mut self, subscribe: &Subscribe, mut start: Start) -> bool {
+    fn put(&mut self, subscribe: &Subscribe, start: Start) -> bool {
+        let begun = self.put_first(subscribe, start);
+        if !begun {
+            resume::taken_back(subscribe);
+        }
+        begun
+    }
+
+    fn put_first(&mut self, subscribe: &Subscribe, mut start: Start) -> bool {
         let (connection, user) = (&subscribe.connection, self.users.get_mut(&subscribe.owner));
         let Some(user) = user.filter(|_| subscribe.channel == Channel::Me) else {
             return start.put(connection, subscribe.lane);
@@ -278,33 +321,18 @@ impl Hub {
         true
     }
 
-    /// A song that comes with `me` anyway, if it is this user's: other people's songs are not found by this way either.
+    /// A song whose changes come with `me` anyway, if it is this user's. It is shown as it is now: `me` may have begun
+    /// without it (`protocol.md` 3), and then its first event is one after a hole for the client.
     fn by_me(&self, subscribe: Subscribe, song: SongId) -> ResponseActFuture<Self, ()> {
-        let newest =
-            |user: &User| user.recent.iter().rev().find(|change| change.song == song).map(|it| it.kind);
-        let heard_of =
-            self.users.get(&subscribe.owner).and_then(newest).filter(|kind| *kind != EventKind::Gone);
         let (feed, admission) = (Arc::clone(&self.feed), Arc::clone(&self.admission));
         let look = async move {
-            let found = match heard_of {
-                Some(_) => Ok(true),
-                None => {
-                    let _permit = admission.acquire_owned().await;
-                    // Whether it is there, and none of its events.
-                    feed.of_song(&subscribe.owner, song, i64::MAX, 0).await.map(|page| page.is_some())
-                }
-            };
+            let _permit = admission.acquire_owned().await;
+            let found = feed.song(&subscribe.owner, song).await;
             (subscribe, found)
         };
         Box::pin(look.into_actor(self).map(|(subscribe, found), hub, _| match found {
-            Ok(true) => {
-                // Nothing to be said where it was taken back meanwhile.
-                if subscribe.connection.outbox().close_lane(subscribe.lane) {
-                    let answer = frames::subd(subscribe.id, &subscribe.name, Mode::ViaMe);
-                    subscribe.connection.say(&answer);
-                }
-            }
-            Ok(false) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
+            Ok(Some(snapshot)) => resume::via_me(&subscribe, snapshot),
+            Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
             Err(error) => hub.away(&subscribe, &error),
         }))
     }
@@ -390,7 +418,14 @@ impl User {
             })
             .collect();
         for token in shares {
-            self.tell(&Channel::Share(token), &change, epoch);
+            match change.kind {
+                // Gone from this user; the link may stand where the song went.
+                EventKind::Gone => {
+                    let watched = self.channels.remove(&Channel::Share(token));
+                    self.orphans.extend(watched.map(|watched| (token, watched, change.clone(), epoch)));
+                }
+                _ => self.tell(&Channel::Share(token), &change, epoch),
+            }
         }
         self.recent_bytes += change.set.get().len();
         self.recent.push_back(change);
@@ -408,8 +443,8 @@ impl User {
             Pushed::Queued | Pushed::Conflated | Pushed::Known => true,
             Pushed::Gone | Pushed::TooSlow => false,
         });
-        if event.kind != change.kind {
-            // The link was taken back: it was the last that its holders hear of this song.
+        if event.kind == EventKind::Gone && *channel != Channel::Me {
+            // Deleted, or the link was taken back: it was the last that they hear of this song.
             for watcher in std::mem::take(&mut watched.watchers) {
                 watcher.connection.outbox().retire_lane(watcher.lane);
             }
@@ -438,7 +473,9 @@ impl Handler<SongChanged> for Hub {
             Some((_, have)) if change.u <= have => {}
             Some((_, have)) if change.u == have + 1 && !user.reading => {
                 user.seen = user.seen.max(change.u);
+                let owner = change.user.clone();
                 user.deliver(change, &self.settings);
+                self.part_with_orphans(&owner, ctx);
             }
             Some(_) | None => self.heard_of(&change.user, change.u, ctx),
         }

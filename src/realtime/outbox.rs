@@ -94,6 +94,15 @@ struct Queued {
     n: Option<i64>,
 }
 
+/// The number before this one, as far as a client needs it. A song that comes to somebody whole, who had it not, begins
+/// with that: what it was before, when it was a guest's, lies in it (CRED-7).
+pub const fn prev(kind: EventKind, seq: i64) -> i64 {
+    match kind {
+        EventKind::Created => 0,
+        _ => seq - 1,
+    }
+}
+
 struct Slot {
     prev: i64,
     seq: i64,
@@ -297,8 +306,9 @@ impl Outbox {
                 let mut set = frames::Overlay::default();
                 set.add(&event.set);
                 let Event { n, seq, at, kind, .. } = *event;
+                let prev = prev(kind, seq);
                 self.slots
-                    .insert(key, Slot { prev: seq - 1, seq, n, skipped: 0, at, kind, set, bytes: size });
+                    .insert(key, Slot { prev, seq, n, skipped: seq - 1 - prev, at, kind, set, bytes: size });
                 self.slots_bytes += size;
                 self.order.push_back(key);
                 if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) {
@@ -539,7 +549,7 @@ mod tests {
                 song.extend([("id".to_owned(), json!(id)), ("seq".to_owned(), json!(seq))]);
                 song
             });
-            frames::snap("me", songs.collect(), self.cursor())
+            frames::snap("me", songs.collect(), Some(self.cursor()))
                 .iter()
                 .map(|page| (wire::text(page), Some(self.u)))
                 .collect()

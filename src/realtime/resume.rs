@@ -13,7 +13,7 @@ use super::Settings;
 use super::connection::Connection;
 use super::frames::{self, Channel, Cursor, EventFrame, Mode, Why};
 use super::hub::Subscribe;
-use super::outbox::{Event, LaneId};
+use super::outbox::{Event, LaneId, prev};
 use super::wire;
 use crate::id::ShareToken;
 use crate::song::event::EventKind;
@@ -49,13 +49,14 @@ pub(super) fn event(channel: &Channel, name: &str, change: &SongChanged, epoch: 
         Channel::Me | Channel::Song(_) => (change.kind, change.set.clone()),
         Channel::Share(token) => of_link(*token, change),
     };
+    let prev = prev(kind, seq);
     let text = frames::event(&EventFrame {
         channel: name,
         cursor: Some(Cursor { epoch, n }),
         song,
         seq,
-        prev: seq - 1,
-        skipped: 0,
+        prev,
+        skipped: seq - 1 - prev,
         at,
         kind,
         set: set.clone(),
@@ -208,12 +209,30 @@ async fn snapshot(feed: &dyn Feed, subscribe: &Subscribe) -> Result<Option<Snaps
     }
 }
 
+/// Shows a song that goes on with `me`; its own lane is over with that.
+pub(super) fn via_me(subscribe: &Subscribe, snapshot: Snapshot) {
+    let (name, from) = (&subscribe.name, Cursor { epoch: snapshot.epoch, n: snapshot.head });
+    let mut frames = vec![(wire::text(&frames::subd(subscribe.id, name, Mode::ViaMe)), None)];
+    frames.extend(frames::snap(name, snapshot.songs, None).iter().map(|page| (wire::text(page), None)));
+    let begun = subscribe.connection.outbox().start_lane(subscribe.lane, frames, from);
+    if begun {
+        subscribe.connection.outbox().retire_lane(subscribe.lane);
+    } else {
+        taken_back(subscribe);
+    }
+}
+
+/// Who waits for the answer to a subscription that was taken back before it began gets one.
+pub(super) fn taken_back(subscribe: &Subscribe) {
+    subscribe.connection.say(&frames::unsubd(subscribe.id, &subscribe.name));
+}
+
 fn begin_anew(subscribe: &Subscribe, snapshot: Snapshot, why: Why) -> Start {
     counter!("songflight_realtime_starts_total", "mode" => "snapshot", "why" => why.as_str()).increment(1);
     let from = Cursor { epoch: snapshot.epoch, n: snapshot.head };
     let name = &subscribe.name;
     let mut frames = vec![(wire::text(&frames::subd(subscribe.id, name, Mode::Snapshot(why))), None)];
-    let pages = frames::snap(name, snapshot.songs, from);
+    let pages = frames::snap(name, snapshot.songs, Some(from));
     let last = pages.len() - 1;
     frames.extend(
         pages.iter().enumerate().map(|(at, page)| (wire::text(page), (at == last).then_some(from.n))),

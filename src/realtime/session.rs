@@ -54,16 +54,18 @@ pub async fn open(
 
 /// Browsers always send an `Origin`; who sends none is not a browser, and no page can act through it.
 fn origin_allowed(request: &HttpRequest, allowed: &Origins) -> bool {
-    let Some(origin) = request.headers().get(header::ORIGIN) else { return true };
-    origin.to_str().is_ok_and(|origin| allowed.allows(origin))
+    let mut origins = request.headers().get_all(header::ORIGIN);
+    origins.all(|origin| origin.to_str().is_ok_and(|origin| allowed.allows(origin)))
 }
 
-/// The token from `Sec-WebSocket-Protocol: songs.v1, bearer.<base64url>`: browsers cannot set headers.
+/// The token from `Sec-WebSocket-Protocol: songs.v1, bearer.<base64url>`: browsers cannot set headers. One that is not
+/// base64url is a bad token, not none.
 fn bearer(request: &HttpRequest) -> Option<String> {
     let offered = request.headers().get_all(header::SEC_WEBSOCKET_PROTOCOL);
     let tokens = offered.filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(','));
     let encoded = tokens.map(str::trim).find_map(|offer| offer.strip_prefix("bearer."))?;
-    String::from_utf8(URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok()?).ok()
+    let token = URL_SAFE_NO_PAD.decode(encoded.trim_end_matches('=')).ok();
+    Some(token.and_then(|token| String::from_utf8(token).ok()).unwrap_or_default())
 }
 
 struct Session {
@@ -72,6 +74,10 @@ struct Session {
     bearer: Option<String>,
     greeted: bool,
     user: Option<UserId>,
+    /// What a token is being checked for; what was said after it waits.
+    asking: bool,
+    /// The rest of a message that has not been heeded yet.
+    rest: VecDeque<Result<Command, BadCommand>>,
     /// Subscriptions that wait for the one before them to begin.
     beginnings: VecDeque<Beginning>,
     /// One is beginning.
@@ -93,7 +99,18 @@ impl Session {
     fn new(inner: Arc<Inner>, connection: Arc<Connection>, bearer: Option<String>) -> Self {
         let patience = Patience::new(inner.settings.commands_per_second, inner.clock.monotonic());
         let beginnings = VecDeque::new();
-        Self { inner, connection, bearer, greeted: false, user: None, beginnings, begins: false, patience }
+        Self {
+            inner,
+            connection,
+            bearer,
+            greeted: false,
+            user: None,
+            asking: false,
+            rest: VecDeque::new(),
+            beginnings,
+            begins: false,
+            patience,
+        }
     }
 
     fn refuse(&mut self, id: Option<u64>, channel: Option<&str>, refusal: Refusal, message: &str) {
@@ -133,9 +150,11 @@ impl Session {
             Some(token) => {
                 let admitted = admit(Arc::clone(&self.inner), Arc::clone(&self.connection), token);
                 // What comes meanwhile waits: it needs the answer.
+                self.asking = true;
                 ctx.wait(wrap_future(admitted).map(
                     move |identity, socket: &mut socket::Socket<Session>, ctx: &mut Ctx<Session>| {
                         socket.talk.hello_verified(&hello, identity, ctx);
+                        socket.talk.go_on(ctx);
                     },
                 ));
                 return;
@@ -190,10 +209,13 @@ impl Session {
         self.patience.pleased();
     }
 
+    /// All of a hello are one command, which cannot be the end by itself (`protocol.md` 7).
     fn subscribe_all(&mut self, hello: Hello, ctx: &mut Ctx<Self>) {
+        self.patience.suspend(true);
         for sub in hello.subs {
             self.subscribe(hello.id, sub, ctx);
         }
+        self.patience.suspend(false);
     }
 
     fn subscribe(&mut self, id: Option<u64>, sub: Sub, ctx: &mut Ctx<Self>) {
@@ -283,9 +305,11 @@ impl Session {
                 false => inner.verifier.verify(&token).await.map_err(Turned::Token),
             }
         };
+        self.asking = true;
         ctx.wait(wrap_future(verified).map(
-            move |identity, socket: &mut socket::Socket<Session>, _: &mut Ctx<Session>| {
+            move |identity, socket: &mut socket::Socket<Session>, ctx: &mut Ctx<Session>| {
                 socket.talk.auth_verified(id, identity);
+                socket.talk.go_on(ctx);
             },
         ));
     }
@@ -340,7 +364,24 @@ async fn admit(inner: Arc<Inner>, connection: Arc<Connection>, token: String) ->
 
 impl Talk for Session {
     fn text(&mut self, text: String, ctx: &mut Ctx<Self>) {
-        for command in frames::commands(&text) {
+        self.rest.extend(frames::commands(&text));
+        self.go_on(ctx);
+    }
+
+    fn binary(&mut self, _: Vec<u8>, _: &mut Ctx<Self>) {
+        self.connection.close(1003, "text only");
+    }
+
+    fn ended(&mut self) {
+        self.leave(None);
+    }
+}
+
+impl Session {
+    /// Heeds what was said, one after the other, up to a token that has to be checked first.
+    fn go_on(&mut self, ctx: &mut Ctx<Self>) {
+        self.asking = false;
+        while let Some(command) = if self.asking { None } else { self.rest.pop_front() } {
             if matches!(command, Ok(Command::Pong)) {
                 continue;
             }
@@ -357,6 +398,7 @@ impl Talk for Session {
                     continue;
                 }
                 Admission::Exhausted { after_ms } => {
+                    self.rest = VecDeque::new();
                     return self.connection.close_after(4013, "too many commands", Some(after_ms));
                 }
             }
@@ -365,14 +407,10 @@ impl Talk for Session {
                 Err(BadCommand { id, message }) => self.refuse(id, None, Refusal::BadRequest, &message),
             }
         }
-    }
-
-    fn binary(&mut self, _: Vec<u8>, _: &mut Ctx<Self>) {
-        self.connection.close(1003, "text only");
-    }
-
-    fn ended(&mut self) {
-        self.leave(None);
+        if self.rest.is_empty() {
+            // A long message's room is not kept for a socket that is silent for hours.
+            self.rest = VecDeque::new();
+        }
     }
 }
 
@@ -389,6 +427,9 @@ async fn begin_with_room(inner: Arc<Inner>, connection: Arc<Connection>, beginni
     .await;
     if connection.outbox().has_lane(beginning.lane) {
         begin(&inner, &connection, beginning).await;
+    } else {
+        // Taken back before it began: who waits for its answer gets one.
+        connection.say(&frames::unsubd(beginning.id, &beginning.name));
     }
 }
 
@@ -430,6 +471,7 @@ struct Patience {
     over: u32,
     bad: u32,
     subs: u32,
+    suspended: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -442,7 +484,7 @@ enum Admission {
 impl Patience {
     fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second.max(1));
-        Self { per_second, allowance: per_second, last: now, over: 0, bad: 0, subs: 0 }
+        Self { per_second, allowance: per_second, last: now, over: 0, bad: 0, subs: 0, suspended: false }
     }
 
     /// An error first; who goes on for as long again is closed.
@@ -470,8 +512,16 @@ impl Patience {
         self.subs = 0;
     }
 
+    /// While it is, nothing counts.
+    const fn suspend(&mut self, suspended: bool) {
+        self.suspended = suspended;
+    }
+
     /// The code to close with, once it is enough.
     const fn refused(&mut self, refusal: Refusal) -> Option<(u16, &'static str, Option<u64>)> {
+        if self.suspended {
+            return None;
+        }
         match refusal {
             Refusal::LimitSubs => self.subs += 1,
             _ => self.bad += 1,
@@ -510,7 +560,7 @@ mod tests {
         let encoded = URL_SAFE_NO_PAD.encode("a.b.c");
         assert_eq!(bearer(&request(&format!("songs.v1, bearer.{encoded}"))).as_deref(), Some("a.b.c"));
         assert_eq!(bearer(&request("songs.v1")), None);
-        assert_eq!(bearer(&request("songs.v1, bearer.%%%")), None);
+        assert_eq!(bearer(&request("songs.v1, bearer.%%%")).as_deref(), Some(""), "a bad token, not none");
     }
 
     #[test]

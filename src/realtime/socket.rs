@@ -11,9 +11,11 @@ use std::task::{Context, Poll, ready};
 
 use actix::{Actor, ActorContext as _, AsyncContext as _, StreamHandler};
 use actix_web::error::ErrorBadRequest;
-use actix_web::http::header;
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpMessage as _, HttpRequest, HttpResponse, HttpResponseBuilder};
-use actix_web_actors::ws::{self, WebsocketContext};
+use actix_web_actors::ws::{self, HandshakeError, WebsocketContext};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::Stream;
 use metrics::counter;
@@ -52,6 +54,14 @@ impl Handshake {
     /// When the request is none; to be answered as it is.
     pub fn of(request: &HttpRequest) -> Result<Self, actix_web::Error> {
         let answer = ws::handshake_with_protocols(request, &[super::PROTOCOL])?;
+        // The library takes drafts of long ago and any key (RFC 6455 section 4.2.1).
+        let header = |name| request.headers().get(name).map_or(&[][..], HeaderValue::as_bytes);
+        if header(header::SEC_WEBSOCKET_VERSION) != b"13" {
+            return Err(HandshakeError::UnsupportedVersion.into());
+        }
+        if STANDARD.decode(header(header::SEC_WEBSOCKET_KEY)).map_or(0, |key| key.len()) != 16 {
+            return Err(HandshakeError::BadWebsocketKey.into());
+        }
         let handed = request.extensions_mut().remove();
         let handed = handed.ok_or_else(|| ErrorBadRequest("a WebSocket's handshake has no body"))?;
         Ok(Self { answer, handed })

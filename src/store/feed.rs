@@ -26,12 +26,20 @@ use crate::time::Time;
 /// Songs in a snapshot of all of a user's songs, at most.
 const SNAPSHOT_SONGS_MAX: i64 = 200;
 
-/// The numbers of the newest events of some users, and the log's epoch.
-#[derive(Debug)]
-pub struct Heads {
+/// Where a user's log ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
     pub epoch: i64,
-    /// Whoever is missing has no events.
-    pub u: HashMap<UserId, i64>,
+    /// The newest event; 0 is none yet.
+    pub u: i64,
+}
+
+/// Each user's log has an epoch of its own, so that a cursor of somebody else's is known as such: it would name events
+/// that are none of theirs (`protocol.md` 3). 20 bits of who they are beside the log's own.
+pub fn epoch_of(user: &UserId, epoch: i64) -> i64 {
+    const BITS: u32 = 20;
+    let mark = i64::try_from(user.number() % (1 << BITS)).unwrap_or(0);
+    epoch.saturating_mul(1 << BITS).saturating_add(mark)
 }
 
 /// Events after a cursor, and where the log ended at that moment.
@@ -57,7 +65,8 @@ pub struct Snapshot {
 /// What the hubs need of the database.
 #[async_trait]
 pub trait Feed: Send + Sync {
-    async fn heads(&self, users: &[UserId]) -> Result<Heads, StoreError>;
+    /// Of each of these users.
+    async fn heads(&self, users: &[UserId]) -> Result<HashMap<UserId, Head>, StoreError>;
     /// At most `limit` of the user's events after `u`, in their order.
     async fn of_user(&self, user: &UserId, u: i64, limit: i64) -> Result<Page, StoreError>;
     /// The same for one song after `seq`; `None` if it is not this user's.
@@ -84,7 +93,8 @@ pub struct PostgresFeed {
 }
 
 const HEADS: &str = "
-select l.epoch, p.user_id, p.u from event_log l left join profiles p on p.user_id = any($1)";
+select l.epoch, w.user_id, coalesce(p.u, 0)
+  from event_log l cross join unnest($1::text[]) as w (user_id) left join profiles p using (user_id)";
 
 const OF_USER: &str = "
 select l.epoch as log_epoch, coalesce(p.u, 0) as head_u, coalesce(p.u, 0) as head,
@@ -134,14 +144,15 @@ impl PostgresFeed {
 
 #[async_trait]
 impl Feed for PostgresFeed {
-    async fn heads(&self, users: &[UserId]) -> Result<Heads, StoreError> {
+    async fn heads(&self, users: &[UserId]) -> Result<HashMap<UserId, Head>, StoreError> {
         let names: Vec<&str> = users.iter().map(UserId::as_str).collect();
         let rows = self.query(HEADS, &[&names]).await?;
-        let epoch = rows.first().map_or(0, |row| row.get(0));
-        let u = rows.iter().filter_map(|row| {
-            Some((UserId::trusted(row.get::<_, Option<&str>>(1)?), row.get::<_, Option<i64>>(2)?))
+        let heads = rows.iter().map(|row| {
+            let user = UserId::trusted(row.get(1));
+            let epoch = epoch_of(&user, row.get(0));
+            (user, Head { epoch, u: row.get(2) })
         });
-        Ok(Heads { epoch, u: u.collect() })
+        Ok(heads.collect())
     }
 
     async fn of_user(&self, user: &UserId, u: i64, limit: i64) -> Result<Page, StoreError> {
@@ -175,6 +186,7 @@ impl Feed for PostgresFeed {
         );
         let rows = self.query(&sql, &[&user.as_str(), &SNAPSHOT_SONGS_MAX]).await?;
         let (epoch, u) = rows.first().map_or((0, 0), |row| (row.get("log_epoch"), row.get("head_u")));
+        let epoch = epoch_of(user, epoch);
         let present = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some());
         let songs = present.map(|row| self.view(row)).collect::<Result<_, _>>()?;
         Ok(Snapshot { epoch, u, head: u, songs })
@@ -188,7 +200,8 @@ impl Feed for PostgresFeed {
         );
         let rows = self.query(&sql, &[&user.as_str(), &song.0]).await?;
         let Some(row) = rows.first() else { return Ok(None) };
-        let (epoch, u, head) = (row.get("log_epoch"), row.get("head_u"), row.get("seq"));
+        let (u, head) = (row.get("head_u"), row.get("seq"));
+        let epoch = epoch_of(user, row.get("log_epoch"));
         Ok(Some(Snapshot { epoch, u, head, songs: vec![self.view(row)?] }))
     }
 
@@ -202,7 +215,7 @@ fn page(user: &UserId, rows: &[Row]) -> Result<Option<Page>, StoreError> {
     let Some(first) = rows.first() else { return Ok(None) };
     let present = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("song_id").is_some());
     Ok(Some(Page {
-        epoch: first.get("log_epoch"),
+        epoch: epoch_of(user, first.get("log_epoch")),
         u: first.get("head_u"),
         head: first.get("head"),
         events: present.map(|row| event(user, row)).collect::<Result<_, _>>()?,

@@ -1,6 +1,7 @@
 //! Sends every message back: the peer of Autobahn's fuzzing client (`tests/autobahn/run`). The same
 //! reader, socket and outbox as the service, with messages up to 16 MiB.
 
+use std::collections::HashMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
@@ -13,7 +14,7 @@ use songflight::realtime::connection::Connection;
 use songflight::realtime::socket::{Ctx, Handshake, Talk};
 use songflight::realtime::{Deps, Identity, Realtime, Settings, TokenError, Verifier, handover, wire};
 use songflight::store::StoreError;
-use songflight::store::feed::{Feed, Heads, Page, Snapshot};
+use songflight::store::feed::{Feed, Head, Page, Snapshot};
 use songflight::time::Clock;
 
 const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
@@ -60,7 +61,7 @@ fn none<T>() -> Result<T, StoreError> {
 
 #[async_trait]
 impl Feed for Nobody {
-    async fn heads(&self, _: &[UserId]) -> Result<Heads, StoreError> {
+    async fn heads(&self, _: &[UserId]) -> Result<HashMap<UserId, Head>, StoreError> {
         none()
     }
     async fn of_user(&self, _: &UserId, _: i64, _: i64) -> Result<Page, StoreError> {

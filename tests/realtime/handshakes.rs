@@ -55,7 +55,8 @@ async fn a_peer_that_goes_while_it_is_jammed_is_noticed_at_once() {
 
 #[actix_web::test]
 async fn a_refused_handshake_is_answered_with_its_problem() {
-    let world = World::start(Settings::default());
+    let allowed_origins = vec!["https://app.example".to_owned()].into();
+    let world = World::start(Settings { allowed_origins, ..Settings::default() });
     let refused = async |handshake: String| {
         let mut wire = Wire::to(&world).await;
         wire.send(handshake.as_bytes()).await;
@@ -67,6 +68,17 @@ async fn a_refused_handshake_is_answered_with_its_problem() {
 
     let other_version = refused(handshake("").replace("version: 13", "version: 6")).await;
     assert!(other_version.starts_with("HTTP/1.1 426 "), "{other_version}");
+    for draft in ["7", "8"] {
+        let refused = refused(handshake("").replace("version: 13", &format!("version: {draft}"))).await;
+        assert!(
+            refused.starts_with("HTTP/1.1 426 ") && refused.contains("sec-websocket-version: 13"),
+            "{refused}"
+        );
+    }
+    let short_key = handshake("").replace("dGhlIHNhbXBsZSBub25jZQ==", "YWJj");
+    assert!(refused(short_key).await.starts_with("HTTP/1.1 400 "));
+    let two_origins = "origin: https://app.example\r\norigin: https://evil.example\r\n";
+    assert!(refused(handshake(two_origins)).await.starts_with("HTTP/1.1 403 "));
     let with_a_body = handshake("transfer-encoding: chunked\r\nconnection: close\r\n");
     let with_a_body = refused(with_a_body + "0\r\n\r\n").await;
     assert!(with_a_body.starts_with("HTTP/1.1 400 "), "{with_a_body}");

@@ -1,6 +1,6 @@
 //! A server over a log of its own, which can be slow, away, forgetful and held.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use songflight::id::{ShareToken, SongId, UserId};
 use songflight::realtime::{Deps, Identity, Realtime, Settings, TokenError, Verifier, handover, session};
 use songflight::song::event::EventKind;
-use songflight::store::feed::{Feed, Heads, Page, Snapshot};
+use songflight::store::feed::{Feed, Head, Page, Snapshot};
 use songflight::store::{SongChanged, StoreError};
 use songflight::time::{Clock, Time};
 use tokio::sync::{Notify, Semaphore};
@@ -108,6 +108,16 @@ impl World {
     pub(crate) fn change(&self, song: SongId, set: Value) {
         let change = self.commit(song, set);
         self.realtime.changed(change);
+    }
+
+    /// It is gone from its user, to another one or altogether.
+    pub(crate) fn remove(&self, song: SongId, to: Option<&str>) {
+        let gone = SongChanged { kind: EventKind::Gone, ..self.commit(song, json!({})) };
+        let removed = self.log().songs.remove(&song.to_string());
+        if let (Some((_, seq, fields)), Some(owner)) = (removed, to) {
+            self.log().songs.insert(song.to_string(), (owner.to_owned(), seq, fields));
+        }
+        self.realtime.changed(gone);
     }
 
     /// Committed, but nobody is told.
@@ -215,10 +225,10 @@ pub(crate) fn seen(id: &str, seq: i64, fields: &Map<String, Value>) -> Map<Strin
 
 #[async_trait]
 impl Feed for Shelf {
-    async fn heads(&self, users: &[UserId]) -> Result<Heads, StoreError> {
-        self.read(|log| Heads {
-            epoch: log.epoch,
-            u: users.iter().map(|user| (user.clone(), head(log, user))).collect(),
+    async fn heads(&self, users: &[UserId]) -> Result<HashMap<UserId, Head>, StoreError> {
+        self.read(|log| {
+            let head = |user: &UserId| (user.clone(), Head { epoch: log.epoch, u: head(log, user) });
+            users.iter().map(head).collect()
         })
         .await
     }
@@ -281,8 +291,7 @@ impl Feed for Shelf {
     }
 }
 
-/// Tokens are users' names, but for some.
-/// Whether somebody has signed out, and where.
+/// Tokens are users' names, but for some. It keeps whether somebody has signed out, and where.
 #[derive(Default)]
 struct Door(AtomicBool, OnceLock<Realtime>);
 

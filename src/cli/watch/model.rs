@@ -44,6 +44,8 @@ pub(super) enum Next {
     Pong,
     /// Something is missing: the subscription is to be made anew.
     Again,
+    /// A change of a song that the snapshot was without: it is to be shown whole.
+    Fetch(String),
     /// The server will close, and says how to come back.
     Bye {
         after: Option<Duration>,
@@ -58,6 +60,8 @@ pub(super) enum Next {
 impl Model {
     pub(super) fn take(&mut self, frame: &Value) -> Next {
         let next = match frame["t"].as_str().unwrap_or_default() {
+            // A song that goes on with `me` is only shown.
+            "subd" if frame["via"].is_string() => Next::Nothing,
             "subd" => {
                 self.live = false;
                 self.snapshot = (frame["mode"] == "snapshot").then(Vec::new);
@@ -122,7 +126,7 @@ impl Model {
             return Next::Nothing;
         }
         if prev > mine {
-            return Next::Again;
+            return if mine == 0 { Next::Fetch(id) } else { Next::Again };
         }
         let kind = text(&frame["kind"]);
         let at = frame["at"].as_i64().unwrap_or(0);
@@ -233,6 +237,19 @@ mod tests {
         assert!(matches!(model.take(&ev(6, 3)), Next::Show(happened) if happened.kind == "updated"));
         assert_eq!(model.songs["a"].fields["title"], "You");
         assert_eq!(model.songs["a"].seq, 6);
+    }
+
+    #[test]
+    fn a_change_of_a_song_that_was_not_shown_has_it_shown_and_nothing_else_again() {
+        let mut model = live();
+        let change =
+            json!({"t": "ev", "ch": "me", "c": "7.10", "song": "old", "seq": 9, "prev": 8, "set": {}});
+        assert_eq!(model.take(&change), Next::Fetch("old".to_owned()));
+        model.take(&json!({"t": "subd", "id": 4, "ch": "song:old", "via": "me"}));
+        model.take(&json!({"t": "snap", "ch": "song:old", "songs": [{"id": "old", "seq": 9}]}));
+        assert!(model.live);
+        assert_eq!((model.songs.len(), model.songs["old"].seq), (3, 9));
+        assert_eq!(model.cursor.as_deref(), Some("7.10"));
     }
 
     #[test]
