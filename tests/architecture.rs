@@ -79,6 +79,45 @@ fn every_module_belongs_to_a_row() {
     }
 }
 
+#[test]
+fn every_page_that_is_named_is_there() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let pages = ["", "providers"].map(|folder| docs.join(folder));
+    let mut missing = Vec::new();
+    for (module, text) in modules() {
+        for page in text
+            .split(|c: char| !(c.is_alphanumeric() || "._-".contains(c)))
+            .filter(|word| word.ends_with(".md"))
+        {
+            if !page.starts_with('.') && !pages.iter().any(|folder| folder.join(page).exists()) {
+                missing.push(format!("{module} names {page}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{}", missing.join("\n"));
+}
+
+#[test]
+fn the_code_map_leaves_no_module_out() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md");
+    let map = fs::read_to_string(page).unwrap();
+    let map = map.split("## The code map").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap();
+    let words: Vec<&str> = map.split(|c: char| !(c.is_alphanumeric() || c == '_')).collect();
+    for (module, _) in modules() {
+        let parts: Vec<&str> = module.split("::").collect();
+        // Of the doors a room is named, of the songs' life and the store every file.
+        let named = match parts[..] {
+            ["song" | "store" | "auth", file] => file,
+            [room, ..] => room,
+            [] => continue,
+        };
+        assert!(
+            ["tests", "lib"].contains(&named) || words.contains(&named),
+            "{module} has no row in the code map"
+        );
+    }
+}
+
 /// The row of a module, counted from below.
 fn row(module: &str) -> usize {
     let fits = |name: &&str| below(module, name);
