@@ -19,6 +19,8 @@ use crate::provider::gate::{Gate, Hold, SubmitWait};
 
 /// A wait that lasts longer is shown to the song's owner.
 const SHOWS_AFTER: Duration = Duration::from_secs(1);
+/// Places up to this one are told exactly.
+const NEAR: u32 = 20;
 /// How often its place in the queue is looked at again.
 const POSITION_EVERY: Duration = Duration::from_secs(10);
 
@@ -53,6 +55,17 @@ pub(super) async fn stand_in_queue(call: CallKey, gate: Gate, place: SubmitWait,
     me.do_send(SlotHeld { call, slot: Some(slot) });
 }
 
+/// Each telling is a commit, an event and a frame, and in a long queue everybody moves all the time: far back only a step
+/// of a quarter is told, so that a song that waits tells of some thirty places at most, however many are before it.
+fn worth_telling(shown: Option<(Waiting, Option<u32>)>, seen: (Waiting, Option<u32>)) -> bool {
+    match (shown, seen) {
+        (Some((before, Some(far))), (now, Some(place))) if before == now && place > NEAR => {
+            far.abs_diff(place) >= far / 4
+        }
+        _ => shown != Some(seen),
+    }
+}
+
 /// Waits, and tells the song's owner what for and in which place, when that has changed.
 async fn stand<T>(
     call: CallKey,
@@ -67,12 +80,45 @@ async fn stand<T>(
             Err(_) => {
                 let (by, position) = place();
                 let queue_position = position.and_then(|position| u32::try_from(position).ok());
-                if shown.replace((by, queue_position)) != Some((by, queue_position)) {
+                if worth_telling(shown, (by, queue_position)) {
+                    shown = Some((by, queue_position));
                     let event = Event::Limited { call, by, queue_position };
                     me.do_send(Happened { event, by: None, inbox: None });
                 }
                 pause = POSITION_EVERY;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn far_back_in_a_queue_few_places_are_told_and_the_last_twenty_all_are() {
+        for length in [20, 1_000, 50_000] {
+            let (mut shown, mut told) = (None, Vec::new());
+            for place in (1..=length).rev() {
+                let seen = (Waiting::ProviderLimit, Some(place));
+                if worth_telling(shown, seen) {
+                    shown = Some(seen);
+                    told.push(place);
+                }
+            }
+            assert!(told.ends_with(&(1..=20).rev().collect::<Vec<_>>()), "{told:?}");
+            assert!(told.len() <= 50, "{} of {length}", told.len());
+            // What is shown is never more than a third too far back.
+            assert!(told.windows(2).all(|two| two[0] - two[1] <= two[0].div_ceil(4)), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn another_reason_is_told_wherever_it_waits() {
+        let shown = Some((Waiting::ProviderLimit, Some(700)));
+        assert!(worth_telling(None, (Waiting::ProviderLimit, Some(700))));
+        assert!(worth_telling(shown, (Waiting::ProviderDown, Some(700))));
+        assert!(worth_telling(shown, (Waiting::ProviderLimit, None)));
+        assert!(!worth_telling(shown, (Waiting::ProviderLimit, Some(699))));
     }
 }
