@@ -157,13 +157,15 @@ pub fn read_partly(shape: Shape, bytes: &[u8]) -> (Body, Vec<FieldError>) {
         match check(field.kind, value) {
             Ok(Some(value)) => drop(body.insert(name, value)),
             Ok(None) => {}
-            Err(Wrong { at, detail }) => {
-                errors.push(FieldError { pointer: format!("/{}{at}", escaped(&name)), detail });
-            }
+            Err(wrong) => errors.extend(wrong.into_iter().map(|Wrong { at, detail }| FieldError {
+                pointer: format!("/{}{at}", escaped(&name)),
+                detail,
+            })),
         }
     }
     for field in shape.iter().filter(|field| field.required && !body.contains_key(field.name)) {
-        if !errors.iter().any(|error| error.pointer == format!("/{}", field.name)) {
+        let told = |error: &FieldError| error.pointer.split('/').nth(1) == Some(field.name);
+        if !errors.iter().any(told) {
             errors.push(error_at(field.name, "is required"));
         }
     }
@@ -195,11 +197,12 @@ struct Wrong {
     detail: String,
 }
 
-fn wrong(detail: impl Into<String>) -> Wrong {
-    Wrong { at: String::new(), detail: detail.into() }
+fn wrong(detail: impl Into<String>) -> Vec<Wrong> {
+    vec![Wrong { at: String::new(), detail: detail.into() }]
 }
 
-fn check(kind: FieldKind, value: Value) -> Result<Option<Value>, Wrong> {
+/// The value, cleaned, or all that is wrong with it.
+fn check(kind: FieldKind, value: Value) -> Result<Option<Value>, Vec<Wrong>> {
     if value.is_null() {
         return Ok(None);
     }
@@ -249,7 +252,7 @@ fn holds_nul(value: &Value) -> bool {
     }
 }
 
-fn text(value: &Value, max: usize) -> Result<Option<String>, Wrong> {
+fn text(value: &Value, max: usize) -> Result<Option<String>, Vec<Wrong>> {
     let text = clean(value.as_str().ok_or_else(|| wrong("must be a text"))?);
     let chars = text.chars().count();
     if chars > max {
@@ -258,20 +261,24 @@ fn text(value: &Value, max: usize) -> Result<Option<String>, Wrong> {
     Ok(Some(text).filter(|text| !text.is_empty()))
 }
 
-fn texts(value: &Value, max: usize, each_max: usize) -> Result<Value, Wrong> {
+fn texts(value: &Value, max: usize, each_max: usize) -> Result<Value, Vec<Wrong>> {
     let list = value.as_array().ok_or_else(|| wrong("must be a list of texts"))?;
     if list.len() > max {
         return Err(wrong(format!("has {} entries; at most {max}", list.len())));
     }
-    let mut cleaned = Vec::with_capacity(list.len());
+    let (mut cleaned, mut errors) = (Vec::with_capacity(list.len()), Vec::new());
     for (index, one) in list.iter().enumerate() {
-        let one = text(one, each_max).map_err(|error| Wrong { at: format!("/{index}"), ..error })?;
-        cleaned.extend(one.map(Value::String));
+        match text(one, each_max) {
+            Ok(one) => cleaned.extend(one.map(Value::String)),
+            Err(wrong) => {
+                errors.extend(wrong.into_iter().map(|wrong| Wrong { at: format!("/{index}"), ..wrong }));
+            }
+        }
     }
-    Ok(Value::Array(cleaned))
+    if errors.is_empty() { Ok(Value::Array(cleaned)) } else { Err(errors) }
 }
 
-fn url(value: &Value) -> Result<Value, Wrong> {
+fn url(value: &Value) -> Result<Value, Vec<Wrong>> {
     let text =
         value.as_str().filter(|text| text.len() <= 2048).and_then(|text| reqwest::Url::parse(text).ok());
     match text {
@@ -364,9 +371,9 @@ mod tests {
 
     #[test]
     fn every_wrong_field_is_named_at_once() {
-        let body = r#"{"title":"too long","tags":["ok","long!"],"weight":2,"wieght":1,"metadata":{"a":"bbbbbbbbbbbbbbbb"}}"#;
+        let body = r#"{"title":"too long","tags":[5,"long!"],"weight":2,"wieght":1,"metadata":{"a":"bbbbbbbbbbbbbbbb"}}"#;
         let pointers: Vec<String> = errors(body).into_iter().map(|(pointer, _)| pointer).collect();
-        assert_eq!(pointers, ["/metadata", "/tags/1", "/title", "/weight", "/wieght", "/mode"]);
+        assert_eq!(pointers, ["/metadata", "/tags/0", "/tags/1", "/title", "/weight", "/wieght", "/mode"]);
     }
 
     #[test]
