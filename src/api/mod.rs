@@ -25,8 +25,9 @@ pub mod who;
 pub mod wishes;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
+use actix_web::http::header::{self, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, ResponseError, web};
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -97,8 +98,26 @@ async fn nothing_here(request: HttpRequest) -> HttpResponse {
 fn resource(path: &str) -> actix_web::Resource {
     web::resource(path).default_service(web::route().to(|request: HttpRequest| async move {
         let detail = format!("{} is not for {}. See /docs.", request.path(), request.method());
-        Problem::new(Kind::MethodNotAllowed, detail).error_response()
+        let mut response = Problem::new(Kind::MethodNotAllowed, detail).error_response();
+        let allowed = methods_of(&request.match_pattern().unwrap_or_default());
+        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+        response
     }))
+}
+
+/// The methods of a path (RFC 9110 section 10.2.1). What is only read is in no list of operations.
+fn methods_of(path: &str) -> &'static str {
+    static KNOWN: LazyLock<BTreeMap<&'static str, String>> = LazyLock::new(|| {
+        let mut known: BTreeMap<&'static str, String> = BTreeMap::new();
+        for operation in openapi::operations() {
+            let method = operation.method.to_uppercase();
+            let methods = known.entry(operation.path).or_default();
+            *methods += if methods.is_empty() { "" } else { ", " };
+            *methods += if method == "GET" { "GET, HEAD" } else { &method };
+        }
+        known
+    });
+    KNOWN.get(path).map_or("GET, HEAD", String::as_str)
 }
 
 /// Reads a body by its shape, with every error at once.

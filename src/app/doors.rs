@@ -84,7 +84,7 @@ pub(super) fn serve(
         let allowed = origins.clone();
         let cors = Cors::default()
             .allowed_origin_fn(move |origin, _| origin.to_str().is_ok_and(|origin| allowed.allows(origin)))
-            .allow_any_method()
+            .allowed_methods(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
             .allow_any_header()
             .expose_headers([
                 "ETag",

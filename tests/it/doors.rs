@@ -76,6 +76,7 @@ async fn pages_for_people_and_probes_answer_without_a_token() {
         assert_eq!((head.status, head.text.len()), (200, 0), "HEAD {path}");
         let posted = answer(client().post(format!("{}{path}", server.url()))).await;
         assert_eq!(posted.problem(405), "method-not-allowed", "POST {path}");
+        assert!(posted.header("allow").contains("GET"), "POST {path}: {}", posted.header("allow"));
     }
     let figures = get("/metrics").await;
     assert_eq!(figures.status, 200);
