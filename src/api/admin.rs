@@ -226,6 +226,7 @@ pub const OPERATIONS: &[Operation] = &[
             (403, "Not an operator."),
             (422, "The key came with another amount."),
         ],
+        returns: Some("Granted"),
         keyed: Keyed::Required,
         ..Operation::BASE
     },

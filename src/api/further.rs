@@ -522,6 +522,7 @@ pub const OPERATIONS: &[Operation] = &[
             (422, "No provider can do this."),
             (502, "The provider could not make it."),
         ],
+        returns: Some("Persona"),
         ..Operation::BASE
     },
     Operation {
@@ -529,6 +530,7 @@ pub const OPERATIONS: &[Operation] = &[
         summary: "Your personas",
         doc: "Newest first.",
         answers: &[(200, "`personas`.")],
+        returns: Some("Personas"),
         ..Operation::BASE
     },
 ];

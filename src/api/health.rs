@@ -56,6 +56,7 @@ pub const OPERATIONS: &[Operation] = &[
         path: "/healthz",
         summary: "Alive",
         answers: &[(200, "The process runs.")],
+        returns: Some("Live"),
         public: true,
         ..Operation::BASE
     },
@@ -66,6 +67,7 @@ pub const OPERATIONS: &[Operation] = &[
             (200, "The database answers and this node may write."),
             (503, "Not yet, not now, or not any more: `draining`."),
         ],
+        returns: Some("Ready"),
         public: true,
         ..Operation::BASE
     },

@@ -56,5 +56,6 @@ pub const OPERATIONS: &[Operation] = &[Operation {
           some days (`realtime.events_keep_days`).",
     query: EVENTS,
     answers: &[(200, "`events`, and `next_after` if there may be more."), (404, "No such song of yours.")],
+    returns: Some("Events"),
     ..Operation::BASE
 }];

@@ -1,5 +1,7 @@
 //! The API described: `/openapi.json` for machines, `/docs` for people. Both are made from the operations that
-//! stand beside their handlers and from the shapes that check bodies.
+//! stand beside their handlers and from the shapes that check bodies; what is answered looks as `schemas` says.
+
+mod schemas;
 
 use std::fmt::Write as _;
 
@@ -90,7 +92,7 @@ pub fn document() -> Value {
         "paths": paths,
         "components": {
             "securitySchemes": {"bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}},
-            "schemas": schemas(),
+            "schemas": schemas::all(),
         },
     })
 }
@@ -141,7 +143,12 @@ fn responses(operation: &Operation) -> Value {
         }
         responses.insert(status.to_string(), answer);
     }
-    if operation.body.is_some() || !operation.query.is_empty() {
+    let takes_a_body = matches!(operation.method, "post" | "put" | "patch");
+    if takes_a_body {
+        let most = "The body is over 256 KiB.";
+        responses.entry("413").or_insert_with(|| json!({"description": most, "content": problem.clone()}));
+    }
+    if takes_a_body || !operation.query.is_empty() {
         let wrong =
             json!({"description": "Every wrong field, with a pointer to each.", "content": problem.clone()});
         responses.entry("400").or_insert(wrong);
@@ -156,91 +163,6 @@ fn responses(operation: &Operation) -> Value {
         }
     }
     Value::Object(responses)
-}
-
-fn schemas() -> Value {
-    let text = || json!({"type": ["string", "null"]});
-    let number = || json!({"type": ["number", "null"]});
-    let kinds: Vec<String> = Kind::ALL.iter().map(|kind| format!("/problems/{}", kind.facts().0)).collect();
-    let statuses: Vec<&str> = crate::song::phase::Status::ALL.iter().map(|status| status.as_str()).collect();
-    let progress = json!({"type": ["object", "null"], "properties": {
-        "task_id": text(), "provider_task_id": text(), "started_at": text(), "completed_at": text(),
-        "error": {"$ref": "#/components/schemas/SongError"}, "retry_count": {"type": "integer"},
-        "passed_over": {"type": "array", "items": {"type": "object", "properties": {
-            "provider": {"type": "string"}, "class": {"type": "string"}, "at": {"type": "string"}}}}}});
-    let task_kinds: Vec<&str> = crate::song::parts::TaskKind::ALL.iter().map(|kind| kind.as_str()).collect();
-    let tasks = json!({"type": "array", "items": {"type": "object", "properties": {
-                "task_id": {"type": "string"}, "kind": {"type": "string", "enum": task_kinds},
-                "variant_number": number(), "provider": {"type": "string"}, "status": {"type": "string"},
-                "result": {"type": ["object", "null"]}, "error": {"$ref": "#/components/schemas/SongError"},
-                "waiting_for": text(), "cost": {"type": "number"}, "progress": progress}}});
-    json!({
-        "Song": {"type": "object", "properties": {
-            "id": {"type": "string", "format": "uuid"}, "seq": {"type": "integer"},
-            "status": {"type": "string", "enum": statuses}, "mode": {"type": "string"},
-            "title": text(), "prompt": text(), "lyrics": text(),
-            "style_tags": {"type": "array", "items": {"type": "string"}}, "instrumental": {"type": "boolean"},
-            "provider": {"type": "string"}, "model": text(),
-            "lyrics_variants": {"type": "array", "items": {"type": "object", "properties": {
-                "variant_index": {"type": "integer"}, "title": text(), "text": {"type": "string"},
-                "selected": {"type": "boolean"}}}},
-            "variants": {"type": "array", "items": {"type": "object", "properties": {
-                "variant_number": {"type": "integer"}, "status": {"type": "string"}, "clip_id": text(),
-                "title": text(), "duration_ms": number(), "stream_url": text(), "audio_url": text(),
-                "asset_url": text(), "image_url": text(), "video_url": text(),
-                "share_token": {"type": "string", "format": "uuid"}, "selected": {"type": "boolean"}}}},
-            "progress": {"type": "object", "properties": {"lyrics": progress.clone(), "music": progress.clone()}},
-            "queue_position": number(), "eta_ms": number(), "waiting_for": text(),
-            "retry": {"type": "object", "properties": {
-                "allowed": {"type": "boolean"}, "left": {"type": "integer"}, "next_allowed_at": text()}},
-            "error": {"$ref": "#/components/schemas/SongError"},
-            "cost": {"type": "number"}, "refunded": {"type": "number"}, "preview": {"type": "boolean"},
-            "notifications_sent": {"type": "array", "items": {"type": "string"}},
-            "tasks": tasks,
-            "parent_ids": {"type": "array", "items": {"type": "string"}}, "metadata": {"type": "object"},
-            "last_viewed_at": text(), "created_at": {"type": "string"}, "updated_at": {"type": "string"}}},
-        "SongError": {"type": ["object", "null"], "properties": {
-            "class": {"type": "string", "enum": crate::provider::failure::Class::ALL.map(|c| c.as_str())},
-            "code": text(), "message": {"type": "string"}, "retryable": {"type": "boolean"}}},
-        "Batch": {"type": "object", "properties": {"results": {"type": "array", "items": {"type": "object",
-            "properties": {"status": {"type": "integer"}, "song": {"$ref": "#/components/schemas/Song"},
-                           "problem": {"$ref": "#/components/schemas/Problem"}}}}}},
-        "Entries": {"type": "array", "items": {"$ref": "#/components/schemas/Entry"}},
-        "Entry": {"type": "object", "properties": {
-            "at": {"type": "string"}, "amount": {"type": "number"}, "balance": {"type": "number"},
-            "reason": {"type": "string", "enum": ["grant", "reserve", "capture", "release"]},
-            "task": text(), "song_id": text()}},
-        "Claimed": {"type": "object", "properties": {
-            "count": {"type": "integer"}, "songs": {"type": "array", "items": {"type": "string"}}}},
-        "Guest": {"type": "object", "properties": {
-            "token": {"type": "string"}, "user": {"type": "string"}, "expires_at": {"type": "string"}}},
-        "Library": {"type": "object", "properties": {
-            "songs": {"type": "array", "items": {"$ref": "#/components/schemas/Song"}},
-            "next_cursor": text(), "counts": {"type": "object"}, "badge": {"type": "integer"}}},
-        "Me": {"type": "object", "properties": {
-            "user": {"type": "string"}, "plan": {"type": "string"}, "credits": {"type": "number"},
-            "credits_used_today": {"type": "number"}, "in_flight": {"type": "integer"},
-            "limits": {"type": "object", "properties": {
-                "per_minute": number(), "per_day": number(), "concurrent": number()}},
-            "previews_left": {"type": "integer"},
-            "daily_reset_at": {"type": "string"}}},
-        "Order": {"type": "object", "properties": {
-            "id": {"type": "string"}, "status": {"type": "string", "enum": ["making", "incomplete", "complete"]},
-            "package": {"type": "string"}, "occasion_date": text(), "payment_reference": text(),
-            "created_at": {"type": "string"},
-            "songs": {"type": "array", "items": {"type": "object", "properties": {
-                "song_id": text(), "title": text(), "status": text(), "done": {"type": "integer"},
-                "total": {"type": "integer"}, "selected": number(),
-                "problem": {"$ref": "#/components/schemas/Problem"}}}}}},
-        "Orders": {"type": "object", "properties": {
-            "orders": {"type": "array", "items": {"$ref": "#/components/schemas/Order"}}, "next_cursor": text()}},
-        "Problem": {"type": "object", "description": "RFC 9457", "properties": {
-            "type": {"type": "string", "enum": kinds}, "title": {"type": "string"},
-            "status": {"type": "integer"}, "detail": {"type": "string"},
-            "errors": {"type": "array", "items": {"type": "object", "properties": {
-                "pointer": {"type": "string"}, "detail": {"type": "string"}}}},
-            "retry_after_s": {"type": "integer"}}},
-    })
 }
 
 async fn docs() -> HttpResponse {
@@ -409,6 +331,9 @@ mod tests {
         for operation in operations() {
             assert!(seen.insert((operation.method, operation.path)), "{} twice", operation.path);
             assert!(document["paths"][operation.path][operation.method].is_object());
+            let answers =
+                operation.returns.iter().map(|name| (*name, &document["components"]["schemas"][*name]));
+            answers.for_each(|(name, schema)| assert!(schema.is_object(), "{name} of {}", operation.path));
         }
     }
 
