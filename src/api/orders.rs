@@ -22,7 +22,7 @@ use crate::song::parts::MusicOptions;
 use crate::song::phase::Status;
 use crate::song::wish::{Variation, Wish};
 use crate::store;
-use crate::store::orders::{self, NewOrder, Order, Place, Placed};
+use crate::store::orders::{self, NewOrder, Order, Place, Placed, Turn};
 
 const SONGS_MAX: usize = 20;
 const VARIATIONS_MAX: usize = 3;
@@ -97,41 +97,70 @@ async fn place(
     let (body, errors) = shape::read_partly(ORDER, &raw.0);
     let provider = body.text("provider").unwrap_or("auto");
     let (occasion_date, songs) = check(&api, provider, &body, errors)?;
-    let id = id::fresh();
     let new = NewOrder {
-        id,
-        user: &who.0.user,
+        user: who.0.user.clone(),
         start: api.creation.start_of(who.0.user.as_str()),
-        key: key.as_deref(),
+        key,
         content_hash: wishes::hash(&body),
-        package: body.text("package").unwrap_or_default(),
-        occasion_date: occasion_date.as_deref(),
-        provider,
-        songs: &songs,
+        package: body.owned("package").unwrap_or_default(),
+        occasion_date,
+        provider: provider.to_owned(),
+        songs,
         now,
     };
-    let placing = async |client: &deadpool_postgres::Object| orders::place(client, &new).await;
-    match store::ask(&api.world.pool, placing).await? {
-        Placed::Placed => {}
+    let (replayed, order, problems) = to_its_end(placed(api, who, new)).await?;
+    let mut response = if replayed { HttpResponse::Ok() } else { HttpResponse::Accepted() };
+    if replayed {
+        response.insert_header(("Idempotent-Replayed", "true"));
+    } else {
+        response.insert_header((header::LOCATION, format!("/v1/orders/{}", order.id)));
+    }
+    Ok(response.json(view(&order, &problems)))
+}
+
+/// A task of its own: a request ends early when its client hangs up, and whoever hangs up has ordered all the same.
+async fn to_its_end<T: 'static>(
+    work: impl Future<Output = Result<T, Problem>> + 'static,
+) -> Result<T, Problem> {
+    actix_web::rt::spawn(work).await.unwrap_or_else(|_| Err(Problem::unavailable()))
+}
+
+/// Taken down and begun, or neither: with whether it was there before, and of each song the problem, if there is one. Of an
+/// order that was there before, the songs are made that nobody came to make: whoever placed it may have crashed.
+async fn placed(
+    api: web::Data<Api>,
+    who: Who,
+    new: NewOrder,
+) -> Result<(bool, Order, Vec<Option<Problem>>), Problem> {
+    let fresh = id::fresh();
+    let placing = async |client: &deadpool_postgres::Object| orders::place(client, fresh, &new).await;
+    let (id, turn) = match store::ask(&api.world.pool, placing).await? {
+        Placed::Placed(turn) => (fresh, turn),
+        Placed::Replay(id) => {
+            let order = own(&api, &who.0.user, id).await?;
+            if order.songs.iter().all(|place| place.song_id.is_some()) {
+                return Ok((true, order, Vec::new()));
+            }
+            (id, turn(&api, id).await?)
+        }
         Placed::KeyMismatch => {
             let detail = "This Idempotency-Key came with another order before.";
             return Err(Problem::new(Kind::IdempotencyMismatch, detail));
         }
-        Placed::Replay(id) => {
-            let order = own(&api, &who.0.user, id).await?;
-            let replayed = ("Idempotent-Replayed", "true");
-            return Ok(HttpResponse::Ok().insert_header(replayed).json(view(&order, &[])));
-        }
-    }
-    let problems = complete(&api, &who, own(&api, &who.0.user, id).await?).await;
+    };
+    let problems = begin(&api, &who, &own(&api, &who.0.user, id).await?).await;
     if let Some(problem) = refused(&problems) {
-        let withdrawing = async |client: &deadpool_postgres::Object| orders::withdraw(client, id).await;
+        let withdrawing = async |client: &deadpool_postgres::Object| orders::withdraw(client, id, turn).await;
         store::ask(&api.world.pool, withdrawing).await?;
         return Err(problem);
     }
-    let order = own(&api, &who.0.user, id).await?;
-    let location = (header::LOCATION, format!("/v1/orders/{id}"));
-    Ok(HttpResponse::Accepted().insert_header(location).json(view(&order, &problems)))
+    Ok((id != fresh, own(&api, &who.0.user, id).await?, problems))
+}
+
+/// Whoever placed it may take it back at this very moment; the same again places it anew.
+async fn turn(api: &Api, order: Uuid) -> Result<Turn, Problem> {
+    let taking = async |client: &deadpool_postgres::Object| orders::take_turn(client, order).await;
+    store::ask(&api.world.pool, taking).await?.ok_or_else(Problem::unavailable)
 }
 
 /// The day it is for and the songs as they are taken down; or all that is wrong, before anything is.
@@ -244,16 +273,21 @@ fn refused(problems: &[Option<Problem>]) -> Option<Problem> {
 
 // --- making what is missing -----------------------------------------------------------------------
 
-/// Makes every song and every variation that is missing and not under way. Of each song the problem, if there is one.
-/// A task of its own: who hangs up has ordered all the same.
-async fn complete(api: &web::Data<Api>, who: &Who, order: Order) -> Vec<Option<Problem>> {
-    let (api, who) = (api.clone(), who.clone());
-    let songs = order.songs.len();
-    let making = actix_web::rt::spawn(async move {
-        // The journal takes them together, in their order: one commit, as a rule.
-        join_all(order.songs.iter().map(|place| async { one(&api, &who, &order, place).await.err() })).await
+/// Makes the songs that are not there. Of each the problem, if there is one. The journal takes them together, in their
+/// order: one commit, as a rule.
+async fn begin(api: &web::Data<Api>, who: &Who, order: &Order) -> Vec<Option<Problem>> {
+    let made = order.songs.iter().map(|place| async move {
+        match place.song_id {
+            Some(_) => None,
+            None => create(api, who, order, place).await.err(),
+        }
     });
-    making.await.unwrap_or_else(|_| vec![Some(Problem::unavailable()); songs])
+    join_all(made).await
+}
+
+/// Makes every song and every variation that is missing and not under way. Of each song the problem, if there is one.
+async fn complete(api: &web::Data<Api>, who: &Who, order: &Order) -> Vec<Option<Problem>> {
+    join_all(order.songs.iter().map(|place| async { one(api, who, order, place).await.err() })).await
 }
 
 async fn one(api: &web::Data<Api>, who: &Who, order: &Order, place: &Place) -> Result<(), Problem> {
@@ -379,6 +413,10 @@ async fn change(
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
     let (body, mut errors) = shape::read_partly(CHANGE, &raw.0);
+    let completing = body.flag("complete") == Some(true);
+    if completing {
+        api.creation.dam(&who.0, api.clock().now())?;
+    }
     let order = own(&api, &who.0.user, order_id(&path)?).await?;
     let occasion_date = date(&body).unwrap_or_else(|error| {
         errors.push(error);
@@ -388,6 +426,19 @@ async fn change(
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
+    let (order, problems) =
+        to_its_end(changed(api, who, order, occasion_date, selections, completing)).await?;
+    Ok(HttpResponse::Ok().json(view(&order, &problems)))
+}
+
+async fn changed(
+    api: web::Data<Api>,
+    who: Who,
+    order: Order,
+    occasion_date: Option<String>,
+    selections: Vec<(usize, i16)>,
+    completing: bool,
+) -> Result<(Order, Vec<Option<Problem>>), Problem> {
     for (place, variant_number) in selections {
         let event = Event::Selected { variant_number, selected: true };
         let Some(song) = order.songs[place].song_id else { continue };
@@ -398,14 +449,12 @@ async fn change(
             async |client: &deadpool_postgres::Object| orders::set_occasion(client, order.id, &date).await;
         store::ask(&api.world.pool, set).await?;
     }
-    let id = order.id;
-    let problems = if body.flag("complete") == Some(true) {
-        api.creation.dam(&who.0, api.clock().now())?;
-        complete(&api, &who, order).await
-    } else {
-        Vec::new()
-    };
-    Ok(HttpResponse::Ok().json(view(&own(&api, &who.0.user, id).await?, &problems)))
+    let mut problems = Vec::new();
+    if completing {
+        turn(&api, order.id).await?;
+        problems = complete(&api, &who, &order).await;
+    }
+    Ok((own(&api, &who.0.user, order.id).await?, problems))
 }
 
 /// Which song's which variant is chosen: by the song's place in the order.
@@ -470,7 +519,10 @@ pub const OPERATIONS: &[Operation] = &[
         body: Some(ORDER),
         answers: &[
             (202, "The order; `Location` says where it is."),
-            (200, "A replay: the order as it is now, with `Idempotent-Replayed: true`."),
+            (
+                200,
+                "A replay: the order as it is now, with `Idempotent-Replayed: true`. Songs that it lacks are made.",
+            ),
             (400, "Every wrong field, with a pointer to each."),
             (402, "Not even one of the songs can be paid."),
             (422, "The key came with another order; or no provider can do this."),

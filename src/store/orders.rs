@@ -14,70 +14,88 @@ use crate::time::Time;
 
 /// An order to be taken down.
 #[derive(Debug)]
-pub struct NewOrder<'a> {
-    pub id: Uuid,
-    pub user: &'a UserId,
+pub struct NewOrder {
+    pub user: UserId,
     pub start: Credits,
-    pub key: Option<&'a str>,
+    pub key: Option<String>,
     pub content_hash: [u8; 32],
-    pub package: &'a str,
+    pub package: String,
     /// `YYYY-MM-DD`, checked.
-    pub occasion_date: Option<&'a str>,
-    pub provider: &'a str,
+    pub occasion_date: Option<String>,
+    pub provider: String,
     /// What was asked for of each song.
-    pub songs: &'a Value,
+    pub songs: Value,
     pub now: Time,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
-    Placed,
+    /// It is there, and nobody else has asked for its songs.
+    Placed(Turn),
     /// It was placed before.
     Replay(Uuid),
     /// The key was used for another order.
     KeyMismatch,
 }
 
+/// Somebody has an order's songs made. Whoever comes later has a later turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn(jiff::Timestamp);
+
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away; with a key the same again does no harm.
-pub async fn place(client: &impl GenericClient, new: &NewOrder<'_>) -> Result<Placed, StoreError> {
+pub async fn place(client: &impl GenericClient, id: Uuid, new: &NewOrder) -> Result<Placed, StoreError> {
     let sql =
         "select outcome, order_id from place_order($1, $2, $3, $4, $5, $6, $7::text::date, $8, $9, $10)";
     let statement = client.prepare_cached(sql).await?;
+    let now = timestamp(new.now.millis());
     let row = client
         .query_one(
             &statement,
             &[
                 &new.user.as_str(),
                 &new.start.thousandths(),
-                &new.id,
+                &id,
                 &new.key,
                 &&new.content_hash[..],
                 &new.package,
                 &new.occasion_date,
                 &new.provider,
                 &new.songs,
-                &timestamp(new.now.millis()),
+                &now,
             ],
         )
         .await?;
     Ok(match row.get("outcome") {
-        "placed" => Placed::Placed,
+        "placed" => Placed::Placed(Turn(now)),
         "replay" => Placed::Replay(row.get("order_id")),
         _ => Placed::KeyMismatch,
     })
 }
 
-/// Takes an order back of which no song was made: whoever is refused leaves no trace, no key either.
+/// Whoever has more of an order made says so first, that nobody takes it back meanwhile; `None` where that was done.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away; the same again does no harm.
+pub async fn take_turn(client: &impl GenericClient, order: Uuid) -> Result<Option<Turn>, StoreError> {
+    let sql =
+        "update orders set updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')
+                where id = $1 returning updated_at";
+    let row = client.query_opt(sql, &[&order]).await?;
+    Ok(row.map(|row| Turn(row.get(0))))
+}
+
+/// Takes an order back of which no song was made: whoever is refused leaves no trace, no key either. Unless somebody came
+/// later, who has the last word: a song that is being made for them would be nobody's.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
-pub async fn withdraw(client: &impl GenericClient, order: Uuid) -> Result<(), StoreError> {
-    let sql = "delete from orders where id = $1 and not exists (
+pub async fn withdraw(client: &impl GenericClient, order: Uuid, turn: Turn) -> Result<(), StoreError> {
+    let sql = "delete from orders where id = $1 and updated_at = $2 and not exists (
                    select from orders o join order_songs os on os.order_id = o.id
                      join songs s on s.user_id = o.user_id and s.idempotency_key = song_key(os)
                     where o.id = $1)";
-    client.execute(sql, &[&order]).await?;
+    client.execute(sql, &[&order, &turn.0]).await?;
     Ok(())
 }
 

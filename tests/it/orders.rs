@@ -1,12 +1,13 @@
 //! Orders of several songs in several variations (CRED-8).
 
+use futures_util::future::join_all;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::guests::{claim, guest};
 use crate::harness::person::{Answer, answer, id, in_seconds, token};
 use crate::harness::provider::Order;
-use crate::harness::{Person, Provider, Server, Setup, audit, eventually, shared};
+use crate::harness::{Caller, Person, Provider, Server, Setup, audit, eventually, shared};
 
 fn song(title: &str) -> Value {
     json!({"title": title, "prompt": "a wedding", "lyrics": "[Verse]\nla", "style_tags": ["waltz"],
@@ -159,9 +160,11 @@ async fn what_could_not_be_paid_is_made_later_and_an_order_of_nothing_leaves_no_
     let grant = operator.request(Method::POST, &format!("/admin/users/{}/credits", mira.user));
     answer(grant.header("Idempotency-Key", "k").json(&json!({"amount": 5}))).await.expect(201);
     let path = format!("/v1/orders/{}", id(&both));
-    let asked =
-        futures_util::future::join_all((0..4).map(|_| mira.patch(&path, json!({"complete": true})))).await;
-    assert!(asked.iter().all(|answer| answer.status == 200));
+    let completed = join_all((0..4).map(|_| mira.patch(&path, json!({"complete": true}))));
+    let songs = order(&[song("One"), song("Two")]);
+    let replayed = join_all((0..4).map(|_| place(&mira, "both", &songs)));
+    let (completed, replayed) = tokio::join!(completed, replayed);
+    assert!(completed.iter().chain(&replayed).all(|answer| answer.status == 200));
     for call in three(&mut provider).await {
         call.call_back(&call.complete()).await.expect(200);
     }
@@ -176,6 +179,90 @@ async fn what_could_not_be_paid_is_made_later_and_an_order_of_nothing_leaves_no_
     // Refused before, it left no key.
     place(&mira, "none", &order(&[song("Three")])).await.expect(202);
     audit(server.look().await, None).await;
+}
+
+/// It was taken down and nothing else: the program is killed in between.
+#[tokio::test]
+async fn an_order_that_was_never_begun_is_begun_once_by_whoever_asks_again() {
+    let mut provider = Provider::start().await;
+    let server = Setup::new(&provider.url).await.start().await;
+    let mira = server.person("mira");
+    let held = server.setup.hold("song_variants").await;
+    let caller = Caller::ask(&mira, Method::POST, "/v1/orders", "one", &order(&[song("One")])).await;
+    is_taken_down(&server, 1).await;
+    server.program.signal("KILL");
+    drop((caller, held));
+    let server = server.crash_and_start().await;
+    let mira = mira.at(server.url());
+    assert_eq!(mira.credits().await, 10.0);
+    let wanted = order(&[song("One")]);
+    let again = join_all((0..4).map(|_| place(&mira, "one", &wanted))).await;
+    for again in &again {
+        assert_eq!((again.status, again.header("idempotent-replayed")), (200, "true"), "{}", again.text);
+        assert_eq!(again.body["status"], "making");
+    }
+    for call in three(&mut provider).await {
+        call.call_back(&call.complete()).await.expect(200);
+    }
+    let made = until(&mira, &id(&again[0].body), "complete").await;
+    assert_eq!(place(&mira, "one", &order(&[song("One")])).await.expect(200), made);
+    assert_eq!((provider.more_orders(), mira.credits().await), (0, 8.0));
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_while_the_order_is_taken_down_has_ordered_all_the_same() {
+    let mut provider = Provider::start().await;
+    let server = Setup::new(&provider.url).await.start().await;
+    let mira = server.person("mira");
+    let held = server.setup.hold("song_variants").await;
+    let caller = Caller::ask(&mira, Method::POST, "/v1/orders", "one", &order(&[song("One")])).await;
+    is_taken_down(&server, 1).await;
+    caller.hang_up(&server).await;
+    drop(held);
+    for call in three(&mut provider).await {
+        call.call_back(&call.complete()).await.expect(200);
+    }
+    let again = place(&mira, "one", &order(&[song("One")])).await.expect(200);
+    until(&mira, &id(&again), "complete").await;
+    assert_eq!((provider.more_orders(), mira.credits().await), (0, 8.0));
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn whoever_hangs_up_before_being_refused_leaves_no_order() {
+    let provider = Provider::start().await;
+    let server = Setup::new(&provider.url).await.set("credits.signup_grant", "1").start().await;
+    let mira = server.person("mira");
+    let held = server.setup.hold("tasks").await;
+    let caller = Caller::ask(&mira, Method::POST, "/v1/orders", "one", &order(&[song("One")])).await;
+    let look = server.look().await;
+    eventually("the song to be charged for", || async {
+        let sql = "select count(*) from pg_stat_activity where datname = current_database()
+                      and wait_event_type = 'Lock' and query like '%known as materialized%'";
+        match look.query_one(sql, &[]).await.expect("a count").get::<_, i64>(0) {
+            1 => Ok(()),
+            waiting => Err(format!("{waiting} wait")),
+        }
+    })
+    .await;
+    caller.hang_up(&server).await;
+    drop(held);
+    is_taken_down(&server, 0).await;
+    let again = place(&mira, "one", &order(&[song("One")])).await;
+    assert_eq!(again.problem(402), "insufficient-credits");
+    audit(server.look().await, None).await;
+}
+
+async fn is_taken_down(server: &Server, orders: i64) {
+    let look = server.look().await;
+    eventually(&format!("{orders} orders"), || async {
+        match look.query_one("select count(*) from orders", &[]).await.expect("a count").get::<_, i64>(0) {
+            found if found == orders => Ok(()),
+            other => Err(format!("{other} orders")),
+        }
+    })
+    .await;
 }
 
 #[tokio::test]

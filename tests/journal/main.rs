@@ -8,6 +8,7 @@
 mod audit;
 mod life;
 mod limits;
+mod orders;
 mod parity;
 mod tls;
 mod wire;

@@ -5,6 +5,7 @@
 
 pub mod audit;
 pub mod cable;
+pub mod caller;
 pub mod person;
 pub mod program;
 pub mod provider;
@@ -17,6 +18,7 @@ use std::time::Duration;
 
 pub use audit::audit;
 pub use cable::Cable;
+pub use caller::Caller;
 pub use person::Person;
 pub use provider::Provider;
 pub use purse::Purse;

@@ -84,6 +84,14 @@ impl Setup {
         Server { program, setup: self.clone() }
     }
 
+    /// Nobody gets past this table until what comes back is dropped.
+    pub async fn hold(&self, table: &str) -> tokio_postgres::Client {
+        let client = self.look().await;
+        let lock = format!("begin; lock table {table} in access exclusive mode");
+        client.batch_execute(&lock).await.expect("a lock");
+        client
+    }
+
     /// A connection that looks at what was stored.
     pub async fn look(&self) -> tokio_postgres::Client {
         let (client, connection) = self.database.connect(NoTls).await.expect("the database answers");
