@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jsonwebtoken::jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse};
 use jsonwebtoken::{Algorithm, DecodingKey};
 use serde::Deserialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use super::AuthError;
 use crate::time::Clock;
@@ -22,11 +22,15 @@ const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 const SET_BYTES_MAX: usize = 256 * 1024;
 
 pub(super) struct Jwks {
+    source: Arc<Source>,
+    /// Held during a fetch, so that there is one at a time; when the last one began.
+    last_fetch: Arc<Mutex<Option<Instant>>>,
+}
+
+struct Source {
     url: String,
     http: reqwest::Client,
     known: RwLock<Arc<Known>>,
-    /// Held during a fetch, so that there is one at a time; when the last one began.
-    last_fetch: Mutex<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -49,27 +53,28 @@ struct Set {
 
 impl Jwks {
     pub(super) fn new(url: String, http: reqwest::Client) -> Self {
-        Self { url, http, known: RwLock::default(), last_fetch: Mutex::default() }
+        let source = Arc::new(Source { url, http, known: RwLock::default() });
+        Self { source, last_fetch: Arc::default() }
     }
 
     /// The key a token names. While keys cannot be fetched, those already known go on being used.
     pub(super) async fn key(&self, id: Option<&str>, algorithm: Algorithm) -> Result<DecodingKey, AuthError> {
-        let known = self.known();
-        let fresh = known.fetched.is_some_and(|at| at.elapsed() < FRESH);
+        let known = self.source.known();
+        let fresh = known.fetched.is_some_and(|at| !has_passed(at, FRESH));
         let found = known.find(id, algorithm);
         match (found, fresh) {
             (Some(key), true) => Ok(key),
             (Some(key), false) => {
                 // One caller fetches, the others need not wait for it.
-                if let Ok(last) = self.last_fetch.try_lock() {
+                if let Ok(last) = Arc::clone(&self.last_fetch).try_lock_owned() {
                     self.fetch(last).await;
-                    return self.known().find(id, algorithm).ok_or(AuthError::BadSignature);
+                    return self.source.known().find(id, algorithm).ok_or(AuthError::BadSignature);
                 }
                 Ok(key)
             }
             (None, _) => {
-                self.fetch(self.last_fetch.lock().await).await;
-                let known = self.known();
+                self.fetch(Arc::clone(&self.last_fetch).lock_owned().await).await;
+                let known = self.source.known();
                 let missing = if known.fetched.is_some() {
                     AuthError::BadSignature
                 } else {
@@ -80,16 +85,35 @@ impl Jwks {
         }
     }
 
+    /// A task of its own, which takes the lock with it: a caller may hang up at any moment, and the others wait for the
+    /// same keys.
+    async fn fetch(&self, mut last: OwnedMutexGuard<Option<Instant>>) {
+        if last.is_some_and(|at| !has_passed(at, FETCH_PAUSE)) {
+            return;
+        }
+        let (source, now) = (Arc::clone(&self.source), Clock.monotonic());
+        *last = Some(now);
+        let fetching = tokio::spawn(async move {
+            source.fetch(now).await;
+            drop(last);
+        });
+        if let Err(error) = fetching.await {
+            tracing::error!(%error, "fetching the signer's keys broke off");
+        }
+    }
+}
+
+/// By the clock that the moment is of: a simulation holds it still.
+fn has_passed(since: Instant, duration: Duration) -> bool {
+    Clock.monotonic().duration_since(since) >= duration
+}
+
+impl Source {
     fn known(&self) -> Arc<Known> {
         Arc::clone(&self.known.read().expect("nothing panics while it holds this lock"))
     }
 
-    async fn fetch(&self, mut last: tokio::sync::MutexGuard<'_, Option<Instant>>) {
-        if last.is_some_and(|at| at.elapsed() < FETCH_PAUSE) {
-            return;
-        }
-        let now = Clock.monotonic();
-        *last = Some(now);
+    async fn fetch(&self, now: Instant) {
         match self.download().await {
             Ok(keys) => {
                 let known = Arc::new(Known { keys, fetched: Some(now) });
@@ -101,12 +125,16 @@ impl Jwks {
 
     async fn download(&self) -> Result<Vec<PublicKey>, String> {
         let answer = self.http.get(&self.url).timeout(FETCH_TIMEOUT).send().await;
-        let answer =
+        let mut answer =
             answer.and_then(reqwest::Response::error_for_status).map_err(|error| error.to_string())?;
-        if answer.content_length().is_some_and(|length| length > SET_BYTES_MAX as u64) {
-            return Err("the answer is too large".into());
+        // What it says of its length is not to be relied on, if it says any.
+        let mut body = Vec::new();
+        while let Some(piece) = answer.chunk().await.map_err(|error| error.to_string())? {
+            if body.len() + piece.len() > SET_BYTES_MAX {
+                return Err("the answer is too large".into());
+            }
+            body.extend_from_slice(&piece);
         }
-        let body = answer.bytes().await.map_err(|error| error.to_string())?;
         public_keys(&body)
     }
 }

@@ -2,10 +2,11 @@
 //! expire in 2100.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, channel};
 
 use super::*;
 
@@ -188,6 +189,63 @@ async fn keys_that_cannot_be_fetched_are_not_the_clients_fault() {
     assert_eq!(auth(|_| {}).verify(ES256, NOON).await, Err(AuthError::BadSignature));
 }
 
+/// Or whoever names any key and hangs up keeps everybody's keys away.
+#[actix_web::test]
+async fn a_caller_who_hangs_up_takes_nobodys_keys_away() {
+    let (url, requests) = held_key_server();
+    let auth = Arc::new(auth(|config| config.jwks_url = Some(url)));
+    let hasty = auth.clone();
+    let hasty = actix_web::rt::spawn(async move { hasty.verify(ES256_UNKNOWN_KEY, NOON).await });
+    let request = told(&requests).await;
+    hasty.abort();
+    assert!(hasty.await.is_err_and(|error| error.is_cancelled()));
+    let patient = [ES256, RS256].map(|token| {
+        let auth = auth.clone();
+        actix_web::rt::spawn(async move { auth.verify(token, NOON).await })
+    });
+    answer(request, &sized(&key_set()));
+    for patient in patient {
+        assert_eq!(patient.await.expect("it ends").map(|identity| identity.user), Ok(alice()));
+    }
+    assert!(requests.try_recv().is_err(), "one fetch for all");
+}
+
+#[actix_web::test]
+async fn a_set_of_keys_that_does_not_end_is_not_read_to_its_end() {
+    let (url, requests) = held_key_server();
+    let auth = Arc::new(auth(|config| config.jwks_url = Some(url)));
+    let verifying = auth.clone();
+    let verified = actix_web::rt::spawn(async move { verifying.verify(ES256, NOON).await });
+    let mut stream = told(&requests).await;
+    let piece = format!("10000\r\n{}\r\n", " ".repeat(0x10000));
+    let written = std::thread::spawn(move || {
+        stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")?;
+        (0..1_000).try_for_each(|_| stream.write_all(piece.as_bytes()))
+    });
+    assert_eq!(verified.await.expect("it ends"), Err(AuthError::KeysUnavailable));
+    assert!(written.join().expect("it ends").is_err(), "the connection was closed long before");
+}
+
+/// They grow old by Tokio's clock, which a simulation moves on.
+#[actix_web::test]
+async fn keys_are_fetched_anew_when_they_are_old_and_unknown_ones_after_a_pause() {
+    let (url, fetches) = key_server(&key_set());
+    let auth = auth(|config| config.jwks_url = Some(url));
+    for (seconds, token, known, fetched) in [
+        (0, ES256, true, 1),
+        (590, ES256, true, 1),
+        (20, ES256, true, 2),
+        (20, ES256_UNKNOWN_KEY, false, 2),
+        (20, ES256_UNKNOWN_KEY, false, 3),
+    ] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        tokio::time::resume();
+        assert_eq!(auth.verify(token, NOON).await.is_ok(), known);
+        assert_eq!(fetches.load(Ordering::SeqCst), fetched, "{seconds} s later");
+    }
+}
+
 #[test]
 fn the_header_is_read_as_http_says() {
     assert_eq!(bearer(Some("Bearer abc")), Ok("abc"));
@@ -233,19 +291,53 @@ fn key_set() -> String {
     .to_string()
 }
 
+fn sized(body: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+}
+
+fn answer(mut request: TcpStream, text: &str) {
+    request.write_all(text.as_bytes()).expect("somebody reads");
+}
+
+/// Hands over each request that was read, to be answered by the test.
+fn held_key_server() -> (String, Receiver<TcpStream>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            read_head(&stream);
+            drop(tell.send(stream));
+        }
+    });
+    (url, told)
+}
+
+/// The next of them, while everything else goes on.
+async fn told(requests: &Receiver<TcpStream>) -> TcpStream {
+    loop {
+        match requests.try_recv() {
+            Ok(request) => return request,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    }
+}
+
+fn read_head(stream: &TcpStream) {
+    let mut lines = BufReader::new(stream).lines();
+    while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
+}
+
 /// Serves one text over HTTP for as long as the tests run, and counts how often.
 fn key_server(body: &str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
-    let answer =
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len());
+    let answer = sized(body);
     let served = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&served);
     std::thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
-            let mut lines = BufReader::new(&stream).lines();
-            while lines.next().is_some_and(|line| line.is_ok_and(|line| !line.is_empty())) {}
-            drop(lines);
+            read_head(&stream);
             counter.fetch_add(1, Ordering::SeqCst);
             let _ = stream.write_all(answer.as_bytes());
         }
