@@ -17,6 +17,8 @@ use crate::time::Time;
 pub const FRAME_BYTES_MAX: usize = 65_536;
 /// Kept free in a frame for what stands around a song or a `set`.
 const ENVELOPE_BYTES: usize = 1024;
+/// Of a channel's name that is none of ours, so much is said back.
+const CHANNEL_CHARS_MAX: usize = 64;
 
 /// Where a client is in a channel. Opaque to clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -432,10 +434,7 @@ impl Refusal {
 }
 
 pub fn err(id: Option<u64>, channel: Option<&str>, refusal: Refusal, message: &str) -> String {
-    let mut text = opened("err", id, None);
-    if let Some(channel) = channel {
-        push(&mut text, format_args!(r#","ch":{}"#, json(&channel)));
-    }
+    let mut text = opened("err", id, channel);
     push(&mut text, format_args!(r#","code":"{}","retry":"{}""#, refusal.code(), refusal.retry()));
     if let Refusal::RateLimited { after_ms } | Refusal::Unavailable { after_ms } = refusal {
         push(&mut text, format_args!(r#","after_ms":{after_ms}"#));
@@ -460,13 +459,18 @@ pub fn bye(code: u16, reason: &str, after_ms: Option<u64>) -> String {
     text
 }
 
+/// A channel that somebody made up, so that an answer stays small; ours are shorter.
+fn cut(channel: &str) -> &str {
+    channel.char_indices().nth(CHANNEL_CHARS_MAX).map_or(channel, |(end, _)| &channel[..end])
+}
+
 fn opened(t: &str, id: Option<u64>, channel: Option<&str>) -> String {
     let mut text = format!(r#"{{"t":"{t}""#);
     if let Some(id) = id {
         push(&mut text, format_args!(r#","id":{id}"#));
     }
     if let Some(channel) = channel {
-        push(&mut text, format_args!(r#","ch":{}"#, json(&channel)));
+        push(&mut text, format_args!(r#","ch":{}"#, json(cut(channel))));
     }
     text
 }
@@ -662,6 +666,18 @@ mod tests {
             parsed(&err(Some(2), None, Refusal::RateLimited { after_ms: 12 }, "slow \"down\"")),
             value!({"t": "err", "id": 2, "code": "rate_limited", "retry": "after", "after_ms": 12, "message": "slow \"down\""})
         );
+    }
+
+    #[test]
+    fn of_a_channel_that_somebody_made_up_little_is_said_back() {
+        let long = "é".repeat(30_000);
+        let said = [err(Some(1), Some(&long), Refusal::UnknownChannel, "no"), unsubd(Some(1), &long)];
+        for text in said {
+            assert!(text.len() < 256, "{text}");
+            assert_eq!(parsed(&text)["ch"], "é".repeat(64));
+        }
+        let ours = Channel::Share(ShareToken(song(u128::MAX).0)).to_string();
+        assert_eq!(parsed(&unsubd(None, &ours))["ch"], ours, "what is ours stands whole");
     }
 
     #[test]
