@@ -58,8 +58,8 @@ pub enum Role {
     Service,
 }
 
-/// Why a token is not accepted. For logs and figures: a client is told 401 and no more, except that
-/// it may fetch a new token when the old one is `Expired`.
+/// Why a token is not accepted. A client is told what it can do about it: fetch a new one (`Expired`), sign in again
+/// (`Revoked`), nothing (`Banned`), try again later (`KeysUnavailable`). What else is wrong is for logs and figures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
     #[error("no token")]
@@ -138,7 +138,7 @@ impl Auth {
     /// Checks a token, without leeway: whoever issues tokens keeps their clock.
     ///
     /// # Errors
-    /// Answer 401 to all but [`AuthError::KeysUnavailable`].
+    /// Answer 401, but 403 to [`AuthError::Banned`] and 503 to [`AuthError::KeysUnavailable`].
     pub async fn verify(&self, token: &str, now: Time) -> Result<Identity, AuthError> {
         if token.is_empty() {
             return Err(AuthError::Missing);

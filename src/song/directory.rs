@@ -143,7 +143,7 @@ pub(super) async fn tell(
     event: Event,
     inbox: Option<InboxRow>,
 ) -> Result<Told, TellError> {
-    // Twice: an actor may go to rest between being found and being told.
+    // Again: an actor may go to rest between being found and being told. Not without end.
     for _ in 0..3 {
         let found = directory.send(Find { song, by: by.clone() }).await;
         let actor = found.map_err(|_| TellError::Unavailable)??;
