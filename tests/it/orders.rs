@@ -236,16 +236,7 @@ async fn whoever_hangs_up_before_being_refused_leaves_no_order() {
     let mira = server.person("mira");
     let held = server.setup.hold("tasks").await;
     let caller = Caller::ask(&mira, Method::POST, "/v1/orders", "one", &order(&[song("One")])).await;
-    let look = server.look().await;
-    eventually("the song to be charged for", || async {
-        let sql = "select count(*) from pg_stat_activity where datname = current_database()
-                      and wait_event_type = 'Lock' and query like '%known as materialized%'";
-        match look.query_one(sql, &[]).await.expect("a count").get::<_, i64>(0) {
-            1 => Ok(()),
-            waiting => Err(format!("{waiting} wait")),
-        }
-    })
-    .await;
+    server.setup.creation_waits().await;
     caller.hang_up(&server).await;
     drop(held);
     is_taken_down(&server, 0).await;

@@ -9,6 +9,7 @@ use tokio::sync::OnceCell;
 use tokio_postgres::config::Host;
 use tokio_postgres::{Config, NoTls};
 
+use super::eventually;
 use super::person::{Person, client};
 use super::program::{Folder, Program, Variables, folder};
 
@@ -90,6 +91,20 @@ impl Setup {
         let lock = format!("begin; lock table {table} in access exclusive mode");
         client.batch_execute(&lock).await.expect("a lock");
         client
+    }
+
+    /// Waits until the creation of songs stands before a table that is held.
+    pub async fn creation_waits(&self) {
+        let look = self.look().await;
+        eventually("songs to be created", || async {
+            let sql = "select count(*) from pg_stat_activity where datname = current_database()
+                          and wait_event_type = 'Lock' and query like '%known as materialized%'";
+            match look.query_one(sql, &[]).await.expect("a count").get::<_, i64>(0) {
+                0 => Err("none waits".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await;
     }
 
     /// A connection that looks at what was stored.
