@@ -113,47 +113,79 @@ fn count(outcome: &'static str) {
 
 impl Callbacks {
     async fn take(&self, member: &Member, key: CallKey, body: web::Bytes) -> Outcome {
-        let row = |outcome| InboxRow {
-            provider: member.provider.capabilities().name,
-            task: key.task.0,
-            call: key.call,
-            attempt: key.attempt,
-            // A copy: the request's bytes hold on to their whole read buffer.
-            body: bytes::Bytes::copy_from_slice(&body),
-            outcome,
-        };
-        let (song, kind) = match self.song_of(key).await {
-            Ok(Some(found)) => found,
-            Ok(None) => return self.keep(row("no such task"), Outcome::Unknown).await,
-            Err(_) => return Outcome::Away,
-        };
-        let callback = match member.provider.read(kind, &body) {
-            Ok(callback) => callback,
-            Err(error) => {
-                tracing::warn!(song.id = %song, task.id = %key.task, %error, "a callback cannot be read");
-                return self.keep(row("malformed"), Outcome::Malformed).await;
-            }
-        };
-        let news = with_fallback_urls(callback.news, Some(member));
-        let event = Event::News { call: key, provider_task: callback.provider_task, news };
-        match self.directories.tell(song, None, event, Some(row("applied"))).await {
-            Ok(_) => Outcome::Told,
-            Err(TellError::NotFound) => self.keep(row("no such task"), Outcome::Unknown).await,
+        // A copy: the request's bytes hold on to their whole read buffer.
+        let body = bytes::Bytes::copy_from_slice(&body);
+        let known = self.tasks.get(key.task);
+        match hear(&self.world, &self.directories, member, key, body, known).await {
+            Ok(Heard::Told { .. }) => Outcome::Told,
+            Ok(Heard::Malformed) => Outcome::Malformed,
+            Ok(Heard::Unknown) => Outcome::Unknown,
             Err(_) => Outcome::Away,
         }
     }
+}
 
-    async fn keep(&self, row: InboxRow, outcome: Outcome) -> Outcome {
-        match self.world.journal.commit(Entry::Callback(row)).await {
-            Ok(_) => outcome,
-            Err(_) => Outcome::Away,
+/// What became of a callback; whatever it was, it is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The song knows it; `changed` unless it knew already.
+    Told { changed: bool },
+    /// It cannot be read.
+    Malformed,
+    /// There is no song for it (any more).
+    Unknown,
+}
+
+/// Hands a callback that was vouched for to its song, and keeps it raw in the same commit, or beside whatever else comes of it
+/// (CB-2). `known` is the song, where that is known already.
+///
+/// # Errors
+/// Nothing is known to be kept: the same is to come again.
+pub async fn hear(
+    world: &World,
+    directories: &Directories,
+    member: &Member,
+    key: CallKey,
+    body: bytes::Bytes,
+    known: Option<(SongId, TaskKind)>,
+) -> Result<Heard, TellError> {
+    let row = |outcome| InboxRow {
+        provider: member.provider.capabilities().name,
+        task: key.task.0,
+        call: key.call,
+        attempt: key.attempt,
+        body: body.clone(),
+        outcome,
+    };
+    let found = match known {
+        Some(found) => Some(found),
+        None => song_of(world, key).await.map_err(|_| TellError::Unavailable)?,
+    };
+    let Some((song, kind)) = found else { return keep(world, row("no such task"), Heard::Unknown).await };
+    let callback = match member.provider.read(kind, &body) {
+        Ok(callback) => callback,
+        Err(error) => {
+            tracing::warn!(song.id = %song, task.id = %key.task, %error, "a callback cannot be read");
+            return keep(world, row("malformed"), Heard::Malformed).await;
         }
+    };
+    let news = with_fallback_urls(callback.news, Some(member));
+    let event = Event::News { call: key, provider_task: callback.provider_task, news };
+    match directories.tell(song, None, event, Some(row("applied"))).await {
+        Ok(told) => Ok(Heard::Told { changed: told.changed }),
+        // It was deleted since.
+        Err(TellError::NotFound) => keep(world, row("no such task"), Heard::Unknown).await,
+        Err(error) => Err(error),
     }
+}
 
-    async fn song_of(&self, key: CallKey) -> Result<Option<(SongId, TaskKind)>, StoreError> {
-        if let Some(found) = self.tasks.get(key.task) {
-            return Ok(Some(found));
-        }
-        store::ask(&self.world.pool, async |client| songs::of_task(client, key.task).await).await
+async fn song_of(world: &World, key: CallKey) -> Result<Option<(SongId, TaskKind)>, StoreError> {
+    store::ask(&world.pool, async |client| songs::of_task(client, key.task).await).await
+}
+
+async fn keep(world: &World, row: InboxRow, heard: Heard) -> Result<Heard, TellError> {
+    match world.journal.commit(Entry::Callback(row)).await {
+        Ok(_) => Ok(heard),
+        Err(_) => Err(TellError::Unavailable),
     }
 }

@@ -7,14 +7,13 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use uuid::Uuid;
 
+use crate::callback::{self, Heard};
 use crate::id::{self, CallKey, SongId, TaskId};
-use crate::song::actor::{TellError, World, with_fallback_urls};
+use crate::song::actor::{TellError, World};
 use crate::song::directory::Directories;
 use crate::song::event::{Event, NewAddition};
 use crate::song::phase::{AdditionState, Phase};
-use crate::store::journal::Entry;
 use crate::store::letters::{self, GIVEN_UP, Letter};
-use crate::store::row::InboxRow;
 use crate::store::{self, StoreError, songs};
 
 /// Why nothing was put back.
@@ -145,36 +144,13 @@ async fn hear_again(
     let Some(member) = world.providers.member(&kept.provider) else {
         return nothing("its provider is not configured");
     };
-    let row = |outcome| InboxRow {
-        provider: member.provider.capabilities().name,
-        task: kept.task,
-        call: kept.call,
-        attempt: kept.attempt,
-        body: body.clone().into(),
-        outcome,
-    };
-    let task = TaskId(kept.task);
-    let found = store::ask(&world.pool, async |client| songs::of_task(client, task).await).await?;
-    let Some((song, kind)) = found else {
-        return keep(world, row("no such task"), "the callback was kept: there is no such task").await;
-    };
-    let Ok(callback) = member.provider.read(kind, &body) else {
-        return keep(world, row("malformed"), "the callback was kept: it cannot be read").await;
-    };
-    let call = CallKey { task, call: kept.call, attempt: kept.attempt };
-    let news = with_fallback_urls(callback.news, Some(member));
-    let event = Event::News { call, provider_task: callback.provider_task, news };
-    match directories.tell(song, None, event, Some(row("applied"))).await? {
-        told if told.changed => Ok("the callback was heard again"),
-        _ => Ok("the callback was heard again and brought nothing new"),
-    }
-}
-
-async fn keep(world: &World, row: InboxRow, done: &'static str) -> Result<&'static str, ReplayError> {
-    match world.journal.commit(Entry::Callback(row)).await {
-        Ok(_) => Ok(done),
-        Err(_) => Err(TellError::Unavailable.into()),
-    }
+    let key = CallKey { task: TaskId(kept.task), call: kept.call, attempt: kept.attempt };
+    Ok(match callback::hear(world, directories, member, key, body.into(), None).await? {
+        Heard::Told { changed: true } => "the callback was heard again",
+        Heard::Told { changed: false } => "the callback was heard again and brought nothing new",
+        Heard::Malformed => "the callback was kept: it cannot be read",
+        Heard::Unknown => "the callback was kept: there is no such task",
+    })
 }
 
 async fn take_up_again(
