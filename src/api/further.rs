@@ -47,11 +47,8 @@ const VARIANT: Field = field(
     FieldKind::Integer { min: 1, max: 5 },
     "Which variant; default: the favourite, else the first that can be played.",
 );
-const PROVIDER: Field = field(
-    "provider",
-    FieldKind::Word(&["auto", "suno", "mureka", "minimax", "musicgpt"]),
-    "Who does it; `auto` (default) prefers the one that made the song.",
-);
+const PROVIDER: Field =
+    field("provider", wishes::PROVIDER, "Who does it; `auto` (default) prefers the one that made the song.");
 const METADATA: Field =
     field("metadata", FieldKind::Object { bytes_max: METADATA_BYTES_MAX }, "Yours; comes back unchanged.");
 const TITLE: Field =

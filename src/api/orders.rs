@@ -14,7 +14,7 @@ use super::problem::{FieldError, Kind, Problem};
 use super::shape::{self, Body, FieldKind, Shape, error_at, field};
 use super::songs::{idempotency_key, query};
 use super::who::Who;
-use super::wishes::{self, LYRICS, PROMPT, TAGS, TITLE_CHARS_MAX};
+use super::wishes::{self, LYRICS, PROMPT, PROVIDER, TAGS, TITLE_CHARS_MAX};
 use super::{Api, BodyMax, Keyed, Operation, Raw, body, resource};
 use crate::id::{self, TaskId, UserId};
 use crate::song::event::Event;
@@ -49,11 +49,7 @@ const ORDER: Shape = &[
     field("package", FieldKind::Text { max: 50 }, "What was bought, by your name for it.").required(),
     field("occasion_date", DATE, "The day it is for: `YYYY-MM-DD`."),
     field("songs", FieldKind::Bodies { max: SONGS_MAX, each: SONG }, "The songs.").required(),
-    field(
-        "provider",
-        FieldKind::Word(&["auto", "suno", "mureka", "minimax", "musicgpt"]),
-        "Who makes them; `auto` (default) chooses one that can.",
-    ),
+    field("provider", PROVIDER, "Who makes them; `auto` (default) chooses one that can."),
 ];
 const SELECTION: Shape = &[
     field("song_id", FieldKind::Text { max: 36 }, "A song of the order.").required(),

@@ -24,6 +24,9 @@ pub(super) const METADATA_BYTES_MAX: usize = 16 * 1024;
 pub(super) const PROMPT: FieldKind = FieldKind::Text { max: PROMPT_CHARS_MAX };
 pub(super) const LYRICS: FieldKind = FieldKind::Text { max: LYRICS_CHARS_MAX };
 const WEIGHT: FieldKind = FieldKind::Number { min: 0.0, max: 1.0 };
+/// Whom one may ask for, those included that are not configured here: bodies read the same everywhere.
+pub const ASKED_FOR: &[&str] = &["auto", "suno", "mureka", "minimax", "musicgpt"];
+pub(super) const PROVIDER: FieldKind = FieldKind::Word(ASKED_FOR);
 pub(super) const TAGS: FieldKind = FieldKind::Texts { max: 20, each_max: 100 };
 
 pub const CREATE: Shape = &[
@@ -38,11 +41,7 @@ pub const CREATE: Shape = &[
     field("lyrics", LYRICS, "Your own words, sung as they are; mode `music` only."),
     field("style_tags", TAGS, "How it sounds: `waltz`, `piano` …"),
     field("instrumental", FieldKind::Flag, "Nobody sings; mode `music` only."),
-    field(
-        "provider",
-        FieldKind::Word(&["auto", "suno", "mureka", "minimax", "musicgpt"]),
-        "Who makes it; `auto` (default) chooses one that can.",
-    ),
+    field("provider", PROVIDER, "Who makes it; `auto` (default) chooses one that can."),
     field("model", FieldKind::Text { max: 50 }, "The provider's model; default: the provider's."),
     field("negative_tags", TAGS, "What it must not sound like."),
     field("vocal_gender", FieldKind::Word(&["f", "m"]), "The voice."),

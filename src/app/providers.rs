@@ -186,3 +186,27 @@ fn musicgpt(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Mem
     }
     Ok(Some(place.member(Arc::new(MusicGpt::new(settings, place.http("musicgpt")?)))))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::api::wishes::ASKED_FOR;
+    use crate::simulator::{self, Options};
+
+    /// Where nothing is configured, all there are are simulated.
+    #[actix_web::test]
+    async fn every_provider_there_is_may_be_asked_for_by_its_name() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let simulator = simulator::start(listener, Options::default()).expect("a simulator");
+        let keep: Keep = Arc::new(|_, _| Err(std::io::ErrorKind::Unsupported.into()));
+        let Ok(there) = providers(&Config::default(), Some(&simulator), keep) else {
+            panic!("they are made")
+        };
+        let names: Vec<_> = ["auto"].into_iter().chain(there.names()).collect();
+        assert_eq!(ASKED_FOR, names);
+        simulator.stop().await;
+    }
+}
