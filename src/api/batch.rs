@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::creation::{self, Asked, Made};
 use super::problem::{self, Problem};
 use super::shape::{FieldKind, Shape, field};
-use super::who::Who;
+use super::who::{Creator, Who};
 use super::wishes::{self, CREATE};
 use super::{Api, BodyMax, Keyed, Operation, Raw, body, resource, songs};
 use crate::song::view::View;
@@ -34,13 +34,12 @@ pub fn routes(routes: &mut web::ServiceConfig) {
 /// The journal takes them together, in their order: one commit, as a rule.
 async fn create(
     api: web::Data<Api>,
-    who: Who,
+    Creator(who): Creator,
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
     let key = songs::idempotency_key(request.headers())?;
     let now = api.clock().now();
-    api.creation.dam(&who.0, now)?;
     let body = body(BATCH, &raw.0)?;
     let wanted = body.bodies("songs");
     let made = join_all(wanted.iter().enumerate().map(|(index, song)| {

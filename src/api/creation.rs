@@ -13,7 +13,7 @@ use super::flood::Flood;
 use super::problem::{Kind, Problem, headers};
 use super::who::Who;
 use super::{Api, songs};
-use crate::auth::Identity;
+use crate::auth::{Identity, Role};
 use crate::credit::Credits;
 use crate::credit::plan::{Allowance, Plan, Plans, Standing, next_midnight};
 use crate::song::directory::Born;
@@ -32,8 +32,9 @@ pub struct Creation {
     plans: Arc<Plans>,
     signup_grant: Credits,
     guest_grant: Credits,
-    /// One for each plan.
-    floods: [Flood; 4],
+    /// One for each plan: before what creates, and around all that changes anything.
+    inner: [Flood; 4],
+    outer: [Flood; 4],
     /// For songs that are being created.
     room: Arc<Semaphore>,
 }
@@ -57,12 +58,14 @@ impl Creation {
     /// `at_once` songs may be on their way to the database and from there to their providers; whoever comes beyond them is
     /// refused before anything is done.
     pub fn new(plans: Plans, signup_grant: Credits, guest_grant: Credits, at_once: usize) -> Self {
-        let floods = Plan::ALL.map(|plan| Flood::before(plans.of(plan).per_minute));
+        let inner = Plan::ALL.map(|plan| Flood::before(plans.of(plan).per_minute));
+        let outer = Plan::ALL.map(|plan| Flood::around(plans.of(plan).per_minute));
         Self {
             plans: Arc::new(plans),
             signup_grant,
             guest_grant,
-            floods,
+            inner,
+            outer,
             room: Arc::new(Semaphore::new(at_once)),
         }
     }
@@ -81,18 +84,29 @@ impl Creation {
         Terms { plans: self.plans.clone(), plan: plan(who), grant, refuse_when_busy }
     }
 
-    /// Stops floods before they reach the database. Whose token names no plan may have the most generous one.
+    /// Stops floods of creations before they reach the database.
     pub(super) fn dam(&self, who: &Identity, now: Time) -> Result<(), Problem> {
-        let per_minute = |plan: Plan| self.plans.of(plan).per_minute;
-        let most_generous =
-            || Plan::ALL.into_iter().max_by_key(|plan| per_minute(*plan)).unwrap_or(Plan::Free);
-        let plan = plan(who).unwrap_or_else(most_generous);
-        self.floods[plan as usize].pass(who.user.as_str()).map_err(|wait| {
-            metrics::counter!("songflight_floods_stopped_total").increment(1);
-            let full_at = now + wait;
-            limited(Kind::RateLimited, "Far too many requests.", wait)
-                .used_up(per_minute(plan), Some(full_at))
-        })
+        let plan = self.generous_plan(who);
+        let per_minute = self.plans.of(plan).per_minute;
+        let stopped = |wait| far_too_many(wait).used_up(per_minute, Some(now + wait));
+        self.inner[plan as usize].pass(who.user.as_str()).map_err(stopped)
+    }
+
+    /// The same before all that changes anything. Not for operators, who put back at once what an outage left.
+    pub(super) fn outer_dam(&self, who: &Identity, now: Time) -> Result<(), Problem> {
+        if who.role == Role::Service {
+            return Ok(());
+        }
+        let dam = &self.outer[self.generous_plan(who) as usize];
+        let stopped = |wait| far_too_many(wait).used_up(dam.limit(), Some(now + dam.full_after(wait)));
+        dam.pass(who.user.as_str()).map_err(stopped)
+    }
+
+    /// Whose token names no plan may have the most generous one.
+    fn generous_plan(&self, who: &Identity) -> Plan {
+        let per_minute = |plan: &Plan| self.plans.of(*plan).per_minute;
+        let most_generous = || Plan::ALL.into_iter().max_by_key(per_minute).unwrap_or(Plan::Free);
+        plan(who).unwrap_or_else(most_generous)
     }
 }
 
@@ -170,6 +184,11 @@ fn refusal(birth: Birth, standing: &Standing, now: Time) -> Problem {
         }
         Birth::KeyGone | Birth::Created { .. } | Birth::Replay { .. } => Problem::not_found(),
     }
+}
+
+fn far_too_many(wait: Duration) -> Problem {
+    metrics::counter!("songflight_floods_stopped_total").increment(1);
+    limited(Kind::RateLimited, "Far too many requests.", wait)
 }
 
 fn limited(kind: Kind, detail: &str, wait: Duration) -> Problem {

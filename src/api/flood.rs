@@ -1,6 +1,9 @@
 //! A dam before the database: requests that come far faster than any plan allows are answered here, without asking
 //! Postgres. What a plan really allows is counted there, once for all nodes (`store::births`).
 //!
+//! Two stand one behind the other: whatever an owner may change goes through the outer one, what creates songs through the
+//! inner one, too. Both are asked while a request is taken apart (`who`), before any handler begins.
+//!
 //! Memory is bounded by its making: a key is a place in a table of fixed size, and two who share a place share what
 //! is a generous limit. The hash is seeded, so that nobody can look for a neighbour.
 
@@ -34,7 +37,16 @@ impl Flood {
         Self { limiter, seed, clock: DefaultClock::default(), rate }
     }
 
-    /// Four times what a plan allows in a minute.
+    /// Before all that changes anything. A hand does one thing a second, and what an app does for it in one go is a page of
+    /// the library (100 songs, all opened or all deleted): three pages at once, and five things a second after that. Where
+    /// a plan allows more songs, each is asked for as often as the inner dam lets pass, and a few things are done with it.
+    pub fn around(per_minute: u32) -> Self {
+        const THINGS: NonZeroU32 = NonZeroU32::new(300).expect("it is not zero");
+        let more = NonZeroU32::new(per_minute.saturating_mul(8)).unwrap_or(THINGS);
+        Self::new(Rate { requests: more.max(THINGS), window: Duration::from_secs(60) })
+    }
+
+    /// Before creations: four times what a plan allows in a minute.
     pub fn before(per_minute: u32) -> Self {
         let requests = NonZeroU32::new(per_minute.saturating_mul(4)).unwrap_or(NonZeroU32::MIN);
         Self::new(Rate { requests, window: Duration::from_secs(60) })
@@ -87,6 +99,15 @@ mod tests {
         assert!(wait <= Duration::from_secs(5), "{wait:?}");
         assert_eq!(flood.pass("bob"), Ok(()));
         assert_eq!((flood.limit(), flood.full_after(wait) - wait), (12, Duration::from_secs(55)));
+    }
+
+    #[test]
+    fn the_outer_dam_is_never_the_narrower_one() {
+        let plans = [1, 3, 30, 75, 60_000];
+        let passes =
+            plans.map(|per_minute| (Flood::around(per_minute).limit(), Flood::before(per_minute).limit()));
+        assert_eq!(passes.map(|(outer, _)| outer), [300, 300, 300, 600, 480_000]);
+        assert!(passes.iter().all(|(outer, inner)| outer > inner), "{passes:?}");
     }
 
     #[test]

@@ -13,7 +13,7 @@ use super::creation::Asked;
 use super::problem::{Kind, Problem};
 use super::shape::{Body, Field, FieldKind, Shape, error_at, field};
 use super::songs::{begin, etag, idempotency_key, own};
-use super::who::Who;
+use super::who::{Creator, Who};
 use super::wishes::{self, LYRICS, METADATA_BYTES_MAX, PROMPT, TAGS, TITLE_CHARS_MAX};
 use super::{Api, Keyed, Operation, Raw, body, resource, song_id};
 use crate::id::{self, SongId, TaskId};
@@ -110,7 +110,7 @@ const PERSONA: Shape = &[
 
 async fn extend(
     api: web::Data<Api>,
-    who: Who,
+    Creator(who): Creator,
     path: web::Path<String>,
     request: HttpRequest,
     raw: Raw,
@@ -127,7 +127,7 @@ async fn extend(
 
 async fn replace_section(
     api: web::Data<Api>,
-    who: Who,
+    Creator(who): Creator,
     path: web::Path<String>,
     request: HttpRequest,
     raw: Raw,
@@ -148,7 +148,7 @@ async fn replace_section(
 
 async fn cover(
     api: web::Data<Api>,
-    who: Who,
+    Creator(who): Creator,
     path: web::Path<String>,
     request: HttpRequest,
     raw: Raw,
@@ -159,7 +159,7 @@ async fn cover(
 
 async fn merge(
     api: web::Data<Api>,
-    who: Who,
+    Creator(who): Creator,
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
@@ -218,9 +218,7 @@ async fn child(
     let asked = preferred(api, body, &wish);
     wishes::settle(api, asked.as_deref(), &mut wish)?;
     let metadata = body.object("metadata").cloned().unwrap_or_else(|| json!({}));
-    let now = api.clock().now();
-    api.creation.dam(&who.0, now)?;
-    let song = wishes::pending(&who.0.user, wish, metadata, now);
+    let song = wishes::pending(&who.0.user, wish, metadata, api.clock().now());
     begin(api, who, Asked { song, content_hash: wishes::hash_of(&whole), key, refuse_when_busy: false }).await
 }
 

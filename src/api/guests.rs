@@ -12,7 +12,7 @@ use serde_json::json;
 use super::flood::{self, Flood};
 use super::problem::{Kind, Problem};
 use super::shape::{FieldKind, Shape, field};
-use super::who::Who;
+use super::who::Creator;
 use super::{Api, Operation, Raw, body, resource};
 use crate::auth::{AuthError, Role};
 use crate::credit::plan::Plan;
@@ -73,8 +73,7 @@ const CLAIMS_AT_ONCE: usize = 16;
 
 /// Moves what a guest made to the account that signed in, once: the first account has it. Repeatable, also after it broke
 /// off halfway: each song moves whole, by its own actor, or not yet.
-async fn claim(api: web::Data<Api>, who: Who, raw: Raw) -> Result<HttpResponse, Problem> {
-    api.creation.dam(&who.0, api.clock().now())?;
+async fn claim(api: web::Data<Api>, Creator(who): Creator, raw: Raw) -> Result<HttpResponse, Problem> {
     let body = body(CLAIM, &raw.0)?;
     let account = who.0.user;
     if account.as_str().starts_with(PREFIX) {

@@ -153,6 +153,10 @@ fn responses(operation: &Operation) -> Value {
             json!({"description": "Every wrong field, with a pointer to each.", "content": problem.clone()});
         responses.entry("400").or_insert(wrong);
     }
+    if !operation.public && operation.method != "get" {
+        let doc = "Far too many requests; `Retry-After` says when to come again.";
+        responses.entry("429").or_insert_with(|| json!({"description": doc, "content": problem.clone()}));
+    }
     if !operation.public {
         for (status, doc) in
             [(401, "No valid token."), (404, "No such thing, or not yours."), (503, "Try again.")]

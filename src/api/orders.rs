@@ -13,7 +13,7 @@ use super::creation::{self, Asked};
 use super::problem::{FieldError, Kind, Problem};
 use super::shape::{self, Body, FieldKind, Shape, error_at, field};
 use super::songs::{idempotency_key, query};
-use super::who::Who;
+use super::who::{Creator, Who};
 use super::wishes::{self, LYRICS, PROMPT, PROVIDER, TAGS, TITLE_CHARS_MAX};
 use super::{Api, BodyMax, Keyed, Operation, Raw, body, resource};
 use crate::id::{self, TaskId, UserId};
@@ -83,13 +83,11 @@ pub fn routes(routes: &mut web::ServiceConfig) {
 /// Takes the order down, then makes its songs. Refused as a whole only where none of them could be made.
 async fn place(
     api: web::Data<Api>,
-    who: Who,
+    Creator(who): Creator,
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(request.headers())?;
-    let now = api.clock().now();
-    api.creation.dam(&who.0, now)?;
     let (body, errors) = shape::read_partly(ORDER, &raw.0);
     let provider = body.text("provider").unwrap_or("auto");
     let (occasion_date, songs) = check(&api, provider, &body, errors)?;
@@ -102,7 +100,7 @@ async fn place(
         occasion_date,
         provider: provider.to_owned(),
         songs,
-        now,
+        now: api.clock().now(),
     };
     let (replayed, order, problems) = to_its_end(placed(api, who, new)).await?;
     let mut response = if replayed { HttpResponse::Ok() } else { HttpResponse::Accepted() };

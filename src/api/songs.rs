@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::creation::Asked;
 use super::problem::{self, FieldError, Problem};
 use super::shape::{FieldKind, Shape, error_at, field};
-use super::who::Who;
+use super::who::{Creator, Who};
 use super::wishes::{self, CHOOSE, CREATE, RETRY, SELECT};
 use super::{Api, Keyed, Operation, Raw, body, creation, resource, song_id};
 use crate::id::{self, ShareToken, SongId, TaskId};
@@ -36,13 +36,12 @@ pub fn routes(routes: &mut web::ServiceConfig) {
 /// Creates a song: durable and paid before the answer, before any provider is called (SONG-1, CRED-2).
 async fn create(
     api: web::Data<Api>,
-    who: Who,
+    Creator(who): Creator,
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
     let key = idempotency_key(request.headers())?;
     let now = api.clock().now();
-    api.creation.dam(&who.0, now)?;
     let body = body(CREATE, &raw.0)?;
     let (song, content_hash) = wishes::song(&api, &who.0.user, &body, now)?;
     let refuse_when_busy = body.text("on_busy") == Some("refuse");

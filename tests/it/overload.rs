@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use reqwest::Method;
 use serde_json::json;
 use songflight::time::Clock;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::harness::person::{Answer, answer, client, music};
+use crate::harness::person::{Answer, answer, client, in_seconds, music, token};
 use crate::harness::provider::Manner;
 use crate::harness::{Cable, Person, Provider, Server, Setup, audit, eventually, simulator};
 
@@ -198,6 +199,69 @@ async fn a_users_flood_is_stopped_before_the_database_and_others_are_served_mean
     let figures = answer(client().get(format!("{}/metrics", server.url()))).await;
     let stopped = figures.text.lines().find(|line| line.starts_with("songflight_floods_stopped_total"));
     assert!(stopped.is_some_and(|line| !line.ends_with(" 0")), "the dam held: {stopped:?}");
+}
+
+/// Of every route that changes anything, those to come included: each stops, and none before an app would have had all
+/// that it may ask for in one go.
+#[tokio::test]
+async fn no_route_that_changes_anything_lets_a_flood_through() {
+    const AT_ONCE: usize = 300;
+    let simulator = simulator().await;
+    let setup = Setup::new(&simulator.provider()).await.set("plans.free.per_minute", "30");
+    let server = setup.start().await;
+    let (greedy, mira) = (server.person("greedy"), server.person("mira"));
+    let token = token(&json!({"sub": greedy.user, "exp": in_seconds(3600), "plan": "free"}));
+    let (greedy, mut asked, mut routes) = (greedy.with(&token), 0, 0);
+    let document = answer(client().get(format!("{}/openapi.json", server.url()))).await.expect(200);
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let real = path.replace("{id}", &songflight::id::fresh().to_string()).replace("{n}", "1");
+        for (method, operation) in operations.as_object().unwrap() {
+            if method == "get" || operation["security"] == json!([]) {
+                continue;
+            }
+            let method: Method = method.to_uppercase().parse().unwrap();
+            let mut stopped = false;
+            for _ in 0..=AT_ONCE + 100 {
+                let answer = answer(greedy.request(method.clone(), &real).json(&json!({}))).await;
+                if answer.status == 429 {
+                    assert_eq!(answer.problem(429), "rate-limited");
+                    assert!(answer.header("retry-after").parse::<u32>().is_ok_and(|wait| wait <= 60));
+                    // Of creations, fewer may come.
+                    stopped = routes > 0 || asked >= AT_ONCE || path.ends_with("/songs");
+                    break;
+                }
+                asked += 1;
+            }
+            assert!(stopped, "{method} {path} after {asked}");
+            routes += 1;
+        }
+    }
+    assert!(routes >= 18 && asked >= AT_ONCE, "{routes} routes, asked {asked} times");
+    greedy.get("/v1/songs").await.expect(200);
+    mira.order(music("patient")).await;
+}
+
+/// Nothing is looked up and nothing written for who will be refused.
+#[tokio::test]
+async fn the_dam_is_asked_before_anything_is_read_or_written() {
+    let simulator = simulator().await;
+    let setup = Setup::new(&simulator.provider()).await.set("plans.free.per_minute", "1");
+    let server = setup.start().await;
+    let mira = server.person("mira");
+    let mira = mira.with(&token(&json!({"sub": mira.user, "exp": in_seconds(3600), "plan": "free"})));
+    let songs = json!([{"prompt": "a wedding", "variations": [{}]}]);
+    let order = json!({"package": "wedding", "occasion_date": "2027-05-08", "songs": songs});
+    let order = mira.post("/v1/orders", order).await.expect(202);
+    let two = json!({"song_ids": [songflight::id::fresh(), songflight::id::fresh()]});
+    for _ in 0..3 {
+        assert_eq!(mira.post("/v1/songs/merge", two.clone()).await.pointers(), ["/song_ids/0"]);
+    }
+    assert_eq!(mira.post("/v1/songs/merge", two).await.problem(429), "rate-limited");
+    let path = format!("/v1/orders/{}", order["id"].as_str().unwrap());
+    let change = json!({"occasion_date": "2027-05-09", "complete": true});
+    assert_eq!(mira.patch(&path, change).await.problem(429), "rate-limited");
+    assert_eq!(mira.get(&path).await.expect(200)["occasion_date"], "2027-05-08");
+    mira.patch(&path, json!({"occasion_date": "2027-05-10"})).await.expect(200);
 }
 
 /// A socket that says far too much is told so and closed; the one beside it does not notice.
