@@ -30,14 +30,14 @@ impl Caller {
         Self { stream }
     }
 
-    /// Hangs up, and waits until the server has let go of the connection and of whatever was done for it alone.
+    /// Hangs up once the server has read all of it, and waits until it has let go of the connection and of whatever was
+    /// done for it alone.
     pub async fn hang_up(self, server: &Server) {
-        let (here, there) =
-            (self.stream.local_addr().unwrap().port(), self.stream.peer_addr().unwrap().port());
-        let socket = socket_of(server, there, here);
+        let ends = (self.stream.peer_addr().unwrap().port(), self.stream.local_addr().unwrap().port());
+        let read = eventually("the server to read it", || async { read_to_its_end(server, ends) }).await;
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("a socket");
         drop(self.stream);
-        let Some(socket) = socket else { return };
+        let Some(socket) = read else { return };
         eventually("the server to let go of the connection", || async {
             if open_files(server).contains(&socket) { Err(socket.clone()) } else { Ok(()) }
         })
@@ -45,16 +45,23 @@ impl Caller {
     }
 }
 
-/// The server's end of a connection between these ports, as its process lists it; `None` where it has not taken it or a
-/// system does not tell.
-fn socket_of(server: &Server, local: u16, remote: u16) -> Option<String> {
-    let table = fs::read_to_string(format!("/proc/{}/net/tcp", server.program.pid)).ok()?;
+/// The server's end of the connection between these ports, as its process lists it, once nothing waits there to be read;
+/// `None` where the system does not tell.
+fn read_to_its_end(server: &Server, ends: (u16, u16)) -> Result<Option<String>, String> {
+    let Ok(table) = fs::read_to_string(format!("/proc/{}/net/tcp", server.program.pid)) else {
+        return Ok(None);
+    };
     let port = |address: &str| u16::from_str_radix(address.rsplit(':').next()?, 16).ok();
-    table.lines().skip(1).find_map(|line| {
-        let columns: Vec<&str> = line.split_whitespace().collect();
-        let ends = (port(columns.get(1)?)?, port(columns.get(2)?)?);
-        (ends == (local, remote)).then(|| format!("socket:[{}]", columns[9]))
-    })
+    let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>()).find(|columns| {
+        columns.len() > 9 && (port(columns[1]), port(columns[2])) == (Some(ends.0), Some(ends.1))
+    });
+    match row {
+        Some(columns) if columns[4].ends_with(":00000000") && columns[9] != "0" => {
+            Ok(Some(format!("socket:[{}]", columns[9])))
+        }
+        Some(columns) => Err(columns.join(" ")),
+        None => Err("no such connection".to_owned()),
+    }
 }
 
 fn open_files(server: &Server) -> Vec<String> {
