@@ -180,11 +180,16 @@ async fn merge(
     }
     let mut parents = Vec::new();
     for (index, id) in ids.into_iter().enumerate() {
-        let parent = own(&api, &who, id).await.map_err(|problem| match problem.kind() {
-            Kind::NotFound => Problem::invalid(vec![error_at_index(index, "there is no such song")]),
-            _ => problem,
-        })?;
-        parents.push(parent);
+        match own(&api, &who, id).await {
+            Ok(parent) => parents.push(parent),
+            Err(problem) if problem.kind() == Kind::NotFound => {
+                errors.push(error_at_index(index, "there is no such song"));
+            }
+            Err(problem) => return Err(problem),
+        }
+    }
+    if !errors.is_empty() {
+        return Err(Problem::not_found().with_errors(errors));
     }
     let of = parents.iter().map(|parent| source(parent, &body)).collect::<Result<Vec<_>, _>>()?;
     let parents: Vec<&Song> = parents.iter().collect();
