@@ -20,7 +20,7 @@ use std::time::Duration;
 use actix::Arbiter;
 use actix_web::dev::ServerHandle;
 use actix_web::web;
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Object, Pool};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use secrecy::SecretString;
 use tokio::sync::oneshot;
@@ -54,6 +54,7 @@ use crate::time::{Clock, Time};
 
 /// Partitions are made and dropped this often.
 const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
+const TURNED_WITHIN: Duration = Duration::from_secs(30);
 /// How long nobody is let in while the songs of the process before are taken up.
 const DOORS_WAIT: Duration = Duration::from_secs(2);
 /// How long one of the actors that all rely on may be gone before it is noticed.
@@ -363,14 +364,13 @@ fn keep_songs_going(config: &Config, world: &Arc<World>, directories: &Directori
 /// Makes the coming days' partitions and drops those that are no longer kept.
 async fn turn_days(pool: Pool, keep_days: i32) {
     loop {
-        let turned = async {
-            let client = pool.get().await?;
+        let turn = async |client: &mut Object| {
             client.batch_execute("select make_days()").await?;
             // A day more than promised: the oldest promised day must be whole.
             client.query_one("select drop_days($1)", &[&(keep_days + 1)]).await?;
-            Ok::<_, StoreError>(())
+            Ok(())
         };
-        let pause = match turned.await {
+        let pause = match store::ask_within(&pool, TURNED_WITHIN, turn).await {
             Ok(()) => TURN_DAYS_EVERY,
             Err(error) => {
                 tracing::warn!(%error, "the days' partitions could not be turned; trying again in a minute");
@@ -421,11 +421,7 @@ fn start_realtime(
         ..realtime::Settings::default()
     };
     let deps = realtime::Deps {
-        feed: Arc::new(feed::PostgresFeed::new(
-            pool.clone(),
-            Arc::new(rules(config)),
-            store::songs::PATIENCE,
-        )),
+        feed: Arc::new(feed::PostgresFeed::new(pool.clone(), Arc::new(rules(config)))),
         verifier: Arc::new(TokenCheck { auth: auth.clone(), clock }),
         clock,
     };

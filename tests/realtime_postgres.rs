@@ -76,7 +76,7 @@ impl World {
         migrate(&config).await.expect("migrated");
         let client = connect(&config, "test").await.expect("connected");
         let rules = Arc::new(rules());
-        let feed = PostgresFeed::new(pool(&config, 4).expect("a pool"), rules, Duration::from_secs(5));
+        let feed = PostgresFeed::new(pool(&config, 4).expect("a pool"), rules);
         Self { client, feed }
     }
 

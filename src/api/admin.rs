@@ -19,7 +19,7 @@ use crate::credit::Credits;
 use crate::credit::plan::Plan;
 use crate::id::UserId;
 use crate::store::accounts::{self, Grant, Granted};
-use crate::store::{self, StoreError, ledger};
+use crate::store::{self, ledger};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -171,19 +171,15 @@ async fn entries(
 const CHECK_WITHIN: Duration = Duration::from_secs(60);
 
 async fn check(api: web::Data<Api>, _: Operator) -> Result<HttpResponse, Problem> {
-    let asked = async {
-        let mut client = api.world.pool.get().await?;
+    let asked = store::ask_within(&api.world.pool, CHECK_WITHIN, async |client| {
         let snapshot = client.build_transaction().read_only(true).start().await?;
         let patience = format!("set local statement_timeout = {}", CHECK_WITHIN.as_millis());
         snapshot.batch_execute(&patience).await?;
         let books = ledger::books(&*snapshot).await?;
         snapshot.rollback().await?;
-        Ok::<_, StoreError>(books)
-    };
-    let books = tokio::time::timeout(CHECK_WITHIN, asked)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))?;
-    Ok(HttpResponse::Ok().json(books.as_json()))
+        Ok(books)
+    });
+    Ok(HttpResponse::Ok().json(asked.await?.as_json()))
 }
 
 pub const OPERATIONS: &[Operation] = &[

@@ -7,6 +7,7 @@ use actix_web::{HttpResponse, web};
 use serde_json::json;
 
 use super::{Api, Operation, resource};
+use crate::store;
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -20,13 +21,15 @@ async fn alive() -> HttpResponse {
     HttpResponse::Ok().json(json!({"status": "ok"}))
 }
 
+/// Who asks whether all is well waits no longer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(2);
+
 /// Requests can be served: the database answers, this node may write, and is not about to leave.
 async fn ready(api: web::Data<Api>) -> HttpResponse {
-    let asked = async {
-        let client = api.world.pool.get().await.ok()?;
-        client.simple_query("select 1 from event_log").await.ok()
-    };
-    let database = matches!(tokio::time::timeout(Duration::from_secs(2), asked).await, Ok(Some(_)));
+    let asked = store::ask_within(&api.world.pool, ANSWER_WITHIN, async |client| {
+        Ok(client.batch_execute("select 1 from event_log").await?)
+    });
+    let database = asked.await.is_ok();
     let owner = !api.world.lease.is_lost();
     let leaving = api.world.lease.is_draining();
     let body = json!({

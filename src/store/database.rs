@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::journal::NodeKey;
 use super::nodes::Taken;
 use super::songs::{self, Stored};
-use super::{StoreError, ask, nodes};
+use super::{StoreError, ask, ask_within, nodes};
 use crate::id::{SongId, UserId};
 
 /// Every question may fail with [`StoreError::Unavailable`] while the database is away. What each means is said in
@@ -58,7 +58,8 @@ impl Database for Pool {
     }
 
     async fn heartbeat(&self, node: NodeKey, lease: Duration) -> Result<bool, StoreError> {
-        ask(self, async |client| nodes::heartbeat(client, node, lease).await).await
+        // Several are to have their chance before the lease ends, each on a connection that answers.
+        ask_within(self, lease / 3, async |client| nodes::heartbeat(client, node, lease).await).await
     }
 
     async fn leave(&self, node: NodeKey) -> Result<(), StoreError> {

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use deadpool_postgres::{Object, Pool};
@@ -16,7 +15,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
 use super::songs::{self, SELECT};
-use super::{SongChanged, StoreError};
+use super::{SongChanged, StoreError, ask};
 use crate::id::{ShareToken, SongId, UserId};
 use crate::song::event::EventKind;
 use crate::song::phase::Rules;
@@ -89,7 +88,6 @@ pub trait Feed: Send + Sync {
 pub struct PostgresFeed {
     pool: Pool,
     rules: Arc<Rules>,
-    timeout: Duration,
 }
 
 const HEADS: &str = "
@@ -121,20 +119,16 @@ select s.id, s.user_id from song_variants v join songs s on s.id = v.song_id
  where v.share_token = $1 and s.deleted_at is null";
 
 impl PostgresFeed {
-    /// `timeout` is for a connection and the statement together.
-    pub const fn new(pool: Pool, rules: Arc<Rules>, timeout: Duration) -> Self {
-        Self { pool, rules, timeout }
+    pub const fn new(pool: Pool, rules: Arc<Rules>) -> Self {
+        Self { pool, rules }
     }
 
     async fn query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, StoreError> {
-        let query = async {
-            let client: Object = self.pool.get().await?;
+        let query = async |client: &Object| {
             let statement = client.prepare_cached(sql).await?;
             Ok(client.query(&statement, parameters).await?)
         };
-        tokio::time::timeout(self.timeout, query)
-            .await
-            .unwrap_or_else(|_| Err(StoreError::Unavailable("the read took too long".to_owned())))
+        ask(&self.pool, query).await
     }
 
     fn view(&self, row: &Row) -> Result<Map<String, Value>, StoreError> {

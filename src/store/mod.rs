@@ -3,6 +3,7 @@
 //! Not here: what a change means (`song::step`), who may ask for it (`api`).
 
 pub mod accounts;
+mod asking;
 pub mod audit;
 pub mod births;
 pub mod claims;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use actix::Message;
 use serde_json::value::RawValue;
 
+pub use self::asking::{ask, ask_within, pool};
 use self::server::Server;
 use crate::id::{SongId, UserId};
 use crate::song::event::EventKind;
@@ -126,58 +128,6 @@ pub async fn connect(server: impl Into<Server>, name: &str) -> Result<tokio_post
         }
     });
     Ok(client)
-}
-
-/// The pool for reads.
-///
-/// # Errors
-/// A text, when the pool's settings contradict each other.
-pub fn pool(server: impl Into<Server>, size: usize) -> Result<deadpool_postgres::Pool, String> {
-    let Server { config, tls } = server.into().named("songflight reads");
-    let manager = deadpool_postgres::Manager::from_config(
-        config,
-        tls,
-        deadpool_postgres::ManagerConfig { recycling_method: deadpool_postgres::RecyclingMethod::Fast },
-    );
-    deadpool_postgres::Pool::builder(manager)
-        .max_size(size)
-        .wait_timeout(Some(std::time::Duration::from_secs(5)))
-        .create_timeout(Some(std::time::Duration::from_secs(5)))
-        .recycle_timeout(Some(std::time::Duration::from_secs(5)))
-        .runtime(deadpool_postgres::Runtime::Tokio1)
-        // A reader that was given up must not keep its connection busy.
-        .post_create(deadpool_postgres::Hook::async_fn(|client, _| {
-            Box::pin(async move {
-                let limit = format!("set statement_timeout = {}", ASK_WITHIN.as_millis());
-                client.batch_execute(&limit).await.map_err(deadpool_postgres::HookError::Backend)
-            })
-        }))
-        .build()
-        .map_err(|error| error.to_string())
-}
-
-/// How long an answer to a question may take; a person waits for most of them.
-const ASK_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
-/// Questions that may wait for a connection.
-const WAITING_MAX: usize = 1024;
-
-/// Asks the pool. A database that hangs is away, as one that is gone.
-///
-/// # Errors
-/// [`StoreError::Unavailable`] without a connection, or without an answer in time; and the question's own.
-pub async fn ask<T>(
-    pool: &deadpool_postgres::Pool,
-    question: impl AsyncFnOnce(&deadpool_postgres::Object) -> Result<T, StoreError>,
-) -> Result<T, StoreError> {
-    // Whoever comes when so many wait already is told at once: their answer would come too late, and each who waits
-    // holds on to a whole request.
-    if pool.status().waiting > WAITING_MAX {
-        return Err(StoreError::Unavailable("too many questions wait already".to_owned()));
-    }
-    let asked = async { question(&pool.get().await?).await };
-    tokio::time::timeout(ASK_WITHIN, asked)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::Unavailable("no answer in time".to_owned())))
 }
 
 mod embedded {

@@ -48,6 +48,12 @@ pub enum AddressError {
 
 /// How long the way to a server may take, unless its url says otherwise.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// A host that vanishes says nothing, and a kernel left to itself goes on sending for a quarter of an hour. Unless its url
+/// says otherwise, what was sent may go unacknowledged for so long (`tcp_user_timeout`), and who idles longer is asked
+/// whether it is there (`keepalives_idle`), so often at most.
+const SILENT_FOR: Duration = Duration::from_secs(10);
+const ASKED_EVERY: Duration = Duration::from_secs(5);
+const ASKED_TIMES: u32 = 3;
 
 /// What is asked of a server's certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,9 +78,7 @@ impl FromStr for Server {
     fn from_str(url: &str) -> Result<Self, AddressError> {
         let (url, wanted) = read(url)?;
         let mut config: Config = url.parse().map_err(|_| AddressError::Unreadable)?;
-        if config.get_connect_timeout().is_none() {
-            config.connect_timeout(CONNECT_WITHIN);
-        }
+        give_up_in_time(&mut config, &url);
         let Some(wanted) = wanted else { return Ok(Self::from(config)) };
         config.ssl_mode(wanted.mode);
         let tls = connector(wanted.check, wanted.roots.as_deref())?;
@@ -114,6 +118,26 @@ impl Server {
             self.config.ssl_mode(SslMode::Disable);
         }
         self
+    }
+}
+
+/// What the url says nothing of.
+fn give_up_in_time(config: &mut Config, url: &str) {
+    if config.get_connect_timeout().is_none() {
+        config.connect_timeout(CONNECT_WITHIN);
+    }
+    if config.get_tcp_user_timeout().is_none() {
+        config.tcp_user_timeout(SILENT_FOR);
+    }
+    // The driver does not tell its own two hours from those of a url.
+    if !url.contains("keepalives_idle=") {
+        config.keepalives_idle(SILENT_FOR);
+    }
+    if config.get_keepalives_interval().is_none() {
+        config.keepalives_interval(ASKED_EVERY);
+    }
+    if config.get_keepalives_retries().is_none() {
+        config.keepalives_retries(ASKED_TIMES);
     }
 }
 
@@ -289,6 +313,24 @@ mod tests {
         assert!(missing.contains("/no/such/file.pem") && !missing.contains("secret"), "{missing}");
         assert!(error("?sslmode=verify-ca&sslrootcert=/dev/null").contains("no certificate"));
         assert!("host".parse::<Server>().is_err());
+    }
+
+    #[test]
+    fn a_server_that_vanishes_is_given_up_soon_unless_its_url_says_otherwise() {
+        let limits = |url: &str| {
+            let config = url.parse::<Server>().expect("a url").config;
+            [
+                config.get_connect_timeout().copied(),
+                config.get_tcp_user_timeout().copied(),
+                Some(config.get_keepalives_idle()),
+                config.get_keepalives_interval(),
+            ]
+            .map(|limit| limit.map(|limit| limit.as_secs()))
+        };
+        assert_eq!(limits("postgres://db/songs?sslmode=require"), [5, 10, 10, 5].map(Some));
+        assert_eq!(limits("host=db keepalives_idle=7200"), [5, 10, 7200, 5].map(Some));
+        let all = "connect_timeout=1&tcp_user_timeout=60&keepalives_idle=30&keepalives_interval=9";
+        assert_eq!(limits(&format!("postgres://db/songs?{all}")), [1, 60, 30, 9].map(Some));
     }
 
     #[test]

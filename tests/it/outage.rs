@@ -75,6 +75,36 @@ async fn a_database_that_hangs_is_as_one_that_is_gone() {
     stage.all_end(&mira, &mut socket, &songs).await;
 }
 
+/// Not a word comes from a host that vanished, also not that its connections are gone.
+#[tokio::test]
+async fn a_database_that_vanishes_is_found_again_where_another_one_takes_its_place() {
+    let stage = Stage::new().await;
+    let mira = stage.server.person("mira");
+    let mut socket = mira.socket().await;
+    let mut songs = vec![mira.order(music("vanishing one")).await];
+    // Readers have used most connections that there are.
+    futures_util::future::join_all((0..12).map(|_| mira.get("/v1/songs"))).await;
+    stage.cable.go_dead();
+    let (read, ready) = tokio::join!(mira.get("/v1/songs"), mira.get("/readyz"));
+    assert_eq!((read.problem(503), ready.status), ("unavailable", 503));
+    stage.cable.lay_another();
+
+    for path in ["/readyz", "/v1/songs", "/v1/me"] {
+        eventually(path, || async {
+            let answer = mira.get(path).await;
+            if answer.status == 200 { Ok(()) } else { Err(answer.text) }
+        })
+        .await;
+    }
+    let order = async || mira.create_with_key("vanishing", music("vanishing two")).await;
+    let taken = eventually("a song to be taken", || async {
+        let answer = order().await;
+        if matches!(answer.status, 200 | 202) { Ok(answer) } else { Err(answer.text) }
+    });
+    songs.push(crate::harness::person::id(&taken.await.body));
+    stage.all_end(&mira, &mut socket, &songs).await;
+}
+
 #[tokio::test]
 async fn many_short_cuts_neither_lose_nor_double_a_song() {
     let stage = Stage::new().await;

@@ -15,6 +15,8 @@ enum State {
     Cut,
     /// Nothing comes through, and nobody says so.
     Dead,
+    /// Another one: what was connected by the dead one stays so, and whoever connects anew comes through.
+    Another,
 }
 
 pub struct Cable {
@@ -44,6 +46,11 @@ impl Cable {
         self.state.send_replace(State::Dead);
     }
 
+    /// As where another host takes the place of one that vanished.
+    pub fn lay_another(&self) {
+        self.state.send_replace(State::Another);
+    }
+
     pub fn mend(&self) {
         self.state.send_replace(State::Whole);
     }
@@ -63,12 +70,18 @@ async fn accept(listener: TcpListener, socket: PathBuf, state: watch::Receiver<S
 }
 
 async fn join(here: TcpStream, there: UnixStream, mut state: watch::Receiver<State>) {
+    let by_another = *state.borrow() == State::Another;
+    let through = move |state: &State| match state {
+        State::Whole | State::Cut => true,
+        State::Dead => false,
+        State::Another => by_another,
+    };
     let (from_here, to_here) = here.into_split();
     let (from_there, to_there) = there.into_split();
     let (up, down) = (state.clone(), state.clone());
     tokio::select! {
-        () = carry(from_here, to_there, up) => {}
-        () = carry(from_there, to_here, down) => {}
+        () = carry(from_here, to_there, up, through) => {}
+        () = carry(from_there, to_here, down, through) => {}
         _ = state.wait_for(|state| *state == State::Cut) => {}
     }
 }
@@ -77,11 +90,12 @@ async fn carry(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
     mut state: watch::Receiver<State>,
+    through: impl Fn(&State) -> bool,
 ) {
     let mut bytes = vec![0; 64 * 1024];
     loop {
         let Ok(read @ 1..) = from.read(&mut bytes).await else { return };
-        if state.wait_for(|state| *state != State::Dead).await.is_err() {
+        if state.wait_for(&through).await.is_err() {
             return;
         }
         if to.write_all(&bytes[..read]).await.is_err() {
