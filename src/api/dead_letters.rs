@@ -1,7 +1,5 @@
 //! For operators (role `service`): dead letters, what is stuck, and everything about one song (OPS-1, OPS-2, SONG-4).
 
-use std::time::Duration;
-
 use actix_web::{HttpRequest, HttpResponse, web};
 use serde_json::{Value, json};
 
@@ -15,7 +13,7 @@ use crate::ops::replay::{ReplayError, replay};
 use crate::song::sweeper;
 use crate::song::view::view;
 use crate::store::letters::{self, Letter, Wanted};
-use crate::store::{self, StoreError, insight, songs};
+use crate::store::{self, insight, songs};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -144,18 +142,11 @@ const STUCK: Shape = &[field(
     FieldKind::Integer { min: 1, max: 1000 },
     "Songs listed; default 100, the longest stuck first.",
 )];
-/// A look at every running task takes longer than what people wait for.
-const LOOK_WITHIN: Duration = Duration::from_secs(40);
 
 async fn stuck(api: web::Data<Api>, _: Operator, request: HttpRequest) -> Result<HttpResponse, Problem> {
     let limit = query(STUCK, request.query_string())?.integer("limit").unwrap_or(100);
     let patience = sweeper::patience(&api.world, api.stuck_after);
-    let asked = async {
-        let client = api.world.pool.get().await?;
-        sweeper::look(&client, patience, limit).await
-    };
-    let late = || StoreError::Unavailable("no answer in time".to_owned());
-    let (many, songs) = tokio::time::timeout(LOOK_WITHIN, asked).await.map_err(|_| late())??;
+    let (many, songs) = sweeper::look(&api.world.pool, patience, limit).await?;
     let songs: Vec<Value> = songs.iter().map(store::stuck::Stuck::as_json).collect();
     Ok(HttpResponse::Ok().json(json!({"count": many, "stuck": songs})))
 }

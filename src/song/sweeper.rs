@@ -7,16 +7,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use deadpool_postgres::Pool;
+
 use super::actor::World;
 use super::directory::Directories;
 use super::event::Event;
 use crate::store::stuck::{self, Patience, Stuck};
-use crate::store::{StoreError, letters, nodes};
+use crate::store::{self, StoreError, letters, nodes};
 
 /// Songs looked at in one round, the longest stuck first.
 const PAGE: i64 = 1000;
 /// A look at all running tasks takes longer than what people wait for.
 const WITHIN: Duration = Duration::from_secs(30);
+/// With the wait for a connection.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(40);
 
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
@@ -43,14 +47,14 @@ pub async fn keep_sweeping(world: Arc<World>, directories: Directories, settings
 }
 
 async fn sweep(world: &World, directories: &Directories, settings: &Settings) -> Result<(), StoreError> {
-    let client = world.pool.get().await?;
-    let (many, stuck) = look(&client, patience(world, settings.slack), PAGE).await?;
+    let (many, stuck) = look(&world.pool, patience(world, settings.slack), PAGE).await?;
     #[allow(clippy::cast_precision_loss, reason = "a figure for a graph")]
     metrics::gauge!("songflight_stuck_songs").set(many as f64);
     let node = world.journal.node();
     for one in stuck.iter().filter(|one| one.owner.is_some_and(|owner| node.owns(owner))) {
         resume(world, directories, one).await?;
     }
+    let client = world.pool.get().await?;
     let given_up = letters::give_up(&client, world.activations_max).await?;
     if given_up > 0 {
         tracing::error!(
@@ -66,17 +70,17 @@ async fn sweep(world: &World, directories: &Directories, settings: &Settings) ->
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
-pub async fn look(
-    client: &deadpool_postgres::Object,
-    patience: Patience,
-    limit: i64,
-) -> Result<(i64, Vec<Stuck>), StoreError> {
-    client
-        .batch_execute(&format!("begin read only; set local statement_timeout = {}", WITHIN.as_millis()))
-        .await?;
-    let found = stuck::list(client, patience, limit).await;
-    client.batch_execute("rollback").await?;
-    found
+pub async fn look(pool: &Pool, patience: Patience, limit: i64) -> Result<(i64, Vec<Stuck>), StoreError> {
+    store::ask_within(pool, ANSWERED_WITHIN, async |client| {
+        // Who stops waiting, or is refused, leaves no transaction behind: it ends with this value.
+        let snapshot = client.build_transaction().read_only(true).start().await?;
+        let limited = format!("set local statement_timeout = {}", WITHIN.as_millis());
+        snapshot.batch_execute(&limited).await?;
+        let found = stuck::list(&snapshot, patience, limit).await?;
+        snapshot.rollback().await?;
+        Ok(found)
+    })
+    .await
 }
 
 /// Wakes it; else begins it anew; else gives it up.

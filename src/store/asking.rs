@@ -67,7 +67,7 @@ pub async fn ask_within<T>(
         return Err(StoreError::Unavailable("too many questions wait already".to_owned()));
     }
     let asked = async {
-        let mut loan = Loan::of(pool, within / 2).await?;
+        let mut loan = Loan::of(pool, within.min(ASK_WITHIN) / 2).await?;
         let answer = question(loan.client()).await;
         loan.answered = true;
         answer

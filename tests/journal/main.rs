@@ -10,6 +10,7 @@ mod life;
 mod limits;
 mod orders;
 mod parity;
+mod pool;
 mod tls;
 mod wire;
 mod world;

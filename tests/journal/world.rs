@@ -100,6 +100,11 @@ impl World {
         world
     }
 
+    /// A pool with which it is certain who gets which connection.
+    pub fn pool_of_one(&self) -> deadpool_postgres::Pool {
+        pool(&self.database, 1).expect("a pool")
+    }
+
     /// All that was inherited is in hand.
     pub async fn resumed(&self) {
         let client = self.pool.get().await.expect("connected");

@@ -1,0 +1,61 @@
+//! What questions to the pool leave behind when nobody waits for their answer any more.
+
+use std::time::Duration;
+
+use songflight::song::sweeper;
+use songflight::store::stuck::Patience;
+use songflight::store::{ask, ask_within};
+use tokio::time::timeout;
+
+use super::world::World;
+
+const SOON: Duration = Duration::from_secs(2);
+
+#[actix_web::test]
+async fn a_connection_that_does_not_answer_is_not_lent_again() {
+    let pool = World::new("silent").await.pool_of_one();
+    let silent = ask_within(&pool, Duration::from_millis(200), async |client| {
+        Ok(client.batch_execute("select pg_sleep(60)").await?)
+    });
+    assert!(silent.await.is_err());
+    assert_eq!(pool.status().size, 0);
+    let answered = ask(&pool, async |client| Ok(client.query_one("select 1", &[]).await?.get::<_, i32>(0)));
+    assert_eq!(timeout(SOON, answered).await.expect("another connection").expect("an answer"), 1);
+}
+
+#[actix_web::test]
+async fn who_gives_up_soon_costs_no_connection() {
+    let pool = World::new("hasty").await.pool_of_one();
+    let question = ask(&pool, async |client| Ok(client.batch_execute("select pg_sleep(1)").await?));
+    assert!(timeout(Duration::from_millis(300), question).await.is_err());
+    assert_eq!((pool.status().size, pool.status().available), (1, 1));
+}
+
+#[actix_web::test]
+async fn a_look_for_stuck_songs_that_is_broken_off_leaves_a_clean_connection() {
+    let world = World::new("broken_off").await;
+    let pool = world.pool_of_one();
+    world.look.batch_execute("begin; lock table tasks").await.unwrap();
+    let slack = Duration::from_secs(60);
+    let patience = Patience { slack, deadline: slack, max_wait: slack };
+    tokio::select! {
+        biased;
+        looked = sweeper::look(&pool, patience, 10) => panic!("{looked:?}"),
+        () = waits_for_a_lock(&world) => {}
+    }
+    world.look.batch_execute("rollback").await.unwrap();
+    let written = ask(&pool, async |client| Ok(client.execute("update nodes set name = 'written'", &[]).await?));
+    assert_eq!(written.await.expect("a connection as any other"), 1);
+    assert_eq!(pool.status().size, 1);
+    let written = world.look.query_one("select name from nodes", &[]).await.unwrap();
+    assert_eq!(written.get::<_, &str>(0), "written", "and in a transaction that ended");
+}
+
+/// Resolves once a reader of the pool does.
+async fn waits_for_a_lock(world: &World) {
+    let waiting = "select count(*) from pg_stat_activity
+                    where datname = current_database() and application_name = 'songflight reads' and wait_event_type = 'Lock'";
+    while world.look.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+        tokio::task::yield_now().await;
+    }
+}
