@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::Pool;
+use deadpool_postgres::{Object, Pool};
 
 use super::actor::World;
 use super::directory::Directories;
@@ -17,6 +17,8 @@ use crate::store::{self, StoreError, letters, nodes};
 
 /// Songs looked at in one round, the longest stuck first.
 const PAGE: i64 = 1000;
+/// Songs of a round that cannot be helped, before it ends.
+const FAILURES_MAX: usize = 10;
 /// A look at all running tasks takes longer than what people wait for.
 const WITHIN: Duration = Duration::from_secs(30);
 /// With the wait for a connection.
@@ -51,11 +53,10 @@ async fn sweep(world: &World, directories: &Directories, settings: &Settings) ->
     #[allow(clippy::cast_precision_loss, reason = "a figure for a graph")]
     metrics::gauge!("songflight_stuck_songs").set(many as f64);
     let node = world.journal.node();
-    for one in stuck.iter().filter(|one| one.owner.is_some_and(|owner| node.owns(owner))) {
-        resume(world, directories, one).await?;
-    }
-    let client = world.pool.get().await?;
-    let given_up = letters::give_up(&client, world.activations_max).await?;
+    let own = stuck.iter().filter(|one| one.owner.is_some_and(|owner| node.owns(owner)));
+    resume_each(own, async |one| resume(world, directories, one).await).await?;
+    let give_up = async |client: &Object| letters::give_up(client, world.activations_max).await;
+    let given_up = store::ask(&world.pool, give_up).await?;
     if given_up > 0 {
         tracing::error!(
             songs = given_up,
@@ -63,6 +64,23 @@ async fn sweep(world: &World, directories: &Directories, settings: &Settings) ->
         );
     }
     letters::forget_old(&client, settings.keep_letters_days).await?;
+    Ok(())
+}
+
+/// One that fails keeps the others from nothing, unless so many do that the database must be away.
+async fn resume_each<'a>(
+    songs: impl Iterator<Item = &'a Stuck>,
+    resume: impl AsyncFn(&Stuck) -> Result<(), StoreError>,
+) -> Result<(), StoreError> {
+    let mut failed = 0;
+    for one in songs {
+        let Err(error) = resume(one).await else { continue };
+        failed += 1;
+        if failed == FAILURES_MAX {
+            return Err(error);
+        }
+        tracing::warn!(song.id = %one.song, %error, "a stuck song could not be helped");
+    }
     Ok(())
 }
 
@@ -90,7 +108,9 @@ async fn resume(world: &World, directories: &Directories, stuck: &Stuck) -> Resu
         tracing::warn!(song.id = %song, why = stuck.why(), "a stuck song was woken");
         return Ok(());
     }
-    let times = nodes::count_activation(&world.pool.get().await?, world.journal.node(), song).await?;
+    let node = world.journal.node();
+    let count = async |client: &Object| nodes::count_activation(client, node, song).await;
+    let times = store::ask(&world.pool, count).await?;
     if times < world.activations_max {
         tracing::warn!(song.id = %song, why = stuck.why(), times, "a stuck song is begun anew");
         if let Err(error) = directories.begin_anew(song).await {
@@ -100,7 +120,10 @@ async fn resume(world: &World, directories: &Directories, stuck: &Stuck) -> Resu
     }
     if moved(directories, stuck, Event::GivenUp).await {
         tracing::error!(song.id = %song, why = stuck.why(), "a stuck song was given up");
-    } else if letters::give_up_own(&world.pool.get().await?, stuck.task).await? > 0 {
+        return Ok(());
+    }
+    let give_up = async |client: &Object| letters::give_up_own(client, stuck.task).await;
+    if store::ask(&world.pool, give_up).await? > 0 {
         tracing::error!(song.id = %song, why = stuck.why(), "a stuck song does not move; see the dead letters");
     }
     Ok(())
@@ -113,5 +136,51 @@ async fn moved(directories: &Directories, stuck: &Stuck, event: Event) -> bool {
             tracing::warn!(song.id = %stuck.song, %error, "a stuck song could not be told");
             false
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+    use crate::id::{SongId, TaskId, fresh};
+    use crate::time::Clock;
+
+    fn stuck() -> Stuck {
+        Stuck {
+            song: SongId(fresh()),
+            task: TaskId(fresh()),
+            user: "mira".to_owned(),
+            status: "pending".to_owned(),
+            kind: "generate".to_owned(),
+            provider: "suno".to_owned(),
+            owner: None,
+            owned: true,
+            activations: 0,
+            state: "accepted".to_owned(),
+            waiting: None,
+            since: Clock.now(),
+            last_seen_to_move: Clock.now(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_song_that_cannot_be_helped_keeps_no_other_from_it() {
+        let songs: Vec<Stuck> = (0..30).map(|_| stuck()).collect();
+        let asked = RefCell::new(0);
+        let round = async |failing: usize| {
+            asked.replace(0);
+            resume_each(songs.iter(), async |_| {
+                *asked.borrow_mut() += 1;
+                let fails = *asked.borrow() <= failing;
+                if fails { Err(StoreError::Unavailable("no answer in time".to_owned())) } else { Ok(()) }
+            })
+            .await
+        };
+        assert!(round(FAILURES_MAX - 1).await.is_ok());
+        assert_eq!(*asked.borrow(), 30);
+        assert!(round(30).await.is_err());
+        assert_eq!(*asked.borrow(), FAILURES_MAX, "the database is away");
     }
 }
