@@ -38,6 +38,7 @@ use crate::cluster::{self, Node};
 use crate::config::{Config, Env, Loaded};
 use crate::credit::seats::Seats;
 use crate::id::UserId;
+use crate::ops::forgetting::keep_forgetting;
 use crate::ops::private_postgres::PrivatePostgres;
 use crate::ops::revocations::Revocations;
 use crate::ops::{auditor, supervise};
@@ -134,6 +135,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let keep_days = i32::try_from(config.realtime.events_keep_days).unwrap_or(i32::MAX - 1);
     let days = pool.clone();
     supervise::keep("the turn of days", move || turn_days(days.clone(), keep_days));
+    let (letters, keep_letters) = (pool.clone(), config.ops.dead_letters_keep_days);
+    supervise::keep("the end of old letters", move || keep_forgetting(letters.clone(), keep_letters));
 
     let simulator = simulate(config).map_err(cannot("the simulator"))?;
     let own_url = own_url(config, address);

@@ -60,7 +60,6 @@ pub(super) fn sweeping(config: &Config) -> sweeper::Settings {
     sweeper::Settings {
         every: ops.sweep_every,
         slack: ops.stuck_after,
-        keep_letters_days: ops.dead_letters_keep_days,
     }
 }
 

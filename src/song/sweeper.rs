@@ -29,8 +29,6 @@ pub struct Settings {
     pub every: Duration,
     /// How much later than its state says a song may move.
     pub slack: Duration,
-    /// How long letters are kept that are resolved.
-    pub keep_letters_days: u32,
 }
 
 /// By when songs should have moved, by this node's rules, whoever makes them.
@@ -63,7 +61,6 @@ async fn sweep(world: &World, directories: &Directories, settings: &Settings) ->
             "songs were taken up too often without moving; see the dead letters"
         );
     }
-    letters::forget_old(&client, settings.keep_letters_days).await?;
     Ok(())
 }
 

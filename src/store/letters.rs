@@ -152,13 +152,15 @@ pub async fn replayed(client: &impl GenericClient, id: i64, by: &str, what: &str
     Ok(())
 }
 
-/// Removes letters that were closed so many days ago. Answers how many.
+/// Removes letters that were closed so many days ago, at most `limit` of them, the oldest first. Answers how many.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
-pub async fn forget_old(client: &impl GenericClient, days: u32) -> Result<u64, StoreError> {
-    let sql = "delete from failed_jobs where resolved_at < now() - make_interval(days => $1)";
-    Ok(client.execute(sql, &[&i32::try_from(days).unwrap_or(i32::MAX)]).await?)
+pub async fn forget_old(client: &impl GenericClient, days: u32, limit: i64) -> Result<u64, StoreError> {
+    let sql = "delete from failed_jobs where id in (
+                   select id from failed_jobs where resolved_at < now() - make_interval(days => $1)
+                    order by resolved_at limit $2)";
+    Ok(client.execute(sql, &[&i32::try_from(days).unwrap_or(i32::MAX), &limit]).await?)
 }
 
 /// Puts a row aside that the database refused.

@@ -7,6 +7,7 @@
 #[path = "../it/harness/audit.rs"]
 mod audit;
 mod life;
+mod letters;
 mod limits;
 mod orders;
 mod parity;
