@@ -25,10 +25,9 @@ pub fn routes(routes: &mut web::ServiceConfig) {
         .service(resource("/admin/songs/{id}").route(web::get().to(song)));
 }
 
-const KINDS: &[&str] = &["song", "addition", "step", "create", "claim", "callback", letters::GIVEN_UP];
 const LIMIT_MAX: i64 = 200;
 const LIST: Shape = &[
-    field("kind", FieldKind::Word(KINDS), "Letters of this kind only."),
+    field("kind", FieldKind::Word(&letters::NAMES), "Letters of this kind only."),
     field(
         "state",
         FieldKind::Word(&["open", "resolved", "all"]),

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::auth::{self, Auth, Role};
@@ -22,6 +23,7 @@ use crate::config::{Config, ConfigError, Loaded, describe, duration};
 use crate::credit::Credits;
 use crate::credit::plan::Plan;
 use crate::id::UserId;
+use crate::store::letters;
 use crate::time::Clock;
 use terminal::Style;
 
@@ -74,8 +76,8 @@ pub struct DoctorArgs {
 pub enum DeadLettersCommand {
     /// What waits for somebody, the newest first
     List {
-        /// Letters of this kind only: song, addition, step, create, callback, given_up
-        #[arg(long)]
+        /// Letters of this kind only
+        #[arg(long, value_parser = PossibleValuesParser::new(letters::NAMES))]
         kind: Option<String>,
         /// Those that were resolved, too
         #[arg(long)]
@@ -351,6 +353,17 @@ mod tests {
             assert!(parse(wrong).is_err(), "{wrong}");
         }
         assert!(Cli::try_parse_from(["songflight", "plan", "set", "--user", "a", "--plan", "gold"]).is_err());
+    }
+
+    #[test]
+    fn letters_are_asked_for_by_any_of_their_kinds_and_no_other() {
+        let parse = |kind: &str| Cli::try_parse_from(["songflight", "dead-letters", "list", "--kind", kind]);
+        assert!(letters::NAMES.contains(&"claim"));
+        for kind in letters::NAMES {
+            assert!(parse(kind).is_ok(), "{kind}");
+        }
+        let why = parse("lost").expect_err("no kind").to_string();
+        assert!(letters::NAMES.iter().all(|kind| why.contains(kind)), "{why}");
     }
 
     #[test]

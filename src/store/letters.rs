@@ -18,17 +18,28 @@ use crate::id::{SongId, TaskId};
 use crate::time::Time;
 
 /// What kinds of letters there are, and what each is about.
-pub const KINDS: [(&str, &str); 7] = [
+pub const KINDS: &[(&str, &str)] = &[
     ("song", "a song failed for good, for no fault of its owner's"),
     ("addition", "so did what was to be made beside a song"),
     ("step", "the database refused to write a song's step"),
     ("create", "the database refused to write a new song; its owner was told so"),
     ("claim", "the database refused to move a guest's song; the account was told so, and may claim again"),
     ("callback", "the database refused to keep a provider's callback"),
-    ("given_up", "a song was taken up again and again and did not move"),
+    (GIVEN_UP, "a song was taken up again and again and did not move"),
 ];
 
 pub const GIVEN_UP: &str = "given_up";
+
+/// What the kinds are called.
+pub const NAMES: [&str; KINDS.len()] = {
+    let mut names = [""; KINDS.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = KINDS[at].0;
+        at += 1;
+    }
+    names
+};
 
 /// One letter; `context` only where one was asked for.
 #[derive(Clone, Debug)]
