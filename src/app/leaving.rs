@@ -16,7 +16,8 @@ use crate::api::problem::Problem;
 
 /// How long callers may be spread over when this node stops.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long what waits to be written is waited for, when this node stops.
+/// How long what waits or is being written is waited for, when this node stops. What is not written by then never will be:
+/// to leave waits for a commit under way, and fences all later ones; the next owner finds such songs as they were.
 const FLUSH: Duration = Duration::from_secs(5);
 /// Each connection to the database takes its leave by a task of its own. One that has not when a private Postgres stops
 /// is ended by it, and would be logged as if something had crashed.

@@ -96,7 +96,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { lanes: 2, help_at: 256, batch_max: 1024, queue_max: 4096, patience: super::songs::PATIENCE }
+        Self { lanes: 2, help_at: 256, batch_max: 1024, queue_max: 4096, patience: PATIENCE }
     }
 }
 
@@ -137,7 +137,7 @@ type Waiter = oneshot::Sender<Result<Committed, CommitError>>;
 pub struct Waiting {
     pub entry: Entry,
     answer: Waiter,
-    stay: Option<Stay>,
+    stay: Stay,
 }
 
 /// Opens connections for the writers.
@@ -186,6 +186,9 @@ pub struct Journal {
     in_doubt: Arc<AtomicBool>,
     closed: watch::Sender<bool>,
 }
+
+/// How long a transaction may take before its connection is given up: longer than a large batch ever takes.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Whoever waits for a commit is told after this long that nobody knows: soon enough for a provider that
 /// waits for its callback's answer (15 s), and longer than a database takes to start again.
@@ -262,7 +265,7 @@ impl Journal {
         }
     }
 
-    /// Whether nothing waits to be written.
+    /// Whether nothing waits to be written, is being written, or is to be tried again.
     pub fn is_idle(&self) -> bool {
         self.lanes.is_idle()
     }
@@ -285,7 +288,7 @@ impl Journal {
 }
 
 impl Journal {
-    fn lane(&self, entry: &Entry) -> (&mpsc::Sender<Waiting>, Option<Stay>) {
+    fn lane(&self, entry: &Entry) -> (&mpsc::Sender<Waiting>, Stay) {
         match entry {
             Entry::Create(new) => self.lanes.of(&new.song.user),
             Entry::Step(row, _) => self.lanes.of(&row.user),
@@ -298,7 +301,7 @@ impl Journal {
 async fn hand_in(
     place: mpsc::Permit<'_, Waiting>,
     entry: Entry,
-    stay: Option<Stay>,
+    stay: Stay,
 ) -> Result<Committed, CommitError> {
     let (answer, heard) = oneshot::channel();
     place.send(Waiting { entry, answer, stay });

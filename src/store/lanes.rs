@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -20,10 +21,12 @@ pub(super) struct Lanes<T> {
     /// Entries that the first writer may have before the others help.
     help_at: usize,
     names: RandomState,
+    /// How many entries wait or are being written.
+    many: Arc<AtomicUsize>,
     under_way: Arc<Mutex<UnderWay>>,
 }
 
-/// What waits or is being written.
+/// What waits or is being written, where there are several writers.
 struct UnderWay {
     /// By name: whose writer it is, and how many entries.
     names: HashMap<u64, (usize, u32)>,
@@ -33,8 +36,9 @@ struct UnderWay {
 
 /// Held by an entry until everybody knows what became of it.
 pub(super) struct Stay {
-    name: u64,
-    under_way: Arc<Mutex<UnderWay>>,
+    many: Arc<AtomicUsize>,
+    /// Its name, where there are several writers.
+    among: Option<(u64, Arc<Mutex<UnderWay>>)>,
 }
 
 impl<T> Lanes<T> {
@@ -42,16 +46,21 @@ impl<T> Lanes<T> {
         assert!(!queues.is_empty(), "a journal has a writer");
         let under_way = UnderWay { names: HashMap::new(), entries: vec![0; queues.len()] };
         let under_way = Arc::new(Mutex::new(under_way));
-        Self { queues: queues.into(), help_at, names: RandomState::new(), under_way }
+        Self { queues: queues.into(), help_at, names: RandomState::new(), many: Arc::default(), under_way }
     }
 
     /// The queue for an entry of this one's. Of two people whose names have the same hash both stay, which does no harm.
-    pub(super) fn of(&self, name: impl std::hash::Hash) -> (&mpsc::Sender<T>, Option<Stay>) {
-        let [only] = &*self.queues else { return self.among_several(self.names.hash_one(name)) };
-        (only, None)
+    pub(super) fn of(&self, name: impl std::hash::Hash) -> (&mpsc::Sender<T>, Stay) {
+        self.many.fetch_add(1, Ordering::AcqRel);
+        let stay = |among| Stay { many: Arc::clone(&self.many), among };
+        let [only] = &*self.queues else {
+            let name = self.names.hash_one(name);
+            return (self.among_several(name), stay(Some((name, Arc::clone(&self.under_way)))));
+        };
+        (only, stay(None))
     }
 
-    fn among_several(&self, name: u64) -> (&mpsc::Sender<T>, Option<Stay>) {
+    fn among_several(&self, name: u64) -> &mpsc::Sender<T> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let UnderWay { names, entries } = &mut *under_way;
         let least = || (0..entries.len()).min_by_key(|lane| entries[*lane]).unwrap_or(0);
@@ -59,20 +68,22 @@ impl<T> Lanes<T> {
         let (lane, many) = names.entry(name).or_insert_with(|| (free(), 0));
         *many += 1;
         entries[*lane] += 1;
-        (&self.queues[*lane], Some(Stay { name, under_way: Arc::clone(&self.under_way) }))
+        &self.queues[*lane]
     }
 
-    /// Whether nothing waits in a queue.
+    /// Whether it is known of every entry what became of it.
     pub(super) fn is_idle(&self) -> bool {
-        self.queues.iter().all(|queue| queue.capacity() == queue.max_capacity())
+        self.many.load(Ordering::Acquire) == 0
     }
 }
 
 impl Drop for Stay {
     fn drop(&mut self) {
-        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        self.many.fetch_sub(1, Ordering::AcqRel);
+        let Some((name, under_way)) = &self.among else { return };
+        let mut under_way = under_way.lock().unwrap_or_else(PoisonError::into_inner);
         let UnderWay { names, entries } = &mut *under_way;
-        let Entry::Occupied(mut here) = names.entry(self.name) else { return };
+        let Entry::Occupied(mut here) = names.entry(*name) else { return };
         let (lane, many) = here.get_mut();
         entries[*lane] -= 1;
         *many -= 1;
@@ -87,17 +98,17 @@ mod tests {
     use super::*;
 
     /// Writers with room for ten entries each, of which the first is helped from three on.
-    fn lanes(many: usize) -> (Lanes<Option<Stay>>, Vec<mpsc::Receiver<Option<Stay>>>) {
+    fn lanes(many: usize) -> (Lanes<Stay>, Vec<mpsc::Receiver<Stay>>) {
         let (queues, waiting) = (0..many).map(|_| mpsc::channel(10)).unzip();
         (Lanes::new(queues, 3), waiting)
     }
 
-    fn put(lanes: &Lanes<Option<Stay>>, name: &str) {
+    fn put(lanes: &Lanes<Stay>, name: &str) {
         let (queue, stay) = lanes.of(name);
         assert!(queue.try_send(stay).is_ok(), "there is room");
     }
 
-    fn lengths(waiting: &[mpsc::Receiver<Option<Stay>>]) -> Vec<usize> {
+    fn lengths(waiting: &[mpsc::Receiver<Stay>]) -> Vec<usize> {
         waiting.iter().map(mpsc::Receiver::len).collect()
     }
 
@@ -130,6 +141,19 @@ mod tests {
         drop((taken, again));
         put(&lanes, "late");
         assert_eq!(lengths(&waiting), [1, 0], "all is known");
+    }
+
+    #[test]
+    fn what_is_being_written_or_waits_to_be_tried_again_is_under_way() {
+        for writers in [1, 2] {
+            let (lanes, mut waiting) = lanes(writers);
+            assert!(lanes.is_idle());
+            put(&lanes, "a");
+            let taken = waiting[0].try_recv();
+            assert!(!lanes.is_idle(), "although nothing waits in a queue");
+            drop(taken);
+            assert!(lanes.is_idle());
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Songs as rows: loading them whole. Writing them is the journal's.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use deadpool_postgres::GenericClient;
 use serde::de::DeserializeOwned;
@@ -401,6 +400,3 @@ fn like(part: &str) -> String {
     pattern.push('%');
     pattern
 }
-
-/// How long a statement may take before the connection is given up.
-pub const PATIENCE: Duration = Duration::from_secs(15);
