@@ -101,6 +101,6 @@ impl Database for Pool {
     }
 
     async fn is_own(&self, song: SongId, user: &UserId) -> Result<bool, StoreError> {
-        ask(self, async |client| songs::load_own(client, song, user).await).await.map(|own| own.is_some())
+        ask(self, async |client| songs::is_own(client, song, user).await).await
     }
 }

@@ -71,6 +71,16 @@ pub async fn load_own(
     client.query_opt(&statement, &[&id.0, &user.as_str()]).await?.map(|row| read(&row)).transpose()
 }
 
+/// Whether a song is this user's and not deleted.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn is_own(client: &impl GenericClient, id: SongId, user: &UserId) -> Result<bool, StoreError> {
+    let sql = "select exists (select from songs where id = $1 and user_id = $2 and deleted_at is null)";
+    let statement = client.prepare_cached(sql).await?;
+    Ok(client.query_one(&statement, &[&id.0, &user.as_str()]).await?.get(0))
+}
+
 /// Loads these songs, in the order of `ids`; what does not exist is left out, and so is a row that does not
 /// read: it must not keep the others from going on.
 ///
