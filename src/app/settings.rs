@@ -57,10 +57,7 @@ fn poll_rules(poll: &config::Poll) -> PollRules {
 
 pub(super) fn sweeping(config: &Config) -> sweeper::Settings {
     let ops = &config.ops;
-    sweeper::Settings {
-        every: ops.sweep_every,
-        slack: ops.stuck_after,
-    }
+    sweeper::Settings { every: ops.sweep_every, slack: ops.stuck_after }
 }
 
 pub(super) fn plans(config: &Config) -> Plans {

@@ -24,13 +24,11 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
 pub(super) fn dead_letters(config: &Config, command: DeadLettersCommand) -> Result<(), Failure> {
     match command {
-        DeadLettersCommand::List { kind, all, limit } => {
-            with_database(config, async |client| {
-                let resolved = (!all).then_some(false);
-                let wanted = Wanted { kind: kind.as_deref(), resolved, before: None, limit };
-                list(&letters::list(client, &wanted).await.map_err(failed)?)
-            })
-        }
+        DeadLettersCommand::List { kind, all, limit } => with_database(config, async |client| {
+            let resolved = (!all).then_some(false);
+            let wanted = Wanted { kind: kind.as_deref(), resolved, before: None, limit };
+            list(&letters::list(client, &wanted).await.map_err(failed)?)
+        }),
         DeadLettersCommand::Show { id } => with_database(config, async |client| {
             let letter = letters::find(client, id).await.map_err(failed)?.ok_or_else(|| none(id))?;
             let mut shown = letter.as_json();

@@ -22,7 +22,7 @@ use super::submission::Beginning;
 use crate::id::{SongId, UserId};
 use crate::store::StoreError;
 use crate::store::row::InboxRow;
-use crate::store::songs::Stored;
+use crate::store::songs::{Loaded, Stored};
 use crate::time::Time;
 
 pub struct Directory {
@@ -260,10 +260,10 @@ impl Directory {
         }
     }
 
-    fn loaded(&mut self, ids: &[SongId], loaded: Result<Vec<Stored>, StoreError>, ctx: &mut Context<Self>) {
+    fn loaded(&mut self, ids: &[SongId], loaded: Result<Loaded, StoreError>, ctx: &mut Context<Self>) {
         let again = self.world.clock.now() + Duration::from_secs(2);
         let mut found = match loaded {
-            Ok(stored) => stored.into_iter().map(|stored| (stored.song.id, stored)).collect(),
+            Ok(loaded) => Found::from(loaded),
             Err(error) => {
                 tracing::warn!(%error, songs = ids.len(), "songs could not be loaded; trying again");
                 for id in ids {
@@ -284,15 +284,17 @@ impl Directory {
     fn settle(
         &mut self,
         id: SongId,
-        found: &mut HashMap<SongId, Stored>,
+        found: &mut Found,
         ctx: &mut Context<Self>,
     ) -> Result<Addr<SongActor>, TellError> {
         if let Some(actor) = self.awake.get(&id).filter(|actor| actor.connected()) {
             return Ok(actor.clone());
         }
-        let Some(stored) = found.remove(&id) else {
+        let Some(stored) = found.stored.remove(&id) else {
             self.unschedule(id);
-            return Err(TellError::NotFound);
+            // One that is there may read again later, by another version for one: what is to be told of it must not be lost.
+            let unreadable = found.unreadable.contains(&id);
+            return Err(if unreadable { TellError::Unavailable } else { TellError::NotFound });
         };
         let node = self.world.journal.node();
         if !stored.owner.is_some_and(|owner| node.owns(owner)) {
@@ -309,20 +311,32 @@ impl Directory {
     }
 }
 
+/// Songs that were loaded, by their ids.
+struct Found {
+    stored: HashMap<SongId, Stored>,
+    unreadable: Vec<SongId>,
+}
+
+impl From<Loaded> for Found {
+    fn from(Loaded { stored, unreadable }: Loaded) -> Self {
+        Self { stored: stored.into_iter().map(|stored| (stored.song.id, stored)).collect(), unreadable }
+    }
+}
+
 /// Loads songs for their actors; takes those that no living node owns.
-async fn load(world: &World, ids: &[SongId]) -> Result<Vec<Stored>, StoreError> {
+async fn load(world: &World, ids: &[SongId]) -> Result<Loaded, StoreError> {
     let (node, database) = (world.journal.node(), &world.database);
-    let mut stored = database.load(ids).await?;
-    for one in &mut stored {
+    let mut loaded = database.load(ids).await?;
+    for one in &mut loaded.stored {
         let owned = one.owner.is_some_and(|owner| node.owns(owner));
         if !owned && database.claim(node, one.song.id).await? {
             // Between reading and claiming the former owner may have written: read again.
-            if let Some(fresh) = database.load(&[one.song.id]).await?.pop() {
+            if let Some(fresh) = database.load(&[one.song.id]).await?.stored.pop() {
                 *one = fresh;
             }
         }
     }
-    Ok(stored)
+    Ok(loaded)
 }
 
 async fn allowed(world: &World, song: SongId, by: &UserId) -> Result<(), TellError> {

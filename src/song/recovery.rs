@@ -12,7 +12,6 @@ use crate::chance;
 use crate::id::SongId;
 use crate::store::StoreError;
 use crate::store::nodes::Taken;
-use crate::store::songs::Stored;
 use crate::time::Time;
 
 /// Tasks taken in one statement.
@@ -122,7 +121,7 @@ async fn hand_out(world: &World, directories: &Directories, taken: Taken) -> Res
         rest(head.song, due_for_run(head.task, &head.run, &head.provider, NEVER, &world.rules), places);
     }
     for page in others.into_iter().collect::<Vec<_>>().chunks(WHOLE_AT_ONCE) {
-        for Stored { song, .. } in world.database.load(page).await? {
+        for song in world.database.load(page).await?.songs() {
             let places = Places::adopted(&song, &world.providers, &world.seats);
             rest(song.id, due(&song, NEVER, &world.rules), places);
         }

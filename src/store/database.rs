@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::journal::NodeKey;
 use super::nodes::Taken;
-use super::songs::{self, Stored};
+use super::songs::{self, Loaded};
 use super::{StoreError, ask, ask_within, nodes};
 use crate::id::{SongId, UserId};
 
@@ -37,7 +37,7 @@ pub trait Database: Send + Sync {
     ) -> Result<Taken, StoreError>;
     async fn running(&self, node: NodeKey) -> Result<Vec<SongId>, StoreError>;
     async fn claim(&self, node: NodeKey, song: SongId) -> Result<bool, StoreError>;
-    async fn load(&self, songs: &[SongId]) -> Result<Vec<Stored>, StoreError>;
+    async fn load(&self, songs: &[SongId]) -> Result<Loaded, StoreError>;
     /// Whether the song is there and this user's.
     async fn is_own(&self, song: SongId, user: &UserId) -> Result<bool, StoreError>;
 }
@@ -96,7 +96,7 @@ impl Database for Pool {
         ask(self, async |client| nodes::claim(client, node, song).await).await
     }
 
-    async fn load(&self, ids: &[SongId]) -> Result<Vec<Stored>, StoreError> {
+    async fn load(&self, ids: &[SongId]) -> Result<Loaded, StoreError> {
         ask(self, async |client| songs::load_many(client, ids).await).await
     }
 

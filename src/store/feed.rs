@@ -14,7 +14,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::songs::{self, SELECT};
+use super::songs::{self, Loaded, SELECT};
 use super::{SongChanged, StoreError, ask};
 use crate::id::{ShareToken, SongId, UserId};
 use crate::song::event::EventKind;
@@ -182,7 +182,7 @@ impl Feed for PostgresFeed {
         let (epoch, u) = rows.first().map_or((0, 0), |row| (row.get("log_epoch"), row.get("head_u")));
         let epoch = epoch_of(user, epoch);
         let present = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some());
-        let songs = present.map(|row| self.view(row)).collect::<Result<_, _>>()?;
+        let songs = Loaded::read(present).songs().map(|song| view(&song, &self.rules)).collect();
         Ok(Snapshot { epoch, u, head: u, songs })
     }
 

@@ -81,22 +81,48 @@ pub async fn is_own(client: &impl GenericClient, id: SongId, user: &UserId) -> R
     Ok(client.query_one(&statement, &[&id.0, &user.as_str()]).await?.get(0))
 }
 
-/// Loads these songs, in the order of `ids`; what does not exist is left out, and so is a row that does not
-/// read: it must not keep the others from going on.
+/// Songs of which there are several.
+#[derive(Clone, Debug, Default)]
+pub struct Loaded {
+    pub stored: Vec<Stored>,
+    /// Those that are there and do not read: a bug, or written by a version that is newer. They keep no other from
+    /// anything.
+    pub unreadable: Vec<SongId>,
+}
+
+impl Loaded {
+    /// Tells once of all that do not read.
+    pub(super) fn read<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Self {
+        let (mut loaded, mut why) = (Self::default(), None);
+        for row in rows {
+            match read(row) {
+                Ok(stored) => loaded.stored.push(stored),
+                Err(error) => {
+                    loaded.unreadable.push(SongId(row.get("id")));
+                    why.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = why {
+            tracing::error!(songs = ?loaded.unreadable, %error, "songs do not read and are left out");
+        }
+        loaded
+    }
+
+    pub fn songs(self) -> impl Iterator<Item = Song> {
+        self.stored.into_iter().map(|stored| stored.song)
+    }
+}
+
+/// Loads these songs, in the order of `ids`; what does not exist is left out.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
-pub async fn load_many(client: &impl GenericClient, ids: &[SongId]) -> Result<Vec<Stored>, StoreError> {
+pub async fn load_many(client: &impl GenericClient, ids: &[SongId]) -> Result<Loaded, StoreError> {
     let ids: Vec<Uuid> = ids.iter().map(|id| id.0).collect();
     let sql = format!("{SELECT} where s.id = any($1) order by array_position($1, s.id)");
     let statement = client.prepare_cached(&sql).await?;
-    let rows = client.query(&statement, &[&ids]).await?;
-    let readable = |row: &Row| {
-        read(row)
-            .inspect_err(|error| tracing::error!(song.id = %row.get::<_, Uuid>("id"), %error, "skipped"))
-            .ok()
-    };
-    Ok(rows.iter().filter_map(readable).collect())
+    Ok(Loaded::read(&client.query(&statement, &[&ids]).await?))
 }
 
 /// The song that a task belongs to, deleted or not, and what the task makes.
@@ -240,8 +266,7 @@ pub async fn personas(
     );
     let statement = client.prepare_cached(&sql).await?;
     let mut found = Vec::new();
-    for row in client.query(&statement, &[&user.as_str()]).await? {
-        let song = read(&row)?.song;
+    for song in Loaded::read(&client.query(&statement, &[&user.as_str()]).await?).songs() {
         let personas = song.additions.into_iter().filter(|one| one.work.kind() == TaskKind::Persona);
         found.extend(personas.map(|one| (song.id, one)));
     }
@@ -379,15 +404,13 @@ fn read_library(rows: &[Row], limit: i64) -> Result<Library, StoreError> {
     let counts: serde_json::Map<String, serde_json::Value> = json(head, "counts")?;
     let limit = usize::try_from(limit).unwrap_or(0);
     let page: Vec<&Row> = rows.iter().filter(|row| row.get::<_, Option<Uuid>>("id").is_some()).collect();
-    let songs = page
-        .iter()
-        .take(limit)
-        .map(|row| read(row).map(|stored| stored.song))
-        .collect::<Result<Vec<_>, _>>()?;
-    let next = songs.last().filter(|_| page.len() > limit).map(|last| Mark {
-        rank: page[limit - 1].get("rank"),
-        viewed: last.last_viewed_at.map(crate::time::Time::millis),
-        id: last.id,
+    let songs = Loaded::read(page.iter().copied().take(limit)).songs().collect();
+    // Also where the last one does not read: those after it do.
+    let last = page.get(limit.wrapping_sub(1)).filter(|_| page.len() > limit);
+    let next = last.map(|row| Mark {
+        rank: row.get("rank"),
+        viewed: row.get::<_, Option<jiff::Timestamp>>("last_viewed_at").map(|at| time(at).millis()),
+        id: SongId(row.get("id")),
     });
     Ok(Library {
         songs,

@@ -26,3 +26,4 @@ mod race;
 mod replays;
 mod restart;
 mod rows;
+mod unreadable;

@@ -6,13 +6,14 @@
 
 #[path = "../it/harness/audit.rs"]
 mod audit;
-mod life;
 mod letters;
+mod life;
 mod limits;
 mod orders;
 mod parity;
 mod pool;
 mod tls;
+mod unreadable;
 mod wire;
 mod world;
 

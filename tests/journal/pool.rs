@@ -44,7 +44,8 @@ async fn a_look_for_stuck_songs_that_is_broken_off_leaves_a_clean_connection() {
         () = waits_for_a_lock(&world) => {}
     }
     world.look.batch_execute("rollback").await.unwrap();
-    let written = ask(&pool, async |client| Ok(client.execute("update nodes set name = 'written'", &[]).await?));
+    let written =
+        ask(&pool, async |client| Ok(client.execute("update nodes set name = 'written'", &[]).await?));
     assert_eq!(written.await.expect("a connection as any other"), 1);
     assert_eq!(pool.status().size, 1);
     let written = world.look.query_one("select name from nodes", &[]).await.unwrap();

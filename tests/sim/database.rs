@@ -14,7 +14,7 @@ use songflight::store::database::Database;
 use songflight::store::journal::{Committed, Entry, FENCED, NodeKey, Session, Sessions, Verdict, Waiting};
 use songflight::store::nodes::Taken;
 use songflight::store::row::StepRow;
-use songflight::store::songs::Stored;
+use songflight::store::songs::Loaded;
 use songflight::time::Time;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
@@ -128,8 +128,9 @@ impl Database for Way {
         self.ask(|state, now| state.tables.claim(node, song, now)).await
     }
 
-    async fn load(&self, songs: &[SongId]) -> Result<Vec<Stored>, StoreError> {
-        self.ask(|state, _| songs.iter().filter_map(|song| state.tables.load(*song)).collect()).await
+    async fn load(&self, songs: &[SongId]) -> Result<Loaded, StoreError> {
+        let stored = self.ask(|state, _| songs.iter().filter_map(|song| state.tables.load(*song)).collect());
+        Ok(Loaded { stored: stored.await?, unreadable: Vec::new() })
     }
 
     async fn is_own(&self, song: SongId, user: &UserId) -> Result<bool, StoreError> {
