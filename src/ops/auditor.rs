@@ -10,7 +10,7 @@ use metrics::{gauge, histogram};
 use crate::store::audit::{self, Finding, Scope};
 use crate::store::server::Server;
 use crate::store::stuck::Patience;
-use crate::store::{StoreError, connect};
+use crate::store::{AUDIT, StoreError, connect};
 use crate::time::Clock;
 
 /// Of each finding, in the log.
@@ -36,7 +36,7 @@ pub async fn keep_auditing(server: Server, every: Duration, patience: Patience) 
 /// What is broken; `None` while another node looks.
 async fn look(server: &Server, patience: Patience) -> Result<Option<Vec<Finding>>, StoreError> {
     // A connection of its own: it takes longer than pages may.
-    let client = connect(server, "songflight audit").await?;
+    let client = connect(server, AUDIT).await?;
     client.batch_execute(ASKING).await?;
     if !client.query_one(ALONE, &[]).await?.get::<_, bool>(0) {
         return Ok(None);

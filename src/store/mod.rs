@@ -139,6 +139,12 @@ const MIGRATION_ATTEMPTS: u32 = 30;
 /// For whoever waited for one meanwhile.
 const MIGRATION_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// How audits of a running service are called in `pg_stat_activity`.
+pub const AUDIT: &str = "songflight audit";
+/// They come again in an hour; whoever starts wants to start now.
+const END_AUDITS: &str = "select pg_cancel_backend(pid) from pg_stat_activity
+    where application_name = 'songflight audit' and datname = current_database() and usename = current_user";
+
 fn is_in_the_way(error: &refinery::Error) -> bool {
     use tokio_postgres::error::SqlState;
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
@@ -164,6 +170,8 @@ pub async fn migrate(server: impl Into<Server>) -> Result<usize, String> {
             // And as long as a migration waits for somebody who reads, everybody who comes later waits for the migration.
             Err(error) if attempt < MIGRATION_ATTEMPTS && is_in_the_way(&error) => {
                 tracing::warn!(%error, "a migration and somebody else are in each other's way; once more");
+                // Also one of a version before this, which holds all tables until its last question.
+                client.batch_execute(END_AUDITS).await.map_err(|error| error.to_string())?;
                 tokio::time::sleep(MIGRATION_PAUSE).await;
                 attempt += 1;
             }

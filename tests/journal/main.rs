@@ -6,6 +6,7 @@
 
 #[path = "../it/harness/audit.rs"]
 mod audit;
+mod audits;
 mod letters;
 mod life;
 mod limits;

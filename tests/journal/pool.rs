@@ -41,7 +41,7 @@ async fn a_look_for_stuck_songs_that_is_broken_off_leaves_a_clean_connection() {
     tokio::select! {
         biased;
         looked = sweeper::look(&pool, patience, 10) => panic!("{looked:?}"),
-        () = waits_for_a_lock(&world) => {}
+        () = world.waits_for_a_lock("songflight reads") => {}
     }
     world.look.batch_execute("rollback").await.unwrap();
     let written =
@@ -50,13 +50,4 @@ async fn a_look_for_stuck_songs_that_is_broken_off_leaves_a_clean_connection() {
     assert_eq!(pool.status().size, 1);
     let written = world.look.query_one("select name from nodes", &[]).await.unwrap();
     assert_eq!(written.get::<_, &str>(0), "written", "and in a transaction that ended");
-}
-
-/// Resolves once a reader of the pool does.
-async fn waits_for_a_lock(world: &World) {
-    let waiting = "select count(*) from pg_stat_activity
-                    where datname = current_database() and application_name = 'songflight reads' and wait_event_type = 'Lock'";
-    while world.look.query_one(waiting, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-        tokio::task::yield_now().await;
-    }
 }

@@ -105,6 +105,23 @@ impl World {
         pool(&self.database, 1).expect("a pool")
     }
 
+    pub async fn connection(&self, name: &str) -> Client {
+        connect(&self.database, name).await.expect("connected")
+    }
+
+    /// Resolves once a connection of this name waits for somebody.
+    pub async fn waits_for_a_lock(&self, name: &str) {
+        // Outside of a transaction, which would see the same for ever.
+        let look = self.connection("test").await;
+        let waiting = "select count(*) from pg_stat_activity
+                        where datname = current_database() and application_name = $1 and wait_event_type = 'Lock'";
+        while look.query_one(waiting, &[&name]).await.expect("a count").get::<_, i64>(0) == 0 {}
+    }
+
+    pub fn database(&self) -> &Config {
+        &self.database
+    }
+
     /// All that was inherited is in hand.
     pub async fn resumed(&self) {
         let client = self.pool.get().await.expect("connected");

@@ -1,0 +1,48 @@
+//! An audit of a running service beside the migrations of the next version.
+
+use std::time::Duration;
+
+use songflight::store::audit::{Scope, audit};
+use songflight::store::stuck::Patience;
+use songflight::store::{AUDIT, migrate};
+use tokio::time::timeout;
+
+use super::world::World;
+
+#[actix_web::test]
+async fn an_audit_that_is_at_its_last_question_stands_in_nobodys_way_at_the_others() {
+    let world = World::new("at_its_last").await;
+    let (auditor, migrating) = (world.connection(AUDIT).await, world.connection("migrating").await);
+    // The last rule is about letters.
+    world.look.batch_execute("begin; lock table failed_jobs").await.unwrap();
+    let second = Duration::from_secs(1);
+    let patience = Patience { slack: second, deadline: second, max_wait: second };
+    let scope = Scope { user: None, patience, examples: 1 };
+    tokio::select! {
+        biased;
+        found = audit(&auditor, &scope) => panic!("{found:?}"),
+        () = world.waits_for_a_lock(AUDIT) => {}
+    }
+    for table in ["songs", "tasks", "profiles", "credit_entries", "song_events"] {
+        let lock = format!("begin; lock table {table} nowait; rollback");
+        migrating.batch_execute(&lock).await.unwrap_or_else(|error| panic!("{table}: {error:?}"));
+    }
+}
+
+#[actix_web::test]
+async fn a_migration_does_not_wait_for_an_audit() {
+    let world = World::new("in_the_way").await;
+    let undone = "drop index failed_jobs_resolved; delete from refinery_schema_history where version = 20";
+    world.look.batch_execute(undone).await.unwrap();
+    let auditor = world.connection(AUDIT).await;
+    let asking = async {
+        auditor.batch_execute("begin; lock table failed_jobs in row exclusive mode").await.unwrap();
+        let asked = auditor.batch_execute("select pg_sleep(60)").await;
+        auditor.batch_execute("rollback").await.unwrap();
+        asked
+    };
+    let migrating = timeout(Duration::from_secs(20), migrate(world.database()));
+    let (asked, migrated) = tokio::join!(biased; asking, migrating);
+    assert_eq!(migrated.expect("long before the audit ends"), Ok(1));
+    assert!(asked.is_err(), "it was cancelled");
+}
