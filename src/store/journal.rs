@@ -7,6 +7,7 @@
 //! database, which is Postgres, or what a simulation has in its place (`tests/sim`).
 //! Not here: what a step is (`song::step`), which columns it touches (`store::row`), SQL (`store::session`).
 
+use std::fmt;
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -32,7 +33,6 @@ use crate::song::view;
 use crate::time::{Clock, Time};
 
 /// Something to be made durable.
-#[derive(Debug)]
 pub enum Entry {
     Create(Box<NewSong>),
     /// A step, and the callback that caused it, if one did.
@@ -41,6 +41,19 @@ pub enum Entry {
     Callback(InboxRow),
     /// A step that moves a guest's song to an account (CRED-7).
     Claim(Box<Claim>),
+}
+
+/// Kinds and ids alone: what people wrote, links to what they share and what providers post have no place in a log (OPS-5).
+impl fmt::Debug for Entry {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create(new) => write!(to, "the creation of song {}", new.song.id),
+            Self::Step(row, None) => write!(to, "a step of song {}", row.song),
+            Self::Step(row, Some(_)) => write!(to, "a step of song {} with its callback", row.song),
+            Self::Callback(row) => write!(to, "a callback about task {}", row.task),
+            Self::Claim(claim) => write!(to, "a claim of song {}", claim.song),
+        }
+    }
 }
 
 /// What became of an [`Entry`]; durable when this is seen.
@@ -420,7 +433,7 @@ impl Writer {
             return self.persist(other).await;
         }
         for Waiting { entry, answer, stay: _stay } in batch {
-            tracing::error!(%error, "a row was refused and put aside");
+            tracing::error!(%error, ?entry, "a row was refused and put aside");
             counter!("songflight_journal_refused_total").increment(1);
             let put_aside = tokio::time::timeout(self.settings.patience, self.put_aside(&entry, &error));
             let aside =

@@ -189,11 +189,20 @@ pub async fn put_entry_aside(
         Entry::Claim(claim) => ("claim", Some(claim.song.0), None, Some(claim.guest.as_str())),
         Entry::Callback(row) => ("callback", None, Some(row.task), None),
     };
-    // As `Debug` writes it, which escapes what the database may have refused in the row itself.
-    let context = json!({ "entry": format!("{entry:?}"), "callback": callback(entry) });
+    let context = json!({ "entry": whole(entry), "callback": callback(entry) });
     let put = "select put_aside($1, $2, $3, $4, $5, $6)";
     client.query_one(put, &[&kind, &song, &task, &user, &context, &error]).await?;
     Ok(())
+}
+
+/// All of it, for operators' eyes: as `Debug` writes it, which escapes what the database may have refused in the row itself.
+fn whole(entry: &Entry) -> String {
+    match entry {
+        Entry::Create(new) => format!("{new:?}"),
+        Entry::Step(row, _) => format!("{row:?}"),
+        Entry::Claim(claim) => format!("{claim:?}"),
+        Entry::Callback(row) => format!("{row:?}"),
+    }
 }
 
 /// The callback that came with it, so that it can be read once more.

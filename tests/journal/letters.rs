@@ -1,8 +1,49 @@
-//! Dead letters that were closed long ago.
+//! What the log tells of an entry, and dead letters that were closed long ago.
 
+use std::sync::Arc;
+
+use serde_json::json;
+use songflight::id::fresh;
+use songflight::store::journal::Entry;
 use songflight::store::letters;
+use songflight::store::row::InboxRow;
 
+use super::life::Life;
 use super::world::World;
+
+#[actix_web::test]
+async fn the_log_tells_which_entry_it_was_and_nothing_of_what_somebody_wrote() {
+    let mut life = Life::new("mira@example.com");
+    life.song.lyrics = Some("very private words".to_owned());
+    life.song.metadata = Arc::new(json!({"for": "very private words"}));
+    let (song, task) = (life.song.id.to_string(), fresh());
+    let birth = Entry::Create(Box::new(life.birth()));
+    let body = b"very private words".to_vec().into();
+    let callback = InboxRow { provider: "suno", task, call: 0, attempt: 0, body, outcome: "applied" };
+    let step = Entry::Step(Box::new(life.next(0)), Some(callback.clone()));
+    let claim = Entry::Claim(Box::new(life.claimed("otto@example.com")));
+    for (entry, id) in
+        [(birth, &song), (step, &song), (claim, &song), (Entry::Callback(callback), &task.to_string())]
+    {
+        let told = format!("{entry:?}");
+        assert!(told.contains(id) && told.len() < 100, "{told}");
+        assert!(!told.contains("private") && !told.contains("example.com"), "{told}");
+    }
+}
+
+#[actix_web::test]
+async fn a_letter_tells_operators_all_of_a_row_that_was_refused() {
+    let mut world = World::new("told_in_full").await;
+    world.begin();
+    let mut life = Life::new("mira");
+    // No text in Postgres holds this character.
+    life.song.title = Some("words\u{0}".to_owned());
+    let refused = world.journal.commit(Entry::Create(Box::new(life.birth()))).await;
+    assert!(refused.is_err(), "{refused:?}");
+    let told = "select context ->> 'entry' from failed_jobs";
+    let told: String = world.look.query_one(told, &[]).await.unwrap().get(0);
+    assert!(told.contains("a waltz") && told.contains("words"), "{told}");
+}
 
 const LONG_CLOSED: &str = "insert into failed_jobs (kind, context, error, resolved_at)
     select 'step', '{}', 'error ' || n, now() - interval '90 days' - n * interval '1 minute' from generate_series(1, 5) n";
