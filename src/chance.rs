@@ -10,7 +10,6 @@ pub fn of(id: Uuid, purpose: u64) -> f64 {
 }
 
 /// The same for what has a number in place of an id.
-#[allow(clippy::cast_precision_loss)]
 pub fn of_number(number: u64, purpose: u64) -> f64 {
     let mut x = number ^ purpose.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // The finaliser of SplitMix64.

@@ -132,13 +132,13 @@ impl FromStr for CallKey {
 }
 
 /// A fresh UUIDv7. The one place that makes ids, so that the core cannot (`clippy.toml`).
-#[allow(clippy::disallowed_methods)]
+#[allow(clippy::disallowed_methods, reason = "here is where ids are drawn")]
 pub fn fresh() -> Uuid {
     Uuid::now_v7()
 }
 
 /// A fresh UUIDv4: 122 random bits, for what must not be guessed.
-#[allow(clippy::disallowed_methods)]
+#[allow(clippy::disallowed_methods, reason = "here is where ids are drawn")]
 pub fn secret() -> Uuid {
     Uuid::new_v4()
 }

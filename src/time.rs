@@ -79,7 +79,7 @@ impl Clock {
     }
 
     /// The wall clock: for what is stored and shown.
-    #[allow(clippy::disallowed_methods)]
+    #[allow(clippy::disallowed_methods, reason = "here is where the clock is read")]
     pub fn now(self) -> Time {
         if let Some(simulated) = &self.simulated {
             return simulated.now(self.monotonic());
@@ -92,6 +92,11 @@ impl Clock {
     /// is the machine's wherever nobody holds it still.
     pub fn monotonic(self) -> Instant {
         tokio::time::Instant::now().into_std()
+    }
+
+    /// How long ago that was, by the monotonic clock.
+    pub fn since(self, then: Instant) -> Duration {
+        self.monotonic().saturating_duration_since(then)
     }
 }
 

@@ -13,18 +13,19 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use actix_web::HttpRequest;
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::DefaultKeyedStateStore;
+use governor::{Quota, RateLimiter};
 
-use crate::provider::gate::Rate;
+use crate::provider::gate::{Rate, Ticks};
 
 /// Places of each table; together a few megabytes at most.
 const PLACES: u64 = 1 << 17;
 
 pub struct Flood {
-    limiter: DefaultKeyedRateLimiter<u32>,
+    limiter: RateLimiter<u32, DefaultKeyedStateStore<u32>, Ticks, NoOpMiddleware<Duration>>,
     seed: RandomState,
-    clock: DefaultClock,
+    clock: Ticks,
     rate: Rate,
 }
 
@@ -33,8 +34,9 @@ impl Flood {
     pub fn new(rate: Rate) -> Self {
         let period = (rate.window / rate.requests.get()).max(Duration::from_nanos(1));
         let quota = Quota::with_period(period).expect("a period above zero").allow_burst(rate.requests);
-        let (limiter, seed) = (RateLimiter::keyed(quota), RandomState::new());
-        Self { limiter, seed, clock: DefaultClock::default(), rate }
+        let clock = Ticks::tokio();
+        let limiter = RateLimiter::new(quota, DefaultKeyedStateStore::default(), clock.clone());
+        Self { limiter, seed: RandomState::new(), clock, rate }
     }
 
     /// Before all that changes anything. A hand does one thing a second, and what an app does for it in one go is a page of

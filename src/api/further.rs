@@ -390,7 +390,7 @@ async fn persona(api: web::Data<Api>, who: Who, raw: Raw) -> Result<HttpResponse
 async fn ended(api: &Api, who: &Who, id: SongId, new: &NewAddition) -> Result<Option<Addition>, Problem> {
     let asked = api.clock().monotonic();
     let mut pause = Duration::from_millis(50);
-    while api.clock().monotonic().duration_since(asked) < PERSONA_PATIENCE {
+    while api.clock().since(asked) < PERSONA_PATIENCE {
         let song = own(api, who, id).await?;
         // The same that was asked for before has an id of its own.
         let found =

@@ -88,13 +88,11 @@ impl Body {
         self.0.get(name).and_then(Value::as_i64)
     }
 
-    #[allow(clippy::cast_possible_truncation)]
     pub fn number(&self, name: &str) -> Option<f32> {
         self.0.get(name).and_then(Value::as_f64).map(|number| number as f32)
     }
 
     /// A time that was given in seconds, in milliseconds.
-    #[allow(clippy::cast_possible_truncation)]
     pub fn millis(&self, name: &str) -> Option<i64> {
         self.0.get(name).and_then(Value::as_f64).map(|seconds| (seconds * 1000.0).round() as i64)
     }

@@ -56,7 +56,7 @@ impl Running {
 
     async fn until(&self, patience: Duration, reached: impl Fn() -> bool) {
         let asked = self.world.clock.monotonic();
-        while !reached() && self.world.clock.monotonic().duration_since(asked) < patience {
+        while !reached() && self.world.clock.since(asked) < patience {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }

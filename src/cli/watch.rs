@@ -386,7 +386,6 @@ async fn open(url: &str) -> Result<Socket, Opening> {
 }
 
 /// A number in `0.0..1.0`, from the random bits of a fresh id.
-#[allow(clippy::cast_precision_loss)]
 fn chance() -> f64 {
     let bits = fresh().as_u64_pair().1 & ((1 << 52) - 1);
     bits as f64 / (1_u64 << 52) as f64

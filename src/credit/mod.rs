@@ -38,7 +38,6 @@ impl Credits {
     }
 
     /// As the API writes amounts: a JSON number with at most three decimals.
-    #[allow(clippy::cast_precision_loss)]
     pub fn as_json(self) -> serde_json::Value {
         serde_json::json!(self.0 as f64 / 1000.0)
     }

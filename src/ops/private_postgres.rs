@@ -195,7 +195,7 @@ impl PrivatePostgres {
     pub async fn stop(mut self) {
         drop(self.lifeline.take());
         let asked = Clock.monotonic();
-        while asked.elapsed() < STOP_WAIT && matches!(self.watchdog.try_wait(), Ok(None)) {
+        while Clock.since(asked) < STOP_WAIT && matches!(self.watchdog.try_wait(), Ok(None)) {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -259,7 +259,7 @@ impl Server {
             match self.ready(&mut watchdog, log_from).await {
                 Ok(()) => return Ok(watchdog),
                 Err(StartError::Failed { tail, .. })
-                    if left_behind(&tail) && begun.elapsed() < PREDECESSOR_WAIT =>
+                    if left_behind(&tail) && Clock.since(begun) < PREDECESSOR_WAIT =>
                 {
                     tokio::time::sleep(Duration::from_millis(250)).await;
                 }
@@ -343,7 +343,7 @@ impl Server {
 }
 
 fn expired(begun: Instant) -> bool {
-    begun.elapsed() > READY_WAIT
+    Clock.since(begun) > READY_WAIT
 }
 
 fn config(socket_dir: &Path, database: &str) -> Config {

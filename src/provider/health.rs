@@ -75,7 +75,6 @@ impl History {
         let mut all: Vec<_> = self.took.iter().copied().collect();
         all.extend([typical; DOCUMENTED_COUNTS]);
         all.sort_unstable();
-        #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
         let index = ((all.len() - 1) as f64 * part).round() as usize;
         all[index.min(all.len() - 1)]
     }

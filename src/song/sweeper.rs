@@ -48,7 +48,6 @@ pub async fn keep_sweeping(world: Arc<World>, directories: Directories, settings
 
 async fn sweep(world: &World, directories: &Directories, settings: &Settings) -> Result<(), StoreError> {
     let (many, stuck) = look(&world.pool, patience(world, settings.slack), PAGE).await?;
-    #[allow(clippy::cast_precision_loss, reason = "a figure for a graph")]
     metrics::gauge!("songflight_stuck_songs").set(many as f64);
     let node = world.journal.node();
     let own = stuck.iter().filter(|one| one.owner.is_some_and(|owner| node.owns(owner)));

@@ -102,7 +102,7 @@ impl<'a> Loan<'a> {
 
 impl Drop for Loan<'_> {
     fn drop(&mut self) {
-        let silent_for = Clock.monotonic().duration_since(self.since);
+        let silent_for = Clock.since(self.since);
         let Some(client) = self.client.take().filter(|_| !self.answered && silent_for >= self.patience)
         else {
             return;

@@ -401,7 +401,7 @@ impl Writer {
                 Ok(verdicts) => {
                     self.away = false;
                     histogram!("songflight_journal_commit_seconds")
-                        .record(self.clock.monotonic().duration_since(started).as_secs_f64());
+                        .record(self.clock.since(started).as_secs_f64());
                     return self.answer(batch, verdicts);
                 }
                 Err(StoreError::Refused(error)) if error == FENCED => {
@@ -547,7 +547,6 @@ fn refuse(batch: Vec<Waiting>, error: &CommitError) {
     }
 }
 
-#[allow(clippy::cast_precision_loss)]
 fn count(n: usize) -> f64 {
     n as f64
 }

@@ -102,7 +102,6 @@ fn progress(song: &Song, now: i64) -> (Option<i64>, Option<f64>) {
     let started = song.fields.get("progress").and_then(|progress| instant(&progress[kind]["started_at"]));
     let Some(started) = started else { return (None, Some(0.0)) };
     let elapsed = (now - started).max(0);
-    #[allow(clippy::cast_precision_loss)]
     let passed = elapsed as f64;
     let fraction = match song.fields.get("eta_ms").and_then(Value::as_f64) {
         Some(left) if left > 0.0 => passed / (passed + left),
@@ -113,7 +112,6 @@ fn progress(song: &Song, now: i64) -> (Option<i64>, Option<f64>) {
 }
 
 fn bar(fraction: f64, width: usize) -> String {
-    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss)]
     let full = ((fraction.clamp(0.0, 1.0) * width as f64).round() as usize).min(width);
     "█".repeat(full) + &"░".repeat(width - full)
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use governor::clock::Clock;
 
+use crate::time;
+
 /// Tells the time that has passed. Cheap to clone.
 #[derive(Clone)]
 pub struct Ticks(Arc<dyn Fn() -> Duration + Send + Sync>);
@@ -13,8 +15,8 @@ pub struct Ticks(Arc<dyn Fn() -> Duration + Send + Sync>);
 impl Ticks {
     /// Tokio's time, which a simulation can stop and move.
     pub fn tokio() -> Self {
-        let start = tokio::time::Instant::now();
-        Self(Arc::new(move || start.elapsed()))
+        let start = time::Clock.monotonic();
+        Self(Arc::new(move || time::Clock.since(start)))
     }
 
     pub fn now(&self) -> Duration {
