@@ -61,6 +61,19 @@ fn the_core_knows_neither_frameworks_nor_the_world() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// Clippy sees that nobody asks the machine for the time (`clippy.toml`); this, that nobody does by another way.
+#[test]
+fn clocks_are_read_in_one_place() {
+    for (module, text) in
+        modules().into_iter().filter(|(module, _)| module != "time" && !module.ends_with("tests"))
+    {
+        let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+        for read in [".elapsed()", "Instant::now()"] {
+            assert!(!code(text).any(|line| line.contains(read)), "{module} reads a clock: {read}");
+        }
+    }
+}
+
 #[test]
 fn the_simulator_shares_no_code_with_what_it_tests() {
     const MAY: [&str; 4] = ["simulator", "chance", "id", "time"];

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures_util::FutureExt;
-use tokio::time::Instant;
 
 use super::*;
 use crate::provider::failure::{Class, Failure};
-use crate::time::Time;
+use crate::time::{Clock, Time};
 
 fn rate(text: &str) -> Rate {
     text.parse().unwrap()
@@ -131,20 +130,20 @@ async fn after_a_rate_limit_nothing_is_sent_until_the_pause_is_over() {
     let gate = Gate::new(None, None);
     gate.pause(Duration::from_millis(30));
     gate.pause(Duration::from_millis(1));
-    let before = Instant::now();
+    let before = Clock.monotonic();
     assert!(gate.try_submit_slot().is_none());
     assert!(gate.try_poll_slot(Duration::ZERO).is_err());
     let _slot = gate.submit_slot().await;
-    assert!(before.elapsed() >= Duration::from_millis(25));
+    assert!(Clock.since(before) >= Duration::from_millis(25));
     assert_eq!(gate.try_poll_slot(Duration::ZERO), Ok(()));
 }
 
 #[tokio::test]
 async fn a_submission_waits_for_the_next_request() {
     let gate = Gate::new(Some(rate("1/40ms")), None);
-    let before = Instant::now();
+    let before = Clock.monotonic();
     let _slots = (gate.submit_slot().await, gate.submit_slot().await);
-    assert!(before.elapsed() >= Duration::from_millis(35));
+    assert!(Clock.since(before) >= Duration::from_millis(35));
 }
 
 #[test]
