@@ -288,7 +288,7 @@ async fn one(api: &web::Data<Api>, who: &Who, order: &Order, place: &Place) -> R
     let Some(id) = place.song_id else { return create(api, who, order, place).await };
     let task = TaskId(id::fresh());
     let event = match place.status {
-        Some(Status::Failed) => Event::Retried { task, prompt: None, lyrics: None },
+        Some(Status::Failed) => Event::Retried { task, prompt: None, lyrics: None, unable: Vec::new() },
         Some(Status::Ready | Status::Complete) if place.done < place.total => Event::Resumed { task },
         _ => return Ok(()),
     };

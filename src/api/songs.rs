@@ -1,5 +1,7 @@
 //! Songs over HTTP: create, read, list, and what their owners may do with them.
 
+use std::sync::Arc;
+
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
 use base64::Engine;
@@ -17,6 +19,7 @@ use crate::song::event::{Choice, Event};
 use crate::song::phase::{Song, Status};
 use crate::song::step::step;
 use crate::song::view::View;
+use crate::song::wish::{Alternative, Mode};
 use crate::store;
 use crate::store::feed::epoch_of;
 use crate::store::songs::{self, Library, Listing, Mark, Sort};
@@ -144,8 +147,8 @@ async fn choose(
         (None, None) if names(&raw.0, "text") => return Err(Problem::invalid_at("/text", "is empty")),
         _ => return Err(Problem::invalid_at("", "send either `variant_index` or `text`")),
     };
-    let event = Event::Chosen { choice, task: TaskId(id::fresh()) };
-    fits(&api, &own(&api, &who, song_id(&path)?).await?, &event, told)?;
+    let event = Event::Chosen { choice, task: TaskId(id::fresh()), unable: Vec::new() };
+    let event = fitting(&api, &own(&api, &who, song_id(&path)?).await?, event, told)?;
     tell(&api, who, &path, event).await
 }
 
@@ -172,13 +175,17 @@ async fn retry(
         told.extend([("prompt", "prompt"), ("style_tags", "prompt")]);
     }
     let sung = lyrics.is_some();
-    let event = Event::Retried { task: TaskId(id::fresh()), prompt, lyrics };
+    let mut event = Event::Retried { task: TaskId(id::fresh()), prompt, lyrics, unable: Vec::new() };
     if !told.is_empty() {
         let song = own(&api, &who, song_id(&path)?).await?;
         if sung && song.wish.options.instrumental {
             return Err(Problem::invalid_at("/lyrics", "an instrumental has none"));
         }
-        fits(&api, &song, &event, &told)?;
+        if song.wish.mode == Mode::Music && !told.contains(&("prompt", "prompt")) {
+            // With words to sing, both may have less room than without.
+            told.extend([("prompt", "lyrics"), ("style_tags", "lyrics")]);
+        }
+        event = fitting(&api, &song, event, &told)?;
     }
     tell(&api, who, &path, event).await
 }
@@ -186,11 +193,11 @@ async fn retry(
 /// What a provider may find wrong (a field of a creation), and the field of this body that says it.
 type Told<'a> = &'a [(&'static str, &'static str)];
 
-/// Whether the song's provider takes the words that it would get by this event, as a creation's are looked at. What
-/// cannot be told by these fields stands as it was created.
-fn fits(api: &Api, song: &Song, event: &Event, told: Told<'_>) -> Result<(), Problem> {
-    let changed = step(song, event, api.clock().now(), &api.world.rules).song;
-    let Some(provider) = api.world.providers.get(&changed.head.provider) else { return Ok(()) };
+/// The event, if the song's provider takes the words that it would get by it, as a creation's are looked at; and with
+/// those that could take over and do not. What cannot be told by these fields stands as it was created.
+fn fitting(api: &Api, song: &Song, event: Event, told: Told<'_>) -> Result<Event, Problem> {
+    let changed = step(song, &event, api.clock().now(), &api.world.rules).song;
+    let Some(provider) = api.world.providers.get(&changed.head.provider) else { return Ok(event) };
     let mut errors: Vec<FieldError> = Vec::new();
     for lacking in wishes::still_lacking(provider.capabilities(), &changed) {
         let Some((field, name)) = told.iter().find(|(field, _)| *field == lacking.field) else { continue };
@@ -200,7 +207,34 @@ fn fits(api: &Api, song: &Song, event: &Event, told: Told<'_>) -> Result<(), Pro
             errors.push(error);
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(Problem::invalid(errors)) }
+    if errors.is_empty() {
+        Ok(without(unable(api, changed, told), event))
+    } else {
+        Err(Problem::invalid(errors))
+    }
+}
+
+/// Who could take over and cannot with these words (PROV-12).
+fn unable(api: &Api, mut changed: Song, told: Told<'_>) -> Vec<String> {
+    let others = changed.wish.alternatives.clone();
+    let takes = |other: &Alternative| {
+        if other.model.is_some() {
+            Arc::make_mut(&mut changed.wish).options.model.clone_from(&other.model);
+        }
+        let Some(provider) = api.world.providers.get(&other.provider) else { return true };
+        let lacking = wishes::still_lacking(provider.capabilities(), &changed);
+        !lacking.iter().any(|lacking| told.iter().any(|(field, _)| *field == lacking.field))
+    };
+    let names = |other: Alternative| other.provider;
+    let (_, unable): (Vec<_>, Vec<_>) = others.into_iter().partition(takes);
+    unable.into_iter().map(names).collect()
+}
+
+fn without(others: Vec<String>, mut event: Event) -> Event {
+    if let Event::Chosen { unable, .. } | Event::Retried { unable, .. } = &mut event {
+        *unable = others;
+    }
+    event
 }
 
 /// Stops a song and refunds what was not delivered (SONG-11). Repeatable.

@@ -252,6 +252,9 @@ pub(super) fn choose_provider<'a>(
     Err(refusal(providers, asked, wish, &reasons))
 }
 
+/// In the place of words that are not written yet; nobody finds them too few.
+const SOME_WORDS: &str = "… … … … … …";
+
 /// What this provider lacks for the whole way of the song.
 pub fn lacking(able: &Capabilities, wish: &Wish) -> Vec<Unsupported> {
     let calls = 0..wish.variations.len().max(1);
@@ -264,7 +267,9 @@ pub fn lacking(able: &Capabilities, wish: &Wish) -> Vec<Unsupported> {
         // The words are not known yet; whatever is chosen will be sung as it is.
         Mode::LyricsFirst => {
             let mut lacking = unsupported(able, &order(0, &Work::Lyrics, None));
-            lacking.extend(unsupported(able, &order(0, &wish.work, Some("…"))));
+            // The prompt is for the lyrics; beside them it goes along as far as there is room.
+            let music = Order { prompt: None, ..order(0, &wish.work, Some(SOME_WORDS)) };
+            lacking.extend(unsupported(able, &music));
             lacking
         }
         Mode::Music => calls

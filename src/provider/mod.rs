@@ -188,7 +188,11 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
         }
         // The texts of a finished song are not sung again for what is added to it.
         _ if kind.makes() == Makes::Addition => {}
-        _ => found.extend(too_long(able, order)),
+        // What is told already with what takes its room is not told again.
+        _ => {
+            let told: Vec<_> = found.iter().map(|one| one.field).collect();
+            found.extend(too_long(able, order).into_iter().filter(|one| !told.contains(&one.field)));
+        }
     }
     found
 }

@@ -63,12 +63,16 @@ pub enum Event {
     Chosen {
         choice: Choice,
         task: TaskId,
+        /// The other providers that cannot sing what was picked.
+        unable: Vec<String>,
     },
     /// The owner asks again after a failure (PROV-10), maybe with other words (PROV-15).
     Retried {
         task: TaskId,
         prompt: Option<String>,
         lyrics: Option<String>,
+        /// The other providers that do not take these words.
+        unable: Vec<String>,
     },
     /// An operator puts a failed phase back to work: no limit of the owner's counts, its price is reserved anew (OPS-1).
     PutBack {

@@ -214,11 +214,11 @@ impl Story {
     }
 
     pub(super) fn retried(self, number: u8) -> Self {
-        self.then(Event::Retried { task: task(number), prompt: None, lyrics: None })
+        self.then(Event::Retried { task: task(number), prompt: None, lyrics: None, unable: Vec::new() })
     }
 
     pub(super) fn chosen(self, number: u8) -> Self {
-        self.then(Event::Chosen { choice: Choice::Variant(0), task: task(number) })
+        self.then(Event::Chosen { choice: Choice::Variant(0), task: task(number), unable: Vec::new() })
     }
 
     pub(super) fn due(&self) -> Option<(Time, Due)> {

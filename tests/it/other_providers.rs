@@ -42,6 +42,42 @@ async fn a_song_that_came_inside_an_answer_is_heard_from_us() {
 }
 
 #[tokio::test]
+async fn what_does_not_fit_together_is_refused_and_goes_where_there_is_room() {
+    let simulator = simulator().await;
+    let server = started(&simulator.provider()).await;
+    let mira = server.person("mira");
+    let wish = |provider: &str, chars: usize| {
+        json!({"mode": "music", "prompt": "x".repeat(chars), "lyrics": "la la la la", "style_tags": ["folk"],
+               "provider": provider})
+    };
+    assert_eq!(mira.create(wish("mureka", 1020)).await.pointers(), ["/prompt"]);
+    assert_eq!(mira.create(wish("minimax", 1995)).await.pointers(), ["/prompt"]);
+    let few = json!({"mode": "music", "lyrics": "la", "provider": "minimax", "model": "music-2.0"});
+    assert_eq!(mira.create(few).await.pointers(), ["/lyrics"]);
+    assert_eq!(mira.credits().await, 10.0, "nothing was charged");
+    let taken = mira.create(wish("auto", 1020)).await.expect(202);
+    assert_ne!(taken["provider"], "mureka");
+
+    // The prompt of a song whose lyrics are written is for these: beside them it goes along as far as it fits.
+    let long = json!({"mode": "lyrics_first", "prompt": "harbour ".repeat(200), "provider": "mureka"});
+    let song = mira.order(long).await;
+    mira.until(&song, "lyrics_ready").await;
+    mira.tell(&song, "lyrics", json!({"variant_index": 0})).await.expect(200);
+    mira.until(&song, "ready").await;
+
+    // Words that come by a retry have less room for the rest than there was without them.
+    let fails = json!({"mode": "music", "prompt": format!("sim:fail=invalid_input {}", "x".repeat(1100)),
+                       "provider": "mureka"});
+    let song = mira.order(fails).await;
+    mira.until(&song, "failed").await;
+    assert_eq!(mira.tell(&song, "retry", json!({"lyrics": "la"})).await.pointers(), ["/lyrics"]);
+    let tagged = json!({"lyrics": "la", "prompt": "x".repeat(1025)});
+    assert_eq!(mira.tell(&song, "retry", tagged).await.pointers(), ["/prompt"]);
+    mira.tell(&song, "retry", json!({"lyrics": "la", "prompt": "short"})).await.expect(200);
+    mira.until(&song, "ready").await;
+}
+
+#[tokio::test]
 async fn what_a_provider_answered_at_once_cost_something_though_it_named_no_task() {
     let simulator = simulator().await;
     let server = started(&simulator.provider()).await;

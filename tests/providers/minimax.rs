@@ -268,6 +268,29 @@ async fn what_a_model_cannot_do_is_refused_before_anything_is_sent() {
     assert_eq!((able.music_calls(2), able.synchronous), (2, true));
 }
 
+#[test]
+fn texts_that_do_not_fit_together_and_too_few_words_are_refused_by_their_field() {
+    let able = songflight::provider::minimax::capabilities();
+    let fields =
+        |order: &Order| unsupported(able, order).into_iter().map(|refused| refused.field).collect::<Vec<_>>();
+    let tagged = |order: Order| with(order, |options| options.style_tags = tags("folk, slow"));
+    let wish = |chars: usize| wish(&"p".repeat(chars));
+    let sung = |chars: usize| Order { lyrics: Some("la la la la".into()), ..wish(chars) };
+    let cover = |chars: usize| Order { work: Work::Cover { of: clip() }, ..sung(chars) };
+    for order in [wish(2000), sung(2000), tagged(wish(1988)), tagged(sung(1988)), tagged(cover(1988))] {
+        assert!(fields(&order).is_empty());
+    }
+    assert_eq!(fields(&tagged(wish(1989))), ["style_tags"]);
+    for order in [wish(2001), sung(2001), tagged(wish(2001)), tagged(sung(1989)), tagged(cover(1989))] {
+        assert_eq!(fields(&order), ["prompt"]);
+    }
+
+    let words = |text: &str, model: &str| of_model(Order { lyrics: Some(text.into()), ..wish(1) }, model);
+    assert_eq!(fields(&words("123456789", "music-2.0")), ["lyrics"]);
+    assert!(fields(&words("1234567890", "music-2.0")).is_empty());
+    assert!(fields(&words("1", "music-2.6")).is_empty());
+}
+
 #[actix_web::test]
 async fn errors_in_front_of_minimax_are_its_faults() {
     for (status, class, arrived, operator) in [

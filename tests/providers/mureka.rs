@@ -372,6 +372,38 @@ fn what_mureka_cannot_do_is_told_by_field() {
 }
 
 #[test]
+fn texts_that_do_not_fit_together_are_refused_by_the_field_that_has_no_room() {
+    let fields = |order: &Order| {
+        let found = unsupported(songflight::provider::mureka::capabilities(), order);
+        found.into_iter().map(|refused| refused.field).collect::<Vec<_>>()
+    };
+    let tagged = |order: Order| with(order, |options| options.style_tags = tags("folk, slow"));
+    let sung = |chars: usize| Order { lyrics: Some("la la".into()), ..wish(&"p".repeat(chars)) };
+    let quiet = |chars: usize| with(wish(&"p".repeat(chars)), |options| options.instrumental = true);
+    for order in [sung(1024), tagged(sung(1012)), quiet(1024), tagged(quiet(1012))] {
+        assert!(fields(&order).is_empty());
+    }
+    for order in [sung(1025), tagged(sung(1013)), quiet(1025), tagged(quiet(1013))] {
+        assert_eq!(fields(&order), ["prompt"]);
+    }
+    let told = unsupported(songflight::provider::mureka::capabilities(), &tagged(sung(1020)));
+    assert_eq!(told[0].why, "with the style tags 1032 characters; mureka takes 1024");
+
+    // Mureka writes the words: there is more room, which a voice shares.
+    let voiced = |order: Order| with(order, |options| options.vocal_gender = Some(VocalGender::Female));
+    let wish = |chars: usize| wish(&"p".repeat(chars));
+    for order in [wish(2000), tagged(wish(1988)), voiced(wish(1985)), voiced(tagged(wish(1973)))] {
+        assert!(fields(&order).is_empty());
+    }
+    for order in [tagged(wish(1989)), voiced(tagged(wish(1974)))] {
+        assert_eq!(fields(&order), ["style_tags"]);
+    }
+    for order in [wish(2001), tagged(wish(2001)), voiced(wish(1986))] {
+        assert_eq!(fields(&order), ["prompt"], "told once");
+    }
+}
+
+#[test]
 fn what_is_wrong_with_work_on_a_clip_is_told_by_the_field_that_says_it() {
     let fields = |order: Order| {
         let found = unsupported(songflight::provider::mureka::capabilities(), &order);

@@ -323,6 +323,30 @@ fn what_musicgpt_cannot_do_is_told_by_field() {
 }
 
 #[test]
+fn a_prompt_that_would_be_cut_is_refused() {
+    let fields = |order: &Order| {
+        unsupported(reader().capabilities(), order).iter().map(|refused| refused.field).collect::<Vec<_>>()
+    };
+    let long = |order: Order, chars: usize| Order { prompt: Some("p".repeat(chars)), ..order };
+    let sung = Order { lyrics: Some("la".into()), ..a_song() };
+    assert!(fields(&long(sung.clone(), 1000)).is_empty());
+    assert_eq!(fields(&long(sung, 1001)), ["prompt"]);
+
+    // What is asked of a clip is one text, without the style that it has anyway.
+    let of = SourceClip { style_tags: vec!["folk".into()], ..source("https://x.test/a.mp3") };
+    let cover = |tag: &str, chars| {
+        let mut cover = long(order(Work::Cover { of: of.clone() }), chars);
+        cover.options.style_tags = vec![tag.into()];
+        cover
+    };
+    assert!(fields(&cover("folk", 280)).is_empty() && fields(&cover("punk", 274)).is_empty());
+    assert_eq!(
+        (fields(&cover("folk", 281)), fields(&cover("punk", 275))),
+        (vec!["prompt"], vec!["style_tags"])
+    );
+}
+
+#[test]
 fn the_key_is_never_printed_and_no_file_is_named_from_an_id() {
     assert!(!format!("{:?}", reader()).contains(KEY));
     assert_eq!(reader().audio_from_clip_id(FIRST), None);

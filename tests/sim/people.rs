@@ -259,12 +259,13 @@ fn wanted(dice: &mut Dice, fickle: bool, song: &Song) -> Option<Event> {
                 true => Choice::Variant(i16::try_from(dice.below(3)).expect("small")),
                 false => Choice::Text { text: "my own".to_owned(), title: Some("Mine".to_owned()) },
             };
-            Some(Event::Chosen { choice, task: TaskId(dice.uuid()) })
+            Some(Event::Chosen { choice, task: TaskId(dice.uuid()), unable: Vec::new() })
         }
         Phase::Failed(_) if fickle && whim < 60 => Some(Event::Retried {
             task: TaskId(dice.uuid()),
             prompt: dice.percent(60).then(|| format!("words {whim}")),
             lyrics: None,
+            unable: Vec::new(),
         }),
         Phase::Ready | Phase::Complete if whim < 30 => Some(Event::Viewed),
         Phase::Ready | Phase::Complete if fickle && whim < 50 => Some(addition(dice, song)),

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::OutputFormat;
 use crate::provider::failure::{Class, Failure};
-use crate::provider::words::{given, tags, together};
+use crate::provider::words::{crowded, given, tags, together};
 use crate::provider::{Order, TextLimits, Unsupported, Work};
 
 /// What a song is like when nothing says how it should sound.
@@ -52,15 +52,39 @@ pub(super) fn has_lyrics_optimizer(model: &str) -> bool {
     has_instrumental_switch(model) || model == "music-2.5"
 }
 
-/// What of an order on a clip, or after an example, cannot be done, known before anything is charged.
+/// What of an order cannot be done, known before anything is charged: on a clip, after an example, or with texts that
+/// have no room.
 pub(super) fn refused(order: &Order, model: &str) -> Vec<Unsupported> {
+    let limits = super::limits(model);
+    let mut found = Vec::new();
+    if matches!(order.work, Work::Generate | Work::Cover { .. }) {
+        found.extend(without_room(order, limits));
+    }
+    found.extend(too_few_words(order, model).map(|why| Unsupported { field: "lyrics", why }));
     let field = match &order.work {
         work if !work.sources().is_empty() => "variant_number",
         Work::Generate if given(&order.options.reference_audio_url).is_some() => "instrumental",
-        _ => return Vec::new(),
+        _ => return found,
     };
-    let failed = request(order, model, super::limits(model), OutputFormat::Url).err();
-    failed.map(|failure| Unsupported { field, why: failure.message }).into_iter().collect()
+    let failed = request(order, model, limits, OutputFormat::Url).err();
+    found.extend(failed.map(|failure| Unsupported { field, why: failure.message }));
+    found
+}
+
+/// Said of a song that is made of nothing but words; a cover has the clip's.
+fn too_few_words(order: &Order, model: &str) -> Option<String> {
+    let alone = order.work == Work::Generate && given(&order.options.reference_audio_url).is_none();
+    let sung = given(&order.lyrics).filter(|_| alone && !order.options.instrumental)?;
+    let few = sung.chars().count() < LYRICS_CHARS_MIN && !has_lyrics_optimizer(model);
+    few.then(|| format!("{model} sings at least {LYRICS_CHARS_MIN} characters"))
+}
+
+/// Style tags and prompt share one place.
+fn without_room(order: &Order, limits: TextLimits) -> Option<Unsupported> {
+    let style = tags(&order.options.style_tags);
+    let (style, prompt) = (("style_tags", style.as_deref()), ("prompt", given(&order.prompt)));
+    let texts = if style_leads(order) { [style, prompt] } else { [prompt, style] };
+    crowded("minimax", &texts, limits.prompt)
 }
 
 /// The body for an order.
@@ -112,10 +136,10 @@ fn song(body: Request, order: &Order) -> Result<Request, Failure> {
         let refused = || invalid(format!("MiniMax makes no instrumentals with {model}"));
         return able.then_some(Request { is_instrumental: true, ..body }).ok_or_else(refused);
     }
-    match body.lyrics.as_ref().map(|words| words.chars().count()) {
-        Some(few) if few < LYRICS_CHARS_MIN && !has_lyrics_optimizer(&model) => {
-            Err(invalid(format!("{model} sings at least {LYRICS_CHARS_MIN} characters")))
-        }
+    if let Some(why) = too_few_words(order, &model) {
+        return Err(invalid(why));
+    }
+    match body.lyrics {
         Some(_) => Ok(body),
         None if !has_lyrics_optimizer(&model) => {
             Err(invalid(format!("{model} sings only words that it is given")))
@@ -142,12 +166,16 @@ fn cover(body: Request, order: &Order) -> Result<Request, Failure> {
 fn prompt(order: &Order, chars_max: usize) -> String {
     let style = tags(&order.options.style_tags);
     let (style, wish) = (style.as_deref(), given(&order.prompt).or(given(&order.title)));
-    let sung = given(&order.lyrics).is_some();
-    let prompt = match sung || order.options.instrumental {
+    let prompt = match style_leads(order) {
         true => together(style, given(&order.prompt), chars_max).or_else(|| together(wish, None, chars_max)),
         false => together(wish, style, chars_max),
     };
     prompt.unwrap_or_else(|| NEUTRAL_STYLE.to_owned())
+}
+
+/// Where nothing has to be written from the wish.
+fn style_leads(order: &Order) -> bool {
+    given(&order.lyrics).is_some() || order.options.instrumental
 }
 
 /// A link may lead to the best there is; in the answer itself the song takes twice its size.

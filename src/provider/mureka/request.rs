@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::NAME;
 use crate::provider::failure::{Class, Failure};
-use crate::provider::words::{given, shortened, tags, together};
+use crate::provider::words::{crowded, given, shortened, tags, together};
 use crate::provider::{Order, SourceClip, TextLimits, Unsupported, VocalGender, Work};
 
 /// The most songs that one call may bring.
@@ -72,8 +72,12 @@ pub(super) fn request(order: &Order, model: &str, limits: TextLimits) -> Result<
     Ok(Request { path, body })
 }
 
-/// What of an order on clips cannot be done, known before anything is charged: the first fault, by its field.
+/// What of an order cannot be done, known before anything is charged: of a song texts that have no room, of one on
+/// clips the first fault, by its field.
 pub(super) fn refused(order: &Order, model: &str) -> Vec<Unsupported> {
+    if order.work == Work::Generate {
+        return without_room(order, super::limits(model)).into_iter().collect();
+    }
     if order.work.sources().is_empty() {
         return Vec::new();
     }
@@ -130,10 +134,26 @@ fn generate(order: &Order, model: &str, limits: TextLimits) -> Result<(&'static 
         return Ok(("/v1/song/generate", Body { lyrics, prompt, gender: gender.map(singer), ..body }));
     }
     // This endpoint knows no gender, so the prompt names the singer.
-    let voice = gender.map(|gender| format!("{} vocals", singer(gender)));
+    let voice = gender.map(voice);
     let style = together(style.as_deref(), voice.as_deref(), limits.prompt);
     let prompt = together(wish, style.as_deref(), limits.prompt).ok_or_else(no_words)?;
     Ok(("/v1/song/easy-generate", Body { prompt: Some(prompt), ..body }))
+}
+
+/// Style tags and prompt share one place, which is as long as its endpoint takes.
+fn without_room(order: &Order, limits: TextLimits) -> Option<Unsupported> {
+    let style = tags(&order.options.style_tags);
+    let (style, prompt) = (("style_tags", style.as_deref()), ("prompt", given(&order.prompt)));
+    if order.options.instrumental || given(&order.lyrics).is_some() {
+        return crowded(NAME, &[style, prompt], limits.style);
+    }
+    let voice = order.options.vocal_gender.map_or(0, |gender| voice(gender).len() + ", ".len());
+    crowded(NAME, &[prompt, style], limits.prompt - voice)
+}
+
+/// As a prompt names it.
+fn voice(gender: VocalGender) -> String {
+    format!("{} vocals", singer(gender))
 }
 
 const fn singer(gender: VocalGender) -> &'static str {

@@ -7,6 +7,7 @@
 use serde::Serialize;
 
 use crate::provider::failure::{Class, Failure};
+use crate::provider::words::crowded;
 use crate::provider::{Order, SourceClip, TextLimits, Unsupported, VocalGender, Work};
 
 /// What is wished for when nothing says how it should sound.
@@ -111,8 +112,8 @@ pub(super) fn request(
     Ok(Request { path, body })
 }
 
-/// What of an order for work on a clip is impossible, before anything is charged (PROV-1).
-pub(super) fn refused(order: &Order, _: &str) -> Vec<Unsupported> {
+/// What of an order is impossible, before anything is charged (PROV-1, PROV-3): of its texts, and of work on a clip.
+pub(super) fn refused(order: &Order, model: &str) -> Vec<Unsupported> {
     let lyrics_max = match &order.work {
         Work::Extend { .. } | Work::ReplaceSection { .. } => PART_LYRICS_CHARS_MAX,
         Work::Cover { .. } => V1_LYRICS_CHARS_MAX,
@@ -133,7 +134,27 @@ pub(super) fn refused(order: &Order, _: &str) -> Vec<Unsupported> {
     if let Err(failure) = words(order, lyrics_max) {
         refuse("lyrics", failure.message);
     }
+    found.extend(without_room(order, super::limits(model)));
     found
+}
+
+/// A song's prompt has a place of its own; how a clip is to be changed is one text. The style that the clip has anyway
+/// only guides, so that it may be left out.
+fn without_room(order: &Order, limits: TextLimits) -> Option<Unsupported> {
+    let (name, prompt) = (super::CAPABILITIES.name, ("prompt", given(&order.prompt)));
+    match &order.work {
+        Work::Generate => crowded(name, &[prompt], limits.prompt),
+        Work::Extend { of, .. } | Work::ReplaceSection { of, .. } | Work::Cover { of } => {
+            let asked = order.options.style_tags != of.style_tags;
+            let style = tags(&order.options.style_tags).filter(|_| asked);
+            crowded(name, &[prompt, ("style_tags", style.as_deref())], V1_PROMPT_CHARS_MAX)
+        }
+        Work::Lyrics
+        | Work::Merge { .. }
+        | Work::Stems { .. }
+        | Work::Persona { .. }
+        | Work::Video { .. } => None,
+    }
 }
 
 fn lyrics(order: &Order, limits: TextLimits) -> Result<Body, Failure> {

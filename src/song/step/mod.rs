@@ -356,7 +356,7 @@ fn to_all(next: &mut Draft, what: fn(&mut Draft, Run)) {
 
 fn lyrics_ready(next: &mut Draft, event: &Event) {
     match event {
-        Event::Chosen { choice, task } => choose(next, choice, *task),
+        Event::Chosen { choice, task, unable } => choose(next, choice, *task, unable),
         Event::Cancelled => cancel(next),
         Event::Limited { .. }
         | Event::Submitting { .. }
@@ -379,13 +379,14 @@ fn lyrics_ready(next: &mut Draft, event: &Event) {
     }
 }
 
-fn choose(next: &mut Draft, choice: &Choice, task: TaskId) {
+fn choose(next: &mut Draft, choice: &Choice, task: TaskId, unable: &[String]) {
     let song = &mut next.song;
     let chosen = match choice {
         Choice::Variant(index) => *index,
         Choice::Text { text, title } => write_own(song, text, title.as_deref()),
     };
     let Some(title) = take(song, chosen) else { return };
+    pass_over(song, unable);
     let title = title.filter(|title| !title.is_empty());
     if song.wish.title.is_none() && title.is_some() {
         song.title = title;
@@ -426,13 +427,14 @@ fn failed(next: &mut Draft, event: &Event) {
     if let Event::PutBack { task } = event {
         return start_again(next, *task);
     }
-    let Event::Retried { task, prompt, lyrics } = event else { return ended(next, event) };
+    let Event::Retried { task, prompt, lyrics, unable } = event else { return ended(next, event) };
     let now = next.now;
     // The limits hold whoever forgot to ask (PROV-10).
     if refusal::check(&next.song, event, now, next.rules).is_err() {
         return;
     }
     change_words(&mut next.song, prompt.as_deref(), lyrics.as_deref());
+    pass_over(&mut next.song, unable);
     next.song.retries.push(now);
     start_again(next, *task);
 }
@@ -465,6 +467,14 @@ fn change_words(song: &mut Song, prompt: Option<&str>, lyrics: Option<&str>) {
     }
     if wish != *song.wish {
         song.wish = std::sync::Arc::new(wish);
+    }
+}
+
+/// What cannot be made of its words there is not tried there (PROV-12).
+fn pass_over(song: &mut Song, unable: &[String]) {
+    if song.wish.alternatives.iter().any(|other| unable.contains(&other.provider)) {
+        let wish = std::sync::Arc::make_mut(&mut song.wish);
+        wish.alternatives.retain(|other| !unable.contains(&other.provider));
     }
 }
 

@@ -5,7 +5,7 @@ use crate::song::refusal::{self, Refusal};
 
 fn again(number: u8, prompt: Option<&str>, lyrics: Option<&str>) -> Event {
     let (prompt, lyrics) = (prompt.map(str::to_owned), lyrics.map(str::to_owned));
-    Event::Retried { task: task(number), prompt, lyrics }
+    Event::Retried { task: task(number), prompt, lyrics, unable: Vec::new() }
 }
 
 fn refused(song: &Story, event: &Event) -> Option<Refusal> {
@@ -149,12 +149,12 @@ fn callbacks_for_the_task_before_a_retry_change_nothing() {
 fn choosing_reserves_the_music_and_selects_exactly_one_text() {
     let song = lyrics_first().ordered(0, 0).heard(0, 0, texts(&["la", "lo"]));
     let choice = Choice::Text { text: "mine".into(), title: Some("Us".into()) };
-    let song = song.then(Event::Chosen { choice, task: task(2) });
+    let song = song.then(Event::Chosen { choice, task: task(2), unable: Vec::new() });
     assert_eq!(song.song.title.as_deref(), Some("Us"));
     assert_eq!(song.song.lyrics.as_deref(), Some("mine"));
     assert_eq!(song.song.lyrics_variants.iter().filter(|variant| variant.selected).count(), 1);
     assert!(matches!(song.last.writes[..], [Write::Reserve { .. }]));
-    song.unmoved_by(Event::Chosen { choice: Choice::Variant(0), task: task(3) });
+    song.unmoved_by(Event::Chosen { choice: Choice::Variant(0), task: task(3), unable: Vec::new() });
 }
 
 #[test]

@@ -48,6 +48,21 @@ fn a_song_that_goes_on_elsewhere_is_made_with_a_model_of_the_other() {
 }
 
 #[test]
+fn who_cannot_take_the_words_of_a_retry_does_not_take_over() {
+    let other = |name: &str| Alternative { provider: name.into(), ..an_alternative(None) };
+    let wish = Wish { alternatives: vec![other("minimax"), other("musicgpt")], ..a_wish(Mode::Music) };
+    let failed = story(wish).ordered(0, 0).heard(0, 0, gave_up(Class::Moderation));
+    let again = Event::Retried {
+        task: task(2),
+        prompt: Some("other words".into()),
+        lyrics: None,
+        unable: vec!["minimax".into()],
+    };
+    let song = failed.then(again).ordered(0, 0).heard(0, 0, gave_up(Class::InsufficientProviderCredits));
+    assert_eq!(song.song.wish.provider, "musicgpt");
+}
+
+#[test]
 fn a_song_has_the_deadline_and_the_timetable_of_its_provider() {
     let poll = PollRules { initial: minutes(3), max: minutes(3), multiplier: 1.0 };
     let own = OwnRules { deadline: minutes(20), poll };

@@ -432,12 +432,13 @@ pub(super) fn any_command(dice: &mut Dice, next_task: u8) -> Event {
                 3 => Choice::Text { text: "my own".into(), title: Some("Mine".into()) },
                 index => Choice::Variant(i16::try_from(index).expect("small")),
             };
-            Event::Chosen { choice, task: task(next_task) }
+            Event::Chosen { choice, task: task(next_task), unable: Vec::new() }
         }
         2 | 3 => Event::Retried {
             task: task(next_task),
             prompt: dice.percent(50).then(|| format!("words {next_task}")),
             lyrics: dice.percent(30).then(|| format!("la {next_task}")),
+            unable: Vec::new(),
         },
         4 => Event::Cancelled,
         5 | 6 => Event::Viewed,
