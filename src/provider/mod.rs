@@ -299,6 +299,12 @@ pub trait Provider {
     /// [`Malformed`] when it is not this provider's; never panics, whatever the bytes.
     fn read(&self, kind: TaskKind, body: &[u8]) -> Result<Callback, Malformed>;
 
+    /// A failure in the light of what was ordered, where its meaning depends on that: callbacks are read without knowing
+    /// it. Asked again, the answer is the same.
+    fn judge(&self, _order: &Order, failure: Failure) -> Failure {
+        failure
+    }
+
     /// The url of a finished clip's audio, built from its id, where the provider has such a thing: the
     /// last resort at the deadline (PROV-7).
     fn audio_from_clip_id(&self, clip_id: &str) -> Option<String>;

@@ -316,6 +316,16 @@ impl SongActor {
         }
     }
 
+    /// What a callback told of a failure, in the light of what was ordered, which its reader did not know (PROV-8).
+    fn judged(&self, event: Event) -> Event {
+        let Event::News { call, provider_task, news: News::Failed(failure) } = event else { return event };
+        let failure = match self.member(call) {
+            Some(member) => member.provider.judge(&self.song.order(call), failure),
+            None => failure,
+        };
+        Event::News { call, provider_task, news: News::Failed(failure) }
+    }
+
     /// The configuration no longer has the provider that this song was given to.
     fn no_provider(&mut self, call: CallKey, ctx: &mut Context<Self>) {
         let failure = Failure::new(Class::ProviderError, "the provider is not configured").operator();
@@ -498,6 +508,7 @@ impl Handler<Happened> for SongActor {
 
     /// Decides, commits, then acts: nothing is shown that is not durable (RT-1). The next message waits.
     fn handle(&mut self, Happened { event, by, inbox }: Happened, _: &mut Context<Self>) -> Self::Result {
+        let event = self.judged(event);
         let submitting = event.call().filter(|_| matches!(event, Event::Submitting { .. }));
         let now = self.world.clock.now();
         if let Some(error) = self.refused(&event, by.as_ref(), now) {

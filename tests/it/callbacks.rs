@@ -92,6 +92,33 @@ async fn signed_callbacks_alone_bring_a_song_to_its_end_in_both_dialects() {
 }
 
 #[tokio::test]
+async fn a_file_that_the_provider_could_not_fetch_is_the_owners_matter_only_where_they_named_one() {
+    let (_server, mira, mut provider) = stage().await;
+    let mut wish = music("of nothing but words");
+    let song = mira.order(wish.clone()).await;
+    let order = provider.order().await;
+    let lost = |task: &str| {
+        json!({"code": 451, "msg": "Failed to download the file",
+               "data": {"callbackType": "error", "task_id": task, "data": null}})
+    };
+    assert_eq!(order.call_back(&lost(&order.task)).await.status, 200);
+    let waits = mira.song(&song).await;
+    let error = &waits["progress"]["music"]["error"];
+    assert_eq!(
+        (&error["class"], &waits["waiting_for"]),
+        (&json!("provider_error"), &json!("retry")),
+        "{waits}"
+    );
+
+    wish["reference_audio_url"] = json!("https://example.com/hum.mp3");
+    let song = mira.order(wish).await;
+    let order = provider.order().await;
+    assert_eq!(order.call_back(&lost(&order.task)).await.status, 200);
+    let failed = mira.song(&song).await;
+    assert_eq!((&failed["status"], &failed["error"]["class"]), (&json!("failed"), &json!("invalid_input")));
+}
+
+#[tokio::test]
 async fn the_raw_callback_is_kept_before_it_is_answered() {
     let (server, mira, mut provider) = stage().await;
     let song = mira.order(music("kept")).await;

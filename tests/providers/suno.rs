@@ -144,6 +144,23 @@ async fn long_prompts_for_lyrics_are_shortened_at_a_word() {
 }
 
 #[actix_web::test]
+async fn a_file_that_is_lost_is_the_users_matter_only_where_they_named_one() {
+    let told = r#"{"code":200,"data":{"status":"GENERATE_AUDIO_FAILED","errorCode":451,"errorMessage":"x"}}"#;
+    let server = Server::start(Reply::new(200, told));
+    let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());
+    let class = async |order: &Order| match suno.poll(order, "t1").await {
+        Ok(News::Failed(failure)) => failure.class,
+        other => panic!("{other:?}"),
+    };
+    let plain = Order { prompt: Some("a calm song".into()), ..order(TaskKind::Generate) };
+    assert_eq!(class(&plain).await, Class::ProviderError);
+    let url = Some(String::from("https://x.test/a.mp3"));
+    let after = with(plain, |options| options.reference_audio_url.clone_from(&url));
+    assert_eq!(class(&after).await, Class::InvalidInput);
+    assert_eq!(class(&order(TaskKind::Cover)).await, Class::InvalidInput);
+}
+
+#[actix_web::test]
 async fn a_reference_recording_is_covered() {
     let server = Server::start(Reply::new(200, r#"{"code":200,"data":{"taskId":"t1"}}"#));
     let suno = adapter(&server.url, Dialect::Sunoapi, Timeouts::default());

@@ -35,6 +35,20 @@ fn place(of: &SourceClip) -> Option<Place<'_>> {
     own(of).or_else(|| given(&of.audio_url).map(Place::Elsewhere))
 }
 
+/// Whether the gateway is to fetch something for this order from an address that we name.
+pub(super) fn sends_a_url(order: &Order) -> bool {
+    match &order.work {
+        Work::Generate => given(&order.options.reference_audio_url).is_some(),
+        Work::Cover { .. } => true,
+        Work::Extend { of, .. } | Work::ReplaceSection { of, .. } => own(of).is_none(),
+        Work::Lyrics
+        | Work::Merge { .. }
+        | Work::Stems { .. }
+        | Work::Persona { .. }
+        | Work::Video { .. } => false,
+    }
+}
+
 /// What it refuses of an order for the sake of the clip it works on, and what the request has no place for (PROV-1).
 pub(super) fn refusals(order: &Order, model: &str) -> Vec<Unsupported> {
     let mut found = of_clip(order);

@@ -185,7 +185,7 @@ impl Provider for Suno {
                 .map(|persona| Submitted::Done(News::Made(persona))),
             _ => answer::submitted(&answer, self.settings.dialect).map(|task| Submitted::Task(task.into())),
         };
-        submitted.map_err(|failure| without_file(failure, order))
+        submitted.map_err(|failure| self.judge(order, failure))
     }
 
     async fn poll(&self, order: &Order, task: &str) -> Result<News, Failure> {
@@ -204,7 +204,11 @@ impl Provider for Suno {
         let url = Url::parse_with_params(&self.url(path), [("taskId", task)])
             .map_err(|error| Failure::new(Class::ProviderError, error.to_string()).operator())?;
         let answer = send(self.authorized(self.http.get(url.as_str())), Purpose::Ask).await?;
-        answer::polled(&answer, kind, self.settings.dialect)
+        let news = answer::polled(&answer, kind, self.settings.dialect)?;
+        Ok(match news {
+            News::Failed(failure) => News::Failed(self.judge(order, failure)),
+            told => told,
+        })
     }
 
     fn verify(&self, header: Header<'_>, body: &[u8], now: Time) -> Result<(), BadSignature> {
@@ -220,16 +224,18 @@ impl Provider for Suno {
         answer::called_back(body, kind, self.settings.dialect)
     }
 
+    /// 451 is a file that could not be fetched: where we named none, it is one of the gateway's own, and no matter of
+    /// the user's (`suno.md` section 4).
+    fn judge(&self, order: &Order, failure: Failure) -> Failure {
+        let of_a_file = failure.code.as_deref() == Some("451") && failure.class == Class::InvalidInput;
+        let theirs = of_a_file && !further::sends_a_url(order);
+        if theirs { Failure { class: Class::ProviderError, ..failure } } else { failure }
+    }
+
     fn audio_from_clip_id(&self, clip_id: &str) -> Option<String> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
         let safe = (1..=64).contains(&clip_id.len()) && clip_id.bytes().all(plain);
         let SunoSettings { cdn_url, cdn_suffix, .. } = &self.settings;
         safe.then(|| format!("{}/{clip_id}{cdn_suffix}", cdn_url.trim_end_matches('/')))
     }
-}
-
-/// 451 is a file that could not be fetched: the user's, or else one of the gateway's own.
-fn without_file(failure: Failure, order: &Order) -> Failure {
-    let theirs = failure.code.as_deref() == Some("451") && order.options.reference_audio_url.is_none();
-    if theirs { Failure { class: Class::ProviderError, ..failure } } else { failure }
 }
