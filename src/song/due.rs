@@ -88,7 +88,7 @@ fn due_for_call(
             due
         }
         CallState::Intent { settled_by, .. } => vec![(*settled_by, Due::Wake)],
-        CallState::Unknown { until } => vec![(*until, Due::Wake)],
+        CallState::Unknown { until, .. } => vec![(*until, Due::Wake)],
         CallState::Submitted { provider_task, since } => {
             let mut due = vec![(*since + rules.deadline_of(provider), Due::Wake)];
             if !provider_task.is_empty() {

@@ -298,6 +298,18 @@ pub struct Progress {
     pub passed_over: Vec<PassedOver>,
 }
 
+impl Progress {
+    /// Whether its owner sees no difference: of what went wrong they read our words, not the provider's.
+    pub(super) fn looks_like(&self, other: &Self) -> bool {
+        let shown = |progress: &Self| {
+            let error = progress.error.as_ref();
+            error.map(|it| (it.class, it.code.clone(), it.user_text(), it.text_meanwhile(), it.retryable()))
+        };
+        shown(self) == shown(other)
+            && Self { error: None, ..self.clone() } == Self { error: None, ..other.clone() }
+    }
+}
+
 /// A provider that was given up, and why: the history of an `auto` choice.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedOver {
@@ -454,6 +466,9 @@ pub enum CallState {
     /// Nobody knows whether the order arrived. A callback may still adopt it, until `until`.
     Unknown {
         until: Time,
+        /// What the provider said, where it said something: a 5xx, or an answer that cannot be read.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        failure: Option<Failure>,
     },
     Done,
     Failed {

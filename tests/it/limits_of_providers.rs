@@ -17,6 +17,7 @@ fn impatient(setup: Setup, name: &str) -> Setup {
         .set(&format!("providers.{name}.breaker.open_for"), "1s")
         // A bare 503 to a submission leaves open whether it arrived.
         .set("tasks.grace", "500ms")
+        .set("retry.provider_error.delays", r#"["50ms","50ms","50ms"]"#)
 }
 
 async fn kinds(person: &Person, song: &str) -> Vec<String> {

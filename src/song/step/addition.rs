@@ -123,7 +123,7 @@ pub(super) fn look_alike(before: &[Addition], after: &[Addition]) -> bool {
     let ended = |one: &Addition| one.run().is_none().then(|| one.state.clone());
     before.len() == after.len()
         && before.iter().zip(after).all(|(before, after)| {
-            before.progress == after.progress
+            before.progress.looks_like(&after.progress)
                 && waiting(before) == waiting(after)
                 && ended(before) == ended(after)
         })

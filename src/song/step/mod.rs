@@ -244,8 +244,8 @@ fn shows_a_difference(before: &Song, after: &Song) -> bool {
         || waiting(before) != waiting(after)
         || matches!(after.phase, Phase::Deleted) != matches!(before.phase, Phase::Deleted)
         || before.head != after.head
-        || before.lyrics_progress != after.lyrics_progress
-        || before.music_progress != after.music_progress
+        || !progress_alike(&before.lyrics_progress, &after.lyrics_progress)
+        || !progress_alike(&before.music_progress, &after.music_progress)
         || before.title != after.title
         || before.lyrics != after.lyrics
         || before.lyrics_variants != after.lyrics_variants
@@ -255,6 +255,13 @@ fn shows_a_difference(before: &Song, after: &Song) -> bool {
         || before.refunded != after.refunded
         || before.last_viewed_at != after.last_viewed_at
         || before.wish != after.wish
+}
+
+fn progress_alike(before: &Option<Progress>, after: &Option<Progress>) -> bool {
+    match (before, after) {
+        (Some(before), Some(after)) => before.looks_like(after),
+        (before, after) => before.is_none() == after.is_none(),
+    }
 }
 
 /// What is told of a call of a task that is under way.

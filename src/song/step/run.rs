@@ -11,7 +11,7 @@ use crate::provider::failure::{Arrived, Class, Failure};
 use crate::song::clips;
 use crate::song::event::EventKind;
 use crate::song::parts::{Makes, News, Stage};
-use crate::song::phase::{CallState, Lost, PassedOver, Run, Waiting};
+use crate::song::phase::{Call, CallState, Lost, PassedOver, Run, Waiting};
 use crate::time::Time;
 
 pub(super) fn limited(
@@ -198,16 +198,21 @@ pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failur
     let Some(index) = present(next.task(), &run, key) else { return };
     match (&run.calls[index].state, failure.arrived) {
         (CallState::Intent { .. }, Arrived::Maybe) => {
-            unheard(next, &mut run, index);
+            unheard(next, &mut run, index, Some(failure.clone()));
             next.keep(run);
         }
         // Also when it was given up as unknown: that it did not arrive is better to know late than never.
         (CallState::Intent { .. } | CallState::Unknown { .. }, Arrived::No) => {
             go_wrong(next, run, index, failure.clone());
         }
-        (CallState::Unknown { .. }, Arrived::Maybe)
-        | (
+        (CallState::Unknown { until, failure: None }, Arrived::Maybe) => {
+            run.calls[index].state = CallState::Unknown { until: *until, failure: Some(failure.clone()) };
+            next.progress().error = Some(failure.clone());
+            next.keep(run);
+        }
+        (
             CallState::Accepted { .. }
+            | CallState::Unknown { .. }
             | CallState::Submitted { .. }
             | CallState::Done
             | CallState::Failed { .. },
@@ -216,9 +221,15 @@ pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failur
     }
 }
 
-/// Nobody knows whether the order arrived: for the grace time it may report.
-fn unheard(next: &mut Draft, run: &mut Run, index: usize) {
-    run.calls[index].state = CallState::Unknown { until: next.now + next.rules.grace };
+/// Nobody knows whether the order arrived: for the grace time it may report, and for as long as what went wrong wants to be
+/// left alone. What was said of it is kept: it is why the song waits, and what it ends with if nothing more is heard.
+fn unheard(next: &mut Draft, run: &mut Run, index: usize, failure: Option<Failure>) {
+    let own = failure.as_ref().and_then(|failure| again_in(next, &run.calls[index], failure));
+    let until = next.now + next.rules.grace.max(own.unwrap_or_default());
+    if let Some(failure) = &failure {
+        next.progress().error = Some(failure.clone());
+    }
+    run.calls[index].state = CallState::Unknown { until, failure };
     run.waiting = Some(Waiting::ProviderAnswer);
     next.kind = Some(EventKind::Waiting);
 }
@@ -288,7 +299,7 @@ pub(super) fn adopted(
     }
     if lost {
         call.lost = match call.state {
-            CallState::Unknown { until } => Some(Lost { attempt: call.attempt, until }),
+            CallState::Unknown { until, .. } => Some(Lost { attempt: call.attempt, until }),
             CallState::Accepted { .. }
             | CallState::Intent { .. }
             | CallState::Submitted { .. }
@@ -330,9 +341,7 @@ pub(super) fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Fa
     let limited = failure.class == Class::RateLimited;
     let waited = run.limited_since.map_or(Duration::ZERO, |since| next.now.since(since));
     let patience_left = !limited || waited < next.rules.max_wait;
-    let chance = chance::of(next.task().0, u64::from(run.calls[index].next_attempt));
-    let used = run.calls[index].failed_by(failure.class);
-    let again = failure.retry_in(used, &next.rules.retry, chance).filter(|_| patience_left);
+    let again = again_in(next, &run.calls[index], &failure).filter(|_| patience_left);
     let Some(delay) = again else {
         // What it had shown so far is not the song: the provider takes it back (CB-6).
         clips::forget(&mut next.song, &mut run.calls[index]);
@@ -355,6 +364,12 @@ pub(super) fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Fa
     next.keep(run);
 }
 
+/// When this failure lets the call be tried again; `None` is never (PROV-9).
+fn again_in(next: &Draft, call: &Call, failure: &Failure) -> Option<Duration> {
+    let chance = chance::of(next.task().0, u64::from(call.next_attempt));
+    failure.retry_in(call.failed_by(failure.class), &next.rules.retry, chance)
+}
+
 /// A new attempt at a call, under a number that was never used before.
 pub(super) fn try_again(next: &mut Draft, run: &mut Run, index: usize, from: Time) {
     let call = &mut run.calls[index];
@@ -371,13 +386,19 @@ pub(super) fn wake(next: &mut Draft, mut run: Run) {
     for index in 0..run.calls.len() {
         let state = run.calls[index].state.clone();
         match state {
-            CallState::Intent { settled_by, .. } if settled_by <= next.now => unheard(next, &mut run, index),
-            CallState::Unknown { until } if until <= next.now => {
-                if run.calls[index].resent {
-                    let failure = Failure::new(Class::Network, "two submissions went without an answer");
+            CallState::Intent { settled_by, .. } if settled_by <= next.now => {
+                unheard(next, &mut run, index, None);
+            }
+            CallState::Unknown { until, failure } if until <= next.now => {
+                let call = &run.calls[index];
+                let wanted = failure.as_ref().is_none_or(|failure| again_in(next, call, failure).is_some());
+                if call.resent || !wanted {
+                    let unheard = || Failure::new(Class::Network, "two submissions went without an answer");
+                    let failure = failure.unwrap_or_else(unheard);
                     run.calls[index].state = CallState::Failed { failure };
                     return conclude(next, run);
                 }
+                run.calls[index].failures.extend(failure.map(|failure| failure.class));
                 run.calls[index].resent = true;
                 run.calls[index].lost = Some(Lost { attempt: run.calls[index].attempt, until });
                 next.count_retry();

@@ -89,6 +89,65 @@ fn a_second_order_beside_one_of_unknown_fate_is_sent_after_the_grace_and_once_on
     assert_eq!(song.settled(), Some((Settlement::Release, 1000)));
 }
 
+/// Its provider broke while it took the order.
+fn broke(song: Story, attempt: u16) -> Story {
+    let call = song.key(0, attempt);
+    let failure = Failure::new(Class::ProviderError, "overloaded").code(503).maybe_arrived();
+    song.submitting(0, attempt).then(Event::SubmitFailed { call, failure })
+}
+
+#[test]
+fn what_a_provider_said_that_broke_while_it_took_an_order_is_what_the_song_ends_with() {
+    let error = |song: &Story| {
+        let failure = song.song.music_progress.as_ref().and_then(|progress| progress.error.clone());
+        failure.map(|failure| (failure.class, failure.code))
+    };
+    let said = Some((Class::ProviderError, Some("503".to_owned())));
+    let song = broke(a_song(), 0);
+    assert_eq!((song.run().waiting, error(&song)), (Some(Waiting::ProviderAnswer), said.clone()));
+    let song = song.until_due().wake();
+    assert_eq!((song.run().waiting, error(&song)), (Some(Waiting::Retry), said.clone()));
+    assert_eq!(song.run().possible_duplicates(), 1);
+    let song = broke(song, 1).until_due().wake();
+    assert_eq!((song.status(), error(&song)), (Status::Failed, said));
+    assert_eq!(song.settled(), Some((Settlement::Release, 1000)));
+    let Phase::Failed(failure) = &song.song.phase else { panic!("it failed") };
+    assert_eq!(failure.message, "overloaded");
+}
+
+#[test]
+fn a_provider_that_broke_is_left_alone_as_long_as_it_asks_for_and_its_failure_counts_as_one() {
+    let call = a_song().key(0, 0);
+    let wait = Some(minutes(7));
+    let failure = Failure::new(Class::ProviderError, "busy").code(503).retry_after(wait).maybe_arrived();
+    let song = a_song().submitting(0, 0).then(Event::SubmitFailed { call, failure });
+    assert_eq!(song.due(), Some((NOON + minutes(7), Due::Wake)));
+    // Of three more tries this was the first.
+    let mut song = song.until_due().wake();
+    for attempt in 1..3 {
+        song = song.until_due().submitting(0, attempt).refused(0, attempt, Class::ProviderError);
+        assert_eq!(song.run().waiting, Some(Waiting::Retry));
+    }
+    let song = song.until_due().submitting(0, 3).refused(0, 3, Class::ProviderError);
+    assert_eq!(song.status(), Status::Failed);
+}
+
+#[test]
+fn an_order_that_may_have_arrived_is_not_sent_again_where_its_failure_is_never_tried_again() {
+    let call = a_song().key(0, 0);
+    let failure = Failure::new(Class::Timeout, "no word").maybe_arrived();
+    let song = a_song().submitting(0, 0).then(Event::SubmitFailed { call, failure });
+    let song = song.until_due().wake();
+    assert!(matches!(&song.song.phase, Phase::Failed(failure) if failure.class == Class::Timeout));
+}
+
+#[test]
+fn a_call_of_unknown_fate_that_was_stored_without_a_reason_is_read() {
+    let stored = r#"{"unknown":{"until":1766318400000}}"#;
+    let read = serde_json::from_str::<CallState>(stored).expect("as before");
+    assert_eq!(read, CallState::Unknown { until: NOON, failure: None });
+}
+
 #[test]
 fn nothing_is_sent_beside_an_order_of_unknown_fate_although_another_one_failed() {
     let song = a_song().ambiguous(0).until_due().wake().ambiguous(1);
