@@ -153,11 +153,12 @@ pub(super) fn all_finished(song: &Song, run: &mut Run, index: usize, told: &[Cli
     !call.finished.is_empty() && call.finished.len() >= call.places.len().max(usize::from(wanted))
 }
 
-/// At a call's deadline: the url that can be built from a clip's id stands in for the missing one, also
-/// where there is a stream, which ends with its generation (PROV-7).
+/// At a call's deadline: the url that can be built from a clip's id stands in for that of a clip which was to be heard, in
+/// a stream that ends with its generation (PROV-7). Of one that nobody has heard there may never be a file, and nobody
+/// looks: its words and its id alone are no result (CB-6).
 pub(super) fn fall_back(song: &mut Song, call: &Call) {
     for variant in song.variants.iter_mut().filter(|v| call.places.contains(&v.variant_number)) {
-        if variant.audio_url.is_none() {
+        if variant.audio_url.is_none() && variant.stream_url.is_some() {
             variant.audio_url.clone_from(&variant.fallback_url);
         }
     }

@@ -104,6 +104,20 @@ fn at_the_deadline_a_stream_gets_the_url_its_file_will_have() {
 }
 
 #[test]
+fn words_and_ids_alone_are_no_result_at_the_deadline() {
+    let told = News::Clips(Stage::Text, vec![named_clip("a"), named_clip("b")]);
+    let song = a_song().ordered(0, 0).heard(0, 0, told).later(minutes(10)).wake();
+    assert!(matches!(&song.song.phase, Phase::Failed(failure) if failure.class == Class::Timeout));
+    assert_eq!(song.settled(), Some((Settlement::Release, 1000)));
+    assert!(song.song.variants.iter().all(|variant| !variant.playable()));
+
+    // Beside one that can be heard it is the one that is missing.
+    let told = News::Clips(Stage::First, vec![clip("a"), named_clip("b")]);
+    let song = a_song().ordered(0, 0).heard(0, 0, told).later(minutes(10)).wake();
+    assert_eq!(statuses(&song), [VariantStatus::Complete, VariantStatus::Failed]);
+}
+
+#[test]
 fn the_deadline_without_any_result_is_refunded() {
     let song = a_song().ordered(0, 0).later(minutes(10)).wake();
     assert!(matches!(&song.song.phase, Phase::Failed(failure) if failure.class == Class::Timeout));
