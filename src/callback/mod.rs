@@ -71,13 +71,27 @@ async fn receive(
         tracing::warn!(provider, task.id = %key.task, %error, "a callback is not signed as it should be");
         return unauthorized("This callback is not signed as it should be.");
     }
+    if let Some(signed) = member.provider.signed_task(&body) {
+        match callbacks.known_as(key, member.provider.capabilities().name).await {
+            Ok(names) if names.is_empty() || names.contains(&signed) => {}
+            Ok(_) => {
+                tracing::warn!(provider, task.id = %key.task, "a callback is signed for another task");
+                return unauthorized("This callback is signed for another task.");
+            }
+            Err(_) => return away(),
+        }
+    }
     let outcome = callbacks.take(member, key, body).await;
     count(outcome.as_str());
     match outcome {
         Outcome::Told | Outcome::Malformed => HttpResponse::Ok().finish(),
         Outcome::Unknown => HttpResponse::Accepted().finish(),
-        Outcome::Away => HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, "5")).finish(),
+        Outcome::Away => away(),
     }
+}
+
+fn away() -> HttpResponse {
+    HttpResponse::ServiceUnavailable().insert_header((RETRY_AFTER, "5")).finish()
 }
 
 fn unauthorized(detail: &str) -> HttpResponse {
@@ -122,6 +136,11 @@ impl Callbacks {
             Ok(Heard::Unknown) => Outcome::Unknown,
             Err(_) => Outcome::Away,
         }
+    }
+
+    /// What this provider calls the task of a call; nothing, as long as its answer to the submission is not known.
+    async fn known_as(&self, key: CallKey, provider: &str) -> Result<Vec<String>, StoreError> {
+        store::ask(&self.world.pool, async |client| songs::names_of_call(client, key, provider).await).await
     }
 }
 

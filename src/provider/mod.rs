@@ -293,6 +293,12 @@ pub trait Provider {
         Ok(())
     }
 
+    /// The task that a verified signature speaks of, where that is all that it vouches for: it must be the one that the
+    /// url's call is known by.
+    fn signed_task(&self, _body: &[u8]) -> Option<ProviderTaskId> {
+        None
+    }
+
     /// Reads a callback's body.
     ///
     /// # Errors

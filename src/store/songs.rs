@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::journal::Owner;
 use super::{StoreError, time};
 use crate::credit::Credits;
-use crate::id::{SongId, TaskId, UserId};
+use crate::id::{CallKey, SongId, TaskId, UserId};
 use crate::provider::failure::{Class, Failure};
 use crate::song::parts::{Makes, TaskKind, Work};
 use crate::song::phase::{Addition, AdditionState, Head, Phase, Progress, Push, Run, Song, Status};
@@ -136,6 +136,23 @@ pub async fn of_task(
     let statement = client.prepare_cached("select song_id, kind from tasks where id = $1").await?;
     let row = client.query_opt(&statement, &[&task.0]).await?;
     row.map(|row| Ok((SongId(row.get(0)), task_kind(row.get(1))?))).transpose()
+}
+
+/// What a provider calls the task of this call, as far as that is known (PROV-5).
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn names_of_call(
+    client: &impl GenericClient,
+    key: CallKey,
+    provider: &str,
+) -> Result<Vec<String>, StoreError> {
+    const NAMES: &str = "select provider_task from provider_refs where task_id = $1 and call = $2
+        and attempt = $3 and provider = $4 and provider_task is not null";
+    let statement = client.prepare_cached(NAMES).await?;
+    let (call, attempt) = (i16::from(key.call), i16::try_from(key.attempt).unwrap_or(i16::MAX));
+    let rows = client.query(&statement, &[&key.task.0, &call, &attempt, &provider]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 pub(super) fn read(row: &Row) -> Result<Stored, StoreError> {

@@ -76,6 +76,33 @@ async fn where_the_provider_signs_nothing_unsigned_is_taken() {
 }
 
 #[tokio::test]
+async fn a_signature_for_another_task_is_none_for_this_one() {
+    let mut provider = Provider::start().await;
+    let setup = Setup::new(&provider.url).await;
+    let setup = setup.set("providers.suno.dialect", "kie").set("providers.suno.webhook_secret", "secret");
+    let server = setup.start().await;
+    let mira = server.person("mira");
+    let song = mira.order(music("signed for itself")).await;
+    let order = provider.order().await;
+    mira.until(&song, "generating_music").await;
+    let time = (songflight::time::Clock.now().millis() / 1000).to_string();
+    let post = |task: &str| {
+        let mut hmac = Hmac::<Sha256>::new_from_slice(b"secret").unwrap();
+        hmac.update(format!("{task}.{time}").as_bytes());
+        let signature = STANDARD.encode(hmac.finalize().into_bytes());
+        let mut body = order.complete();
+        body["data"]["task_id"] = json!(task);
+        let request = client().post(&order.callback).json(&body);
+        answer(request.header("X-Webhook-Signature", signature).header("X-Webhook-Timestamp", &time))
+    };
+    assert_eq!(post("e".repeat(32).as_str()).await.problem(401), "unauthorized");
+    assert_eq!(inbox(&server).await, []);
+    assert_eq!(mira.song(&song).await["status"], "generating_music");
+    assert_eq!(post(&order.task).await.status, 200);
+    assert_eq!(mira.song(&song).await["status"], "ready");
+}
+
+#[tokio::test]
 async fn signed_callbacks_alone_bring_a_song_to_its_end_in_both_dialects() {
     for dialect in ["kie", "sunoapi"] {
         let simulator = simulator().await;

@@ -23,7 +23,8 @@ use super::failure::{Class, Failure};
 use super::http::{Http, Purpose, send};
 use super::signature::{self, Header};
 use super::{
-    BadSignature, Callback, Capabilities, Malformed, News, Order, Provider, Submitted, TaskKind, TextLimits,
+    BadSignature, Callback, Capabilities, Malformed, News, Order, Provider, ProviderTaskId, Submitted,
+    TaskKind, TextLimits,
 };
 use crate::time::Time;
 
@@ -218,6 +219,11 @@ impl Provider for Suno {
             Dialect::Kie => signature::of_task(secret, answer::task_id(body).as_deref(), header, now),
             Dialect::Sunoapi => signature::of_body(secret, body, header, now),
         }
+    }
+
+    fn signed_task(&self, body: &[u8]) -> Option<ProviderTaskId> {
+        let of_the_task = self.settings.webhook_secret.is_some() && self.settings.dialect == Dialect::Kie;
+        of_the_task.then(|| answer::task_id(body)).flatten()
     }
 
     fn read(&self, kind: TaskKind, body: &[u8]) -> Result<Callback, Malformed> {
