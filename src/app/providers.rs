@@ -116,6 +116,13 @@ fn suno(config: &Config, simulator: Option<&Simulator>) -> Result<Option<Member>
     let mut settings = SunoSettings::new(place.base_url.clone(), place.key.clone());
     settings.dialect = dialect;
     settings.webhook_secret.clone_from(&wanted.webhook_secret);
+    if wanted.webhook_secret.is_some() && dialect == Dialect::Sunoapi {
+        tracing::warn!(
+            url = place.base_url,
+            "callbacks are taken only with a signature over their body (providers.suno.webhook_secret), and sunoapi.org \
+             makes none: where this gateway does not either, songs are found by polls alone"
+        );
+    }
     settings.stems = match wanted.stems {
         config::Stems::Two => Stems::Two,
         config::Stems::Twelve => Stems::Twelve,

@@ -6,7 +6,7 @@ use super::Failure;
 use super::terminal::{self, Style};
 use crate::app::Database;
 use crate::auth;
-use crate::config::{Config, Env, Loaded};
+use crate::config::{Config, Dialect, Env, Loaded};
 use crate::store::{self, ledger};
 use crate::time::Clock;
 
@@ -203,6 +203,11 @@ async fn providers(config: &Config) -> Vec<Finding> {
             },
             None => well("provider", format!("{name} {key}, at its own address")),
         });
+        if provider.webhook_secret.is_some() && provider.dialect == Dialect::SunoApi {
+            let advice = "make sure that this gateway signs; else leave providers.suno.webhook_secret out";
+            let detail = format!("{name}: unsigned ones are refused, and sunoapi.org signs nothing");
+            findings.push(attention("callbacks", detail, advice));
+        }
     }
     findings
 }

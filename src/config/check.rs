@@ -7,7 +7,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use super::layers::Values;
 use super::values::duration::write;
-use super::{Config, Env, OwnPoll, Poll, Problem};
+use super::{Config, Dialect, Env, OwnPoll, Poll, Problem, Provider};
 use crate::store::server::Server;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -101,6 +101,7 @@ impl Check<'_> {
                 self.time(&key("deadline"), deadline, 1000 * MILLISECOND..=DAY);
             }
             self.own_poll(key, &provider.poll, &config.tasks.poll);
+            self.require(signs(name, provider), &key("webhook_secret"), SIGNS_NOTHING);
             self.range(&key("breaker.failures"), breaker.failures as usize, 1..=1000);
             self.time(&key("breaker.open_for"), breaker.open_for, 100 * MILLISECOND..=60 * MINUTE);
         }
@@ -243,6 +244,19 @@ impl Check<'_> {
         let allowed: Vec<String> = schemes.iter().map(|scheme| format!("{scheme}://…")).collect();
         self.require(fits, key, &format!("must be a url: {}", allowed.join(" or ")));
     }
+}
+
+const SIGNS_NOTHING: &str = "must be left out: this provider signs nothing, so that each of its callbacks would be \
+     refused (suno: dialect = \"kie\", or the base_url of a gateway that signs)";
+
+/// Whether a secret is of use, if there is one. Who else signs is not known (`providers/suno.md` section 5): another
+/// gateway with sunoapi.org's paths may.
+fn signs(name: &str, provider: &Provider) -> bool {
+    let host = |url: &str| reqwest::Url::parse(url).ok()?.host_str().map(str::to_owned);
+    let gateway = provider.base_url.as_deref().and_then(host);
+    let elsewhere = gateway.is_some_and(|host| host != "sunoapi.org" && !host.ends_with(".sunoapi.org"));
+    let suno_signs = provider.dialect == Dialect::Kie || elsewhere;
+    provider.webhook_secret.is_none() || (name == "suno" && suno_signs)
 }
 
 /// `*`, or a scheme, a host and perhaps a port (a number or `*`) without anything after.

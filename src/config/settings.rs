@@ -166,7 +166,7 @@ settings!(
         base_url: Option<String> = None,
         #[serde(serialize_with = "masked")]
         api_key: Option<SecretString> = None,
-        /// What the provider signs its callbacks with, where it signs them (CB-1).
+        /// What the provider signs its callbacks with, where it signs them (CB-1): kie.ai does, sunoapi.org does not.
         #[serde(serialize_with = "masked")]
         webhook_secret: Option<SecretString> = None,
         /// `sunoapi` (default) or `kie`; only `suno` looks at it.

@@ -228,6 +228,22 @@ fn a_named_file_must_exist_and_be_toml() {
 }
 
 #[test]
+fn a_secret_for_callbacks_that_nobody_signs_is_refused() {
+    const SECRET: (&str, &str) = ("SONGFLIGHT_PROVIDERS__SUNO__WEBHOOK_SECRET", "hidden");
+    const URL: &str = "SONGFLIGHT_PROVIDERS__SUNO__BASE_URL";
+    for more in [(URL, "https://api.sunoapi.org"), ("SONGFLIGHT_PROVIDERS__SUNO__API_KEY", "12345")] {
+        let found = problems(&[SECRET, more]);
+        assert_eq!(keys(&found), ["providers.suno.webhook_secret"], "{more:?}");
+        assert!(!ConfigError::Problems(found).to_string().contains("hidden"));
+    }
+    let musicgpt = problems(&[("SONGFLIGHT_PROVIDERS__MUSICGPT__WEBHOOK_SECRET", "hidden")]);
+    assert_eq!(keys(&musicgpt), ["providers.musicgpt.webhook_secret"]);
+    for more in [(URL, "https://gateway.example.com"), ("SONGFLIGHT_PROVIDERS__SUNO__DIALECT", "kie")] {
+        load(&[SECRET, more]).expect("somebody who signs");
+    }
+}
+
+#[test]
 fn production_starts_when_everything_is_there() {
     let loaded = load(&PRODUCTION).expect("a configuration");
     assert!(loaded.config.http.allowed_origins.is_empty());
@@ -290,6 +306,7 @@ fn no_secret_is_in_what_is_printed() {
         .copied()
         .chain([
             ("SONGFLIGHT_PROVIDERS__SUNO__WEBHOOK_SECRET", "hidden"),
+            ("SONGFLIGHT_PROVIDERS__SUNO__DIALECT", "kie"),
             ("SONGFLIGHT_AUTH__PREVIOUS_SECRETS", "hidden6789abcdef0123456789abcdef"),
             ("REDIS_URL", "redis://:hidden@cache:6379"),
         ])
