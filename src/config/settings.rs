@@ -269,8 +269,8 @@ settings!(
         storage: Delays = Delays::of(&[30, 120, 300]),
         /// As `provider_error`.
         unknown: Delays = Delays::of(&[30, 120, 300]),
-        /// None: partial results, or a refund.
-        timeout: Delays = Delays::of(&[]),
+        /// For time-outs that the provider reports, default 30s; at the deadline it is partial results, or a refund.
+        timeout: Delays = Delays::of(&[30]),
         /// When the provider does not say how long; default 10s, exactly one.
         rate_limited: Delays = Delays::of(&[10]),
         manual: ManualRetry = ManualRetry::default(),

@@ -45,6 +45,7 @@ fn nothing_configured_is_a_working_development_configuration() {
     assert_eq!(config.tasks.deadline, Duration::from_secs(600));
     assert_eq!(config.credits.prices.lyrics.thousandths(), 100);
     assert_eq!(config.retry.network.delays.len(), 5);
+    assert_eq!(config.retry.timeout.delays, [Duration::from_secs(30)]);
     assert!(config.is_simulated());
     assert!(!loaded.is_chosen("http.bind"));
 }
