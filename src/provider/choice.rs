@@ -14,6 +14,8 @@ pub struct Candidate {
     /// Whether it can do all that is asked.
     pub capable: bool,
     pub state: BreakerState,
+    /// How much longer it wants to be left alone.
+    pub paused: Duration,
     /// The share of its tasks that succeeded lately, 0.0 to 1.0.
     pub success: f64,
     /// What a task of this kind usually takes, once submitted.
@@ -33,20 +35,22 @@ const SECOND: f64 = 0.5;
 /// What a certain failure would be worth: the wait for the next try, and the owner's patience. One song in ten
 /// failing costs as much as 40 seconds.
 const FAILURE: f64 = 200.0;
+/// Whoever wants to be left alone for longer takes no songs for now; a shorter pause is a wait like any other.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Where no number of tasks is set, each that waits stands for its request alone.
 const REQUEST: Duration = Duration::from_secs(1);
 
 /// The candidates that can, best first, by their places in `candidates`.
 ///
 /// First come those that take songs: closed ones, and one that is to be tried again and has no song to try it
-/// with. Behind them those that somebody else is just trying, last those that are shut, the soonest to
-/// be tried first. Among equals the lower sum wins:
+/// with. Behind them those that somebody else is just trying, last those that are shut or asked for a long pause, the
+/// soonest to be tried first. Among equals the lower sum wins:
 ///
 /// | part | weight |
 /// |---|---|
 /// | price | thousandths of a dollar, as they are |
 /// | latency: the usual time of a task | 0.5 per second |
-/// | queue: the time until there is a place | 0.5 per second |
+/// | queue: the time until there is a place, and of a short pause what is left | 0.5 per second |
 /// | failures: the share that failed lately | 200 for all, so 20 for one in ten |
 ///
 /// The queue's part grows without bound with the queue, so a cheap provider never takes everything. Equal sums
@@ -64,10 +68,11 @@ fn compare(one: &Candidate, other: &Candidate) -> Ordering {
 /// What no price outweighs, the least first.
 fn standing(candidate: &Candidate) -> (u8, Duration) {
     match candidate.state {
+        BreakerState::Open { left } => (2, left.max(candidate.paused)),
+        _ if candidate.paused > PAUSE_MAX => (2, candidate.paused),
         BreakerState::Closed => (0, Duration::ZERO),
         BreakerState::HalfOpen { probing: false } if candidate.waiting == 0 => (0, Duration::ZERO),
         BreakerState::HalfOpen { .. } => (1, Duration::ZERO),
-        BreakerState::Open { left } => (2, left),
     }
 }
 
@@ -80,7 +85,9 @@ fn score(candidate: &Candidate) -> f64 {
 
 /// How long a song given to it would wait for a place.
 pub fn queue_time(candidate: &Candidate) -> Duration {
-    time_until_place(candidate.waiting + 1, candidate.tasks, candidate.tasks_max, candidate.expected)
+    let place =
+        time_until_place(candidate.waiting + 1, candidate.tasks, candidate.tasks_max, candidate.expected);
+    place.max(candidate.paused)
 }
 
 /// How long the song at this place of the queue (1 is next) waits, if tasks end one after the other, evenly
@@ -112,6 +119,7 @@ mod tests {
             name,
             capable: true,
             state: BreakerState::Closed,
+            paused: Duration::ZERO,
             success: 0.95,
             expected: seconds(60),
             cost_usd_milli: 50,
@@ -163,6 +171,20 @@ mod tests {
         };
         let dear = Candidate { cost_usd_milli: 5000, success: 0.1, ..candidate("dear") };
         assert_eq!(names(&[shut("later", 60), shut("soon", 5), dear]), ["dear", "soon", "later"]);
+    }
+
+    #[test]
+    fn one_that_wants_to_be_left_alone_for_long_is_taken_only_when_no_other_takes_songs() {
+        let paused = |name, left| Candidate { paused: seconds(left), cost_usd_milli: 0, ..candidate(name) };
+        let shut = Candidate { state: BreakerState::Open { left: seconds(60) }, ..candidate("shut") };
+        let dear = Candidate { cost_usd_milli: 5000, ..candidate("dear") };
+        let all = [paused("ten minutes", 600), shut, paused("one minute", 61), dear];
+        assert_eq!(names(&all), ["dear", "shut", "one minute", "ten minutes"]);
+        assert_eq!(names(&[paused("alone", 600)]), ["alone"]);
+        // A few seconds are waited for where that is cheaper than the others.
+        assert_eq!(names(&[candidate("other"), paused("soon", 10)]), ["soon", "other"]);
+        let soon = Candidate { cost_usd_milli: 50, ..paused("soon", 10) };
+        assert_eq!(names(&[soon, candidate("other")]), ["other", "soon"]);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use crate::song::parts::{
 };
 use crate::time::Time;
 use failure::Failure;
-use gate::Gate;
+use gate::{Gate, Hold};
 use health::Health;
 
 /// The provider's own id of a task; opaque text.
@@ -342,6 +342,10 @@ impl Member {
             name: self.provider.capabilities().name,
             capable: cost_usd_milli.is_some(),
             state: self.gate.state(),
+            paused: match self.gate.hold() {
+                Some(Hold::Pause { left }) => left,
+                Some(Hold::Places | Hold::Outage { .. }) | None => Duration::ZERO,
+            },
             success: self.health.success_share(),
             expected: self.health.expected(kind),
             cost_usd_milli: cost_usd_milli.unwrap_or_default(),

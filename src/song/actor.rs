@@ -34,7 +34,7 @@ use crate::id::{CallKey, TaskId, UserId};
 use crate::mutant::{Mutant, planted};
 use crate::provider::failure::{Class, Failure};
 use crate::provider::gate::{Ask, Call, Outcome, Rank, TaskSlot};
-use crate::provider::{Member, Providers};
+use crate::provider::{Capabilities, Member, Providers};
 use crate::store::claims::Claim;
 use crate::store::database::Database;
 use crate::store::journal::{CommitError, Committed, Entry, Journal};
@@ -316,6 +316,24 @@ impl SongActor {
         }
     }
 
+    /// What the event means. Where the song goes on elsewhere, that is at whoever can take it soonest by now: who was next
+    /// when it was ordered may want to be left alone (PROV-12).
+    fn decide(&self, event: &Event, now: Time) -> Step {
+        let rules = &self.world.rules;
+        let next = step(&self.song, event, now, rules);
+        let stays = next.song.wish.provider == self.song.wish.provider;
+        if stays || self.song.wish.alternatives.len() < 2 {
+            return next;
+        }
+        let cost = |able: &Capabilities| {
+            let one = self.song.wish.alternatives.iter().find(|one| one.provider == able.name)?;
+            Some(able.cost_usd_milli.saturating_mul(u32::from(one.calls.music)))
+        };
+        let order = self.world.providers.ranked(self.song.head.kind, cost);
+        let names: Vec<&str> = order.iter().map(|member| member.provider.capabilities().name).collect();
+        step(&self.song.preferring(&names), event, now, rules)
+    }
+
     /// What a callback told of a failure, in the light of what was ordered, which its reader did not know (PROV-8).
     fn judged(&self, event: Event) -> Event {
         let Event::News { call, provider_task, news: News::Failed(failure) } = event else { return event };
@@ -523,7 +541,7 @@ impl Handler<Happened> for SongActor {
                 },
             )));
         }
-        let next = step(&self.song, &event, now, &self.world.rules);
+        let next = self.decide(&event, now);
         if planted(Mutant::CallBeforeRecord) {
             for Act::Submit(key) in &next.acts {
                 self.submit(*key, not_after(&next.song, *key).unwrap_or(now), UnderWay::begin(&self.world));

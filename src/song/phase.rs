@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::parts::{LyricsText, Made, Makes, Order, Stage, TaskKind, Work, is_default};
-use super::wish::Wish;
+use super::wish::{Alternative, Wish};
 use crate::credit::Credits;
 use crate::id::{CallKey, ShareToken, SongId, TaskId, UserId};
 use crate::provider::failure::{Class, Failure, RetryRules};
@@ -216,6 +216,15 @@ impl Song {
             None => &self.wish.work,
         };
         self.wish.order(key, work, self.title.as_deref(), self.lyrics.as_deref())
+    }
+
+    /// The same, to go on elsewhere in this order; whoever is not in it comes last.
+    pub(super) fn preferring(&self, names: &[&str]) -> Self {
+        let mut song = self.clone();
+        let place = |one: &Alternative| names.iter().position(|name| one.provider == *name);
+        let alternatives = &mut Arc::make_mut(&mut song.wish).alternatives;
+        alternatives.sort_by_key(|one| place(one).unwrap_or(names.len()));
+        song
     }
 
     /// The number that a further task of this song gets.

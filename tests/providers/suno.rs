@@ -450,8 +450,8 @@ fn providers_are_found_by_name() {
     shared(&providers);
 }
 
-#[test]
-fn a_song_for_anybody_goes_to_the_provider_that_has_room() {
+#[tokio::test]
+async fn a_song_for_anybody_goes_to_the_provider_that_has_room() {
     let member = || Member::new(std::sync::Arc::new(reader(Dialect::Sunoapi)), Gate::new(None, Some(1)));
     let (full, empty) = (member(), member());
     let _slot = full.gate.adopt_slot();
@@ -461,6 +461,12 @@ fn a_song_for_anybody_goes_to_the_provider_that_has_room() {
     };
     assert_eq!(tasks(|able| Some(able.cost_usd_milli)), [0, 1]);
     assert!(tasks(|_| None).is_empty(), "nobody can do it");
+    let (paused, busy) = (member(), member());
+    paused.gate.pause(std::time::Duration::from_secs(600));
+    let _other = busy.gate.adopt_slot();
+    let providers = Providers::new([paused, busy]);
+    let ranked = providers.ranked(TaskKind::Generate, |able| Some(able.cost_usd_milli));
+    assert_eq!(ranked[0].gate.tasks(), 1, "not to who wants to be left alone");
 }
 
 #[test]

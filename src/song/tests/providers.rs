@@ -63,6 +63,17 @@ fn who_cannot_take_the_words_of_a_retry_does_not_take_over() {
 }
 
 #[test]
+fn a_song_goes_on_at_whoever_is_the_best_by_then() {
+    let other = |name: &str| Alternative { provider: name.into(), ..an_alternative(None) };
+    let wish = Wish { alternatives: vec![other("mureka"), other("minimax")], ..a_wish(Mode::Music) };
+    let mut song = story(wish).ordered(0, 0);
+    song.song = song.song.preferring(&["minimax", "mureka"]);
+    let song = song.heard(0, 0, gave_up(Class::InsufficientProviderCredits));
+    assert_eq!((song.song.wish.provider.as_str(), song.song.wish.alternatives.len()), ("minimax", 1));
+    assert_eq!(song.song.preferring(&[]), song.song, "who is not there any more is no reason to stumble");
+}
+
+#[test]
 fn a_song_has_the_deadline_and_the_timetable_of_its_provider() {
     let poll = PollRules { initial: minutes(3), max: minutes(3), multiplier: 1.0 };
     let own = OwnRules { deadline: minutes(20), poll };
