@@ -271,7 +271,7 @@ fn wanted(dice: &mut Dice, fickle: bool, song: &Song) -> Option<Event> {
         Phase::Ready | Phase::Complete if fickle && whim < 50 => Some(addition(dice, song)),
         Phase::Ready | Phase::Complete if whim < 60 => Some(match dice.percent(80) {
             true => Event::Selected { variant_number: 1, selected: dice.percent(70) },
-            false => Event::Unshared { variant_number: 1, share_token: ShareToken(songflight::id::fresh()) },
+            false => Event::Unshared { variant_number: 1, share_token: ShareToken(dice.uuid()) },
         }),
         Phase::Lyrics(_)
         | Phase::LyricsReady
