@@ -1,0 +1,123 @@
+//! Asking providers how calls are doing, as far as their limits allow (PROV-6).
+//!
+//! Not here: when (`due`), what an answer means (`step`).
+
+use std::time::Duration;
+
+use actix::{AsyncContext, Context, Handler, Message};
+
+use super::{Happened, LINGER, SongActor};
+use crate::id::CallKey;
+use crate::provider::Member;
+use crate::provider::failure::{Class, Failure};
+use crate::provider::gate::{Call, Outcome};
+use crate::song::due::{self, Due};
+use crate::song::event::Event;
+use crate::song::parts::News;
+use crate::song::phase::{CallState, Run};
+use crate::time::Time;
+
+impl SongActor {
+    pub(super) fn held_until(&self, call: CallKey) -> Option<Time> {
+        self.held_back.iter().find(|(held, _)| *held == call).map(|(_, until)| *until)
+    }
+
+    pub(super) fn poll(&mut self, call: CallKey, ctx: &mut Context<Self>) {
+        let now = self.world.clock.now();
+        let Some(member) = self.member(call) else { return self.hold_back(call, now + LINGER, ctx) };
+        let all = due::all(&self.song, self.polled, &self.world.rules);
+        let due = all.iter().find(|(_, what)| *what == Due::Poll(call)).map_or(now, |(at, _)| *at);
+        match member.gate.try_poll_slot(now.since(due)) {
+            Ok(()) => self.ask(call, ctx),
+            Err(wait) => self.hold_back(call, now + wait.max(Duration::from_millis(50)), ctx),
+        }
+    }
+
+    pub(super) fn hold_back(&mut self, call: CallKey, until: Time, ctx: &mut Context<Self>) {
+        self.held_back.retain(|(held, _)| *held != call);
+        self.held_back.push((call, until));
+        self.arm(ctx);
+    }
+
+    /// A call that is to be given up, and has not been asked about for the provider's limits: once it is, whatever they
+    /// are. What is finished there must not be lost for them (PROV-7).
+    pub(super) fn last_chance(&self) -> Option<CallKey> {
+        let now = self.world.clock.now();
+        let over = |call: &CallKey| due::is_over(&self.song, *call, now, &self.world.rules);
+        self.held_back.iter().map(|(call, _)| *call).find(over)
+    }
+
+    pub(super) fn ask(&mut self, call: CallKey, ctx: &mut Context<Self>) {
+        self.held_back.retain(|(held, _)| *held != call);
+        let Some(task) = provider_task(self.song.run_of(call.task), call) else { return self.arm(ctx) };
+        let Some(member) = self.member(call).cloned() else { return self.arm(ctx) };
+        self.busy.push(Due::Poll(call));
+        let order = self.song.order(call);
+        let (provider, gate, me) = (member.provider, member.gate, ctx.address());
+        actix::spawn(async move {
+            let begun = gate.begin(Call::Poll);
+            let answer = provider.poll(&order, &task).await;
+            gate.report(begun, Outcome::of(&answer));
+            me.do_send(Polled { call, answer });
+        });
+    }
+}
+
+/// What a poll brought.
+#[derive(Message)]
+#[rtype(result = "()")]
+struct Polled {
+    call: CallKey,
+    answer: Result<News, Failure>,
+}
+
+impl Handler<Polled> for SongActor {
+    type Result = ();
+
+    fn handle(&mut self, Polled { call, answer }: Polled, ctx: &mut Context<Self>) {
+        self.busy.retain(|due| *due != Due::Poll(call));
+        self.polled = self.world.clock.now();
+        match answer {
+            Ok(news) => {
+                let news = with_fallback_urls(news, self.member(call));
+                let event = Event::News { call, provider_task: None, news };
+                ctx.notify(Happened { event, by: None, inbox: None });
+            }
+            // The question failed; that says nothing of the task.
+            Err(failure) => {
+                metrics::counter!("songflight_polls_failed_total", "class" => failure.class.as_str())
+                    .increment(1);
+                if failure.class == Class::RateLimited
+                    && let Some(member) = self.member(call)
+                {
+                    member
+                        .gate
+                        .pause_polls(failure.retry_after.unwrap_or(self.world.rules.retry.rate_limited));
+                }
+                tracing::debug!(song.id = %self.song.id, ?failure, "a poll failed");
+                self.arm(ctx);
+            }
+        }
+    }
+}
+
+/// A url for each clip that may be tried at the deadline (PROV-7).
+pub fn with_fallback_urls(mut news: News, member: Option<&Member>) -> News {
+    if let (News::Clips(_, clips), Some(member)) = (&mut news, member) {
+        for clip in clips {
+            clip.fallback_url = clip.clip_id.as_ref().and_then(|id| member.provider.audio_from_clip_id(id));
+        }
+    }
+    news
+}
+
+fn provider_task(run: Option<&Run>, key: CallKey) -> Option<String> {
+    match &run?.calls.get(usize::from(key.call))?.state {
+        CallState::Submitted { provider_task, .. } => Some(provider_task.clone()),
+        CallState::Accepted { .. }
+        | CallState::Intent { .. }
+        | CallState::Unknown { .. }
+        | CallState::Done
+        | CallState::Failed { .. } => None,
+    }
+}
