@@ -7,27 +7,25 @@ mod database;
 mod descriptors;
 mod doors;
 mod folder;
+mod keeping;
 mod leaving;
 mod providers;
 mod settings;
 
-use std::cell::Cell;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::Arbiter;
 use actix_web::dev::ServerHandle;
 use actix_web::web;
-use deadpool_postgres::{Object, Pool};
+use deadpool_postgres::Pool;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use secrecy::SecretString;
-use tokio::sync::oneshot;
 
 pub use self::database::{Database, DatabaseError};
 use self::folder::Folder;
-use self::settings::{plans, prices, rules, sweeping};
+use self::settings::{plans, prices, rules};
 use crate::api::Api;
 use crate::api::creation::Creation;
 use crate::api::guests::Guests;
@@ -38,24 +36,20 @@ use crate::cluster::{self, Node};
 use crate::config::{Config, Env, Loaded};
 use crate::credit::seats::Seats;
 use crate::id::UserId;
-use crate::ops::forgetting::keep_forgetting;
 use crate::ops::private_postgres::PrivatePostgres;
 use crate::ops::revocations::Revocations;
-use crate::ops::{auditor, supervise};
+use crate::ops::supervise;
 use crate::provider::Providers;
 use crate::provider::minimax::Keep;
 use crate::realtime::{self, Realtime};
 use crate::simulator::{self, Simulator};
 use crate::song::actor::{ReplyTo, World};
 use crate::song::directory::Directories;
-use crate::song::{recovery, sweeper};
-use crate::store::journal::{self, Journal};
+use crate::store::journal::{self, Journal, NodeKey};
+use crate::store::server::Server;
 use crate::store::{self, StoreError, accounts, feed, nodes};
 use crate::time::{Clock, Time};
 
-/// Partitions are made and dropped this often.
-const TURN_DAYS_EVERY: Duration = Duration::from_secs(3600);
-const TURNED_WITHIN: Duration = Duration::from_secs(30);
 /// How long nobody is let in while the songs of the process before are taken up.
 const DOORS_WAIT: Duration = Duration::from_secs(2);
 /// How long one of the actors that all rely on may be gone before it is noticed.
@@ -114,8 +108,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let listener = doors::listen(loaded)?;
     let address = listener.local_addr().map_err(cannot("the address"))?;
     let metrics = recorder();
-    let kept = metrics.clone();
-    supervise::keep("the upkeep of metrics", move || keep_up(kept.clone()));
+    keeping::metrics(&metrics);
 
     let Database { postgres, private } = Database::open(config, &progress).await?;
     progress("Bringing the schema up to date …");
@@ -127,16 +120,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     if let Some(folder) = &mut folder {
         folder.keep(node.key.id);
     }
-    // A connection of its own: readers that take all others must not cost the lease.
-    let lifeline = store::pool(&postgres, 1).map_err(cannot("the pool"))?;
-    let (beating, lifeline) = (node.clone(), Arc::new(lifeline));
-    let beats_by = lifeline.clone();
-    supervise::keep("the lease", move || beating.clone().keep_alive(beats_by.clone()));
-    let keep_days = i32::try_from(config.realtime.events_keep_days).unwrap_or(i32::MAX - 1);
-    let days = pool.clone();
-    supervise::keep("the turn of days", move || turn_days(days.clone(), keep_days));
-    let (letters, keep_letters) = (pool.clone(), config.ops.dead_letters_keep_days);
-    supervise::keep("the end of old letters", move || keep_forgetting(letters.clone(), keep_letters));
+    let lifeline = keeping::lease(&node, &postgres).map_err(cannot("the pool"))?;
+    keeping::house(config, &pool);
 
     let simulator = simulate(config).map_err(cannot("the simulator"))?;
     let own_url = own_url(config, address);
@@ -144,33 +129,15 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
     let providers = providers::providers(config, simulator.as_ref(), keep(&assets))?;
     note_prices(&providers, &pool).await.map_err(cannot("the database"))?;
     let key = auth::own_key(&config.auth, config.local_dir()).map_err(cannot("the signing key"))?;
-    let http = reqwest::Client::builder()
-        .timeout(Duration::from_secs(10))
-        .build()
-        .map_err(cannot("the http client"))?;
-    let auth = Arc::new(Auth::new(&config.auth, &key, http));
+    let auth = Arc::new(Auth::new(&config.auth, &key, http_client()?));
 
-    let cores = cores();
-    let arbiters: Vec<_> = (0..cores).map(|_| Arbiter::new().handle()).collect();
+    let arbiters: Vec<_> = (0..cores()).map(|_| Arbiter::new().handle()).collect();
     let realtime = start_realtime(config, &pool, &auth, clock, &arbiters);
-
     let revocations = Revocations { pool: pool.clone(), auth: auth.clone(), realtime: realtime.clone() };
     let known = revocations.all().await.map_err(cannot("the database"))?;
     supervise::keep("the look for revoked tokens", move || revocations.clone().keep_looking(known));
 
-    let settings = journal::Settings {
-        lanes: config.journal.lanes,
-        batch_max: config.journal.batch_max,
-        queue_max: config.journal.queue_max,
-        ..journal::Settings::default()
-    };
-    let watchers = realtime.clone();
-    let (journal, writers) =
-        Journal::new(&postgres, node.key, &settings, move |change| watchers.changed(change));
-    for writer in writers {
-        Arbiter::new().spawn(writer);
-    }
-
+    let journal = start_journal(config, &postgres, node.key, &realtime);
     let tasks = Arc::new(Tasks::default());
     let reply_to = callback_urls(own_url, &key, &tasks);
     let world = Arc::new(World {
@@ -190,12 +157,8 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         awake: std::sync::atomic::AtomicUsize::new(0),
     });
     let directories = Directories::start(&world, &arbiters);
-    let in_hand = keep_songs_going(config, &world, &directories);
-    if !config.ops.audit_every.is_zero() {
-        let (server, every) = (postgres.clone(), config.ops.audit_every);
-        let patience = sweeper::patience(&world, config.ops.stuck_after);
-        supervise::keep("the audit", move || auditor::keep_auditing(server.clone(), every, patience));
-    }
+    let in_hand = keeping::songs(config, &world, &directories);
+    keeping::audits(config, &postgres, &world);
 
     let trial =
         (config.env == Env::Development).then(|| trial(config, &auth, private.is_some(), clock.now()));
@@ -331,6 +294,28 @@ async fn note_prices(providers: &Providers, pool: &Pool) -> Result<(), StoreErro
     accounts::note_prices(&pool.get().await?, &costs.collect::<Vec<_>>()).await
 }
 
+/// Each of its writers has a thread of its own.
+fn start_journal(config: &Config, postgres: &Server, node: NodeKey, realtime: &Realtime) -> Journal {
+    let settings = journal::Settings {
+        lanes: config.journal.lanes,
+        batch_max: config.journal.batch_max,
+        queue_max: config.journal.queue_max,
+        ..journal::Settings::default()
+    };
+    let watchers = realtime.clone();
+    let (journal, writers) = Journal::new(postgres, node, &settings, move |change| watchers.changed(change));
+    for writer in writers {
+        Arbiter::new().spawn(writer);
+    }
+    journal
+}
+
+/// For keys that are public.
+fn http_client() -> Result<reqwest::Client, StartError> {
+    let client = reqwest::Client::builder().timeout(Duration::from_secs(10));
+    client.build().map_err(cannot("the http client"))
+}
+
 async fn enter(
     config: &Config,
     pool: &Pool,
@@ -346,42 +331,6 @@ async fn enter(
         nodes::end_other_leases(&pool.get().await?, node.key).await?;
     }
     Ok(node)
-}
-
-/// The nets under all songs. Resolves once what ran here before is in hand, or could not be had.
-fn keep_songs_going(config: &Config, world: &Arc<World>, directories: &Directories) -> oneshot::Receiver<()> {
-    let (resumed, in_hand) = oneshot::channel();
-    let resumed = Rc::new(Cell::new(Some(resumed)));
-    let of = (world.clone(), directories.clone());
-    supervise::keep("the take-over", move || {
-        let resumed = resumed.clone();
-        recovery::keep_taking_over(of.0.clone(), of.1.clone(), move || {
-            resumed.take().map(|resumed| resumed.send(()));
-        })
-    });
-    let (of, settings) = ((world.clone(), directories.clone()), sweeping(config));
-    supervise::keep("the sweeper", move || sweeper::keep_sweeping(of.0.clone(), of.1.clone(), settings));
-    in_hand
-}
-
-/// Makes the coming days' partitions and drops those that are no longer kept.
-async fn turn_days(pool: Pool, keep_days: i32) {
-    loop {
-        let turn = async |client: &mut Object| {
-            client.batch_execute("select make_days()").await?;
-            // A day more than promised: the oldest promised day must be whole.
-            client.query_one("select drop_days($1)", &[&(keep_days + 1)]).await?;
-            Ok(())
-        };
-        let pause = match store::ask_within(&pool, TURNED_WITHIN, turn).await {
-            Ok(()) => TURN_DAYS_EVERY,
-            Err(error) => {
-                tracing::warn!(%error, "the days' partitions could not be turned; trying again in a minute");
-                TURN_DAYS_EVERY / 60
-            }
-        };
-        tokio::time::sleep(pause).await;
-    }
 }
 
 /// The simulator that stands in where no provider is configured. A real one would work on while this
@@ -495,14 +444,6 @@ fn reachable(mut address: SocketAddr) -> SocketAddr {
         address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
     }
     address
-}
-
-/// Histograms keep every sample until somebody asks or this is done.
-async fn keep_up(metrics: PrometheusHandle) {
-    loop {
-        tokio::time::sleep(Duration::from_secs(5)).await;
-        metrics.run_upkeep();
-    }
 }
 
 /// One recorder for the whole process.
