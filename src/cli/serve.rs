@@ -209,3 +209,21 @@ fn note_faults(format: LogFormat) {
         }
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The hook is the process's own from here on: what panics on purpose in other tests is told all the same.
+    #[test]
+    fn a_panic_is_counted_wherever_it_is_caught() {
+        note_faults(LogFormat::Text);
+        let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+        metrics::with_local_recorder(&recorder, || {
+            let caught = std::panic::catch_unwind(|| panic!("a fault that this test plants"));
+            assert!(caught.is_err());
+        });
+        let figures = recorder.handle().render();
+        assert!(figures.contains("songflight_panics_total 1"), "{figures}");
+    }
+}

@@ -1,4 +1,5 @@
-//! Money: exact amounts and what things cost (CRED-1), and `plan`: how much of it at a time. Pure.
+//! Money: exact amounts and what things cost (CRED-1); `plan`: how much of it at a time. Both are pure. `seats` is not: it
+//! is where songs wait for one of their owner's to end.
 //!
 //! Not here: the ledger's rows and who may spend (`store::journal`, the SQL functions).
 

@@ -505,7 +505,7 @@ impl Handler<Subscribe> for Hub {
         let (feed, settings) = (Arc::clone(&self.feed), Arc::clone(&self.settings));
         let admission = Arc::clone(&self.admission);
         let read = async move {
-            // Closed never: then nobody would hold the hub either.
+            // The semaphore is never closed; if it were, the reading would go ahead.
             let _permit = admission.acquire_owned().await;
             let start = resume::read(&*feed, &subscribe, &settings).await;
             (subscribe, start)

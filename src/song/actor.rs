@@ -26,7 +26,7 @@ use super::parts::News;
 use super::phase::{AdditionState, CallState, Phase, Rules, Song};
 use super::places::Places;
 use super::refusal::{self, Refusal};
-use super::step::{Act, Step, step};
+use super::step::{Act, Step, step_ranked};
 use super::submission::{Beginning, UnderWay};
 use crate::cluster::Lease;
 use crate::credit::Credits;
@@ -236,22 +236,17 @@ impl SongActor {
         }
     }
 
-    /// What the event means. Where the song goes on elsewhere, that is at whoever can take it soonest by now: who was next
-    /// when it was ordered may want to be left alone (PROV-12).
+    /// What the event means; where to go on elsewhere is asked of the providers as they are now.
     fn decide(&self, event: &Event, now: Time) -> Step {
-        let rules = &self.world.rules;
-        let next = step(&self.song, event, now, rules);
-        let stays = next.song.wish.provider == self.song.wish.provider;
-        if stays || self.song.wish.alternatives.len() < 2 {
-            return next;
-        }
-        let cost = |able: &Capabilities| {
-            let one = self.song.wish.alternatives.iter().find(|one| one.provider == able.name)?;
-            Some(able.cost_usd_milli.saturating_mul(u32::from(one.calls.music)))
-        };
-        let order = self.world.providers.ranked(self.song.head.kind, cost);
-        let names: Vec<&str> = order.iter().map(|member| member.provider.capabilities().name).collect();
-        step(&self.song.preferring(&names), event, now, rules)
+        step_ranked(&self.song, event, now, &self.world.rules, || {
+            let others = &self.song.wish.alternatives;
+            let cost = |able: &Capabilities| {
+                let one = others.iter().find(|one| one.provider == able.name)?;
+                Some(able.cost_usd_milli.saturating_mul(u32::from(one.calls.music)))
+            };
+            let order = self.world.providers.ranked(self.song.head.kind, cost);
+            order.iter().map(|member| member.provider.capabilities().name).collect()
+        })
     }
 
     /// What a callback told of a failure, in the light of what was ordered, which its reader did not know (PROV-8).

@@ -25,7 +25,7 @@ use super::parts::{Clip, LyricsText, Made, MusicOptions, News, SourceClip, Stage
 use super::phase::{
     CallState, Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song, Status, Waiting,
 };
-use super::step::{Settlement, Step, Write, step};
+use super::step::{Settlement, Step, Write, step, step_ranked};
 use super::wish::{Calls, Mode, Prices, Wish};
 use crate::credit::Credits;
 use crate::id::{CallKey, ShareToken, SongId, TaskId, UserId};

@@ -143,7 +143,7 @@ const MIGRATION_PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 pub const AUDIT: &str = "songflight audit";
 /// They come again in an hour; whoever starts wants to start now.
 const END_AUDITS: &str = "select pg_cancel_backend(pid) from pg_stat_activity
-    where application_name = 'songflight audit' and datname = current_database() and usename = current_user";
+    where application_name = $1 and datname = current_database() and usename = current_user";
 
 fn is_in_the_way(error: &refinery::Error) -> bool {
     use tokio_postgres::error::SqlState;
@@ -171,7 +171,7 @@ pub async fn migrate(server: impl Into<Server>) -> Result<usize, String> {
             Err(error) if attempt < MIGRATION_ATTEMPTS && is_in_the_way(&error) => {
                 tracing::warn!(%error, "a migration and somebody else are in each other's way; once more");
                 // Also one of a version before this, which holds all tables until its last question.
-                client.batch_execute(END_AUDITS).await.map_err(|error| error.to_string())?;
+                client.execute(END_AUDITS, &[&AUDIT]).await.map_err(|error| error.to_string())?;
                 tokio::time::sleep(MIGRATION_PAUSE).await;
                 attempt += 1;
             }

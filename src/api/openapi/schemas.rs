@@ -9,7 +9,7 @@ use crate::song::phase::Status;
 
 /// All that operations return, by name.
 pub(super) fn all() -> Value {
-    let all = [songs(), people(), orders(), further(), operation(), problems()];
+    let all = [songs(), further(), people(), orders(), health(), problems()];
     all.into_iter().filter_map(|part| part.as_object().cloned()).flatten().collect()
 }
 
@@ -136,7 +136,7 @@ fn orders() -> Value {
     })
 }
 
-fn operation() -> Value {
+fn health() -> Value {
     json!({
         "Live": {"type": "object", "properties": {"status": {"type": "string"}}},
         "Ready": {"type": "object", "properties": {

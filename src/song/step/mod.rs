@@ -109,6 +109,23 @@ pub fn step(song: &Song, event: &Event, now: Time, rules: &Rules) -> Step {
     next.finish(song)
 }
 
+/// As [`step`]. Where the song goes on elsewhere, that is at whoever comes first in `ranked`, which is asked only then: who was
+/// next when it was ordered may want to be left alone by now (PROV-12).
+pub fn step_ranked(
+    song: &Song,
+    event: &Event,
+    now: Time,
+    rules: &Rules,
+    ranked: impl FnOnce() -> Vec<&'static str>,
+) -> Step {
+    let next = step(song, event, now, rules);
+    let goes = next.song.wish.provider != song.wish.provider;
+    if !goes || song.wish.alternatives.len() < 2 {
+        return next;
+    }
+    step(&song.preferring(&ranked()), event, now, rules)
+}
+
 /// A step being worked out.
 struct Draft<'a> {
     song: Song,

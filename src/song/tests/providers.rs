@@ -66,11 +66,25 @@ fn who_cannot_take_the_words_of_a_retry_does_not_take_over() {
 fn a_song_goes_on_at_whoever_is_the_best_by_then() {
     let other = |name: &str| Alternative { provider: name.into(), ..an_alternative(None) };
     let wish = Wish { alternatives: vec![other("mureka"), other("minimax")], ..a_wish(Mode::Music) };
-    let mut song = story(wish).ordered(0, 0);
-    song.song = song.song.preferring(&["minimax", "mureka"]);
-    let song = song.heard(0, 0, gave_up(Class::InsufficientProviderCredits));
-    assert_eq!((song.song.wish.provider.as_str(), song.song.wish.alternatives.len()), ("minimax", 1));
-    assert_eq!(song.song.preferring(&[]), song.song, "who is not there any more is no reason to stumble");
+    let song = story(wish).ordered(0, 0);
+    let told = |news| Event::News { call: song.key(0, 0), provider_task: None, news };
+    let at = |event: &Event, ranked: &'static [&'static str]| {
+        let asked = std::cell::Cell::new(0);
+        let ranking = || {
+            asked.set(asked.get() + 1);
+            ranked.to_vec()
+        };
+        let next = step_ranked(&song.song, event, song.now, &rules(), ranking);
+        (next.song.wish.provider.clone(), next.song.wish.alternatives.len(), asked.get())
+    };
+    let gone = told(gave_up(Class::InsufficientProviderCredits));
+    assert_eq!(at(&gone, &["minimax", "mureka"]), ("minimax".to_owned(), 1, 1));
+    assert_eq!(
+        at(&gone, &[]),
+        ("mureka".to_owned(), 1, 1),
+        "who is not there any more is no reason to stumble"
+    );
+    assert_eq!(at(&told(News::Working), &["minimax"]).2, 0, "nobody is asked where nothing changes hands");
 }
 
 #[test]
