@@ -1,11 +1,11 @@
-//! The words of the protocol `songs.v1`: what clients say, parsed; what the server says, written
-//! (`protocol.md` 2-8). Pure: texts in, texts out; `wire` puts them into WebSocket frames.
+//! What the server says in the protocol `songs.v1`, and what channels and cursors are (`protocol.md` 2-8). Pure:
+//! values in, texts out; `wire` puts them into WebSocket frames. What clients say is in `commands`.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -76,103 +76,6 @@ impl fmt::Display for Channel {
         }
     }
 }
-
-// --- what clients say ------------------------------------------------------------------------------
-
-#[derive(Debug, PartialEq, Deserialize)]
-#[serde(tag = "t", rename_all = "snake_case")]
-pub enum Command {
-    Hello(Hello),
-    Sub {
-        id: Option<u64>,
-        #[serde(flatten)]
-        sub: Sub,
-    },
-    Unsub {
-        id: Option<u64>,
-        ch: String,
-    },
-    Auth {
-        id: Option<u64>,
-        token: String,
-    },
-    Ping {
-        id: Option<u64>,
-    },
-    Pong,
-    /// Unknown words are ignored: a newer client may say them.
-    #[serde(other)]
-    Unknown,
-}
-
-#[derive(Debug, Default, PartialEq, Deserialize)]
-pub struct Hello {
-    pub id: Option<u64>,
-    pub token: Option<String>,
-    pub client: Option<String>,
-    #[serde(default)]
-    pub subs: Vec<Sub>,
-}
-
-#[derive(Debug, PartialEq, Deserialize)]
-pub struct Sub {
-    pub ch: String,
-    #[serde(default, deserialize_with = "cursor")]
-    pub since: Option<String>,
-}
-
-/// A bad cursor is never an error (`protocol.md` 3), whatever it is made of.
-fn cursor<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
-    Ok(match Option::<Value>::deserialize(from)? {
-        None => None,
-        Some(Value::String(cursor)) => Some(cursor),
-        Some(_) => Some(String::new()),
-    })
-}
-
-/// A command that cannot be understood, with the id to answer to if that much can be read.
-#[derive(Debug, PartialEq, Eq)]
-pub struct BadCommand {
-    pub id: Option<u64>,
-    pub message: String,
-}
-
-/// The commands of a message: one object, or several on lines of their own.
-pub fn commands(message: &str) -> impl Iterator<Item = Result<Command, BadCommand>> {
-    let lines = message.split('\n').map(str::trim).filter(|line| !line.is_empty());
-    let empty = message.trim().is_empty().then(|| Err(BadCommand { id: None, message: what_is_wrong(None) }));
-    empty.into_iter().chain(lines.map(command))
-}
-
-fn command(line: &str) -> Result<Command, BadCommand> {
-    serde_json::from_str(line).map_err(|_| {
-        let value = serde_json::from_str::<Value>(line);
-        let id = value.as_ref().ok().and_then(|value| value["id"].as_u64());
-        BadCommand { id, message: what_is_wrong(value.ok().as_ref()) }
-    })
-}
-
-/// In words of this protocol. The parser's would be about this program's types.
-fn what_is_wrong(value: Option<&Value>) -> String {
-    let known = "hello, sub, unsub, auth, ping or pong";
-    let Some(value) = value else { return format!("not JSON; a command is an object with `t`: {known}") };
-    let expected = match value["t"].as_str() {
-        Some("hello") => {
-            "`token` and `client` are texts, `subs` is a list of objects with `ch` and maybe `since`"
-        }
-        Some("sub") => "it needs `ch`, a text, and may have `since`",
-        Some("unsub") => "it needs `ch`, a text",
-        Some("auth") => "it needs `token`, a text",
-        Some("ping") => "it may have `id`, and nothing else is looked at",
-        Some(_) | None => return format!("a command is an object with `t`: {known}"),
-    };
-    format!(
-        "this {} cannot be read: {expected}; `id` is a whole number",
-        value["t"].as_str().unwrap_or_default()
-    )
-}
-
-// --- what the server says --------------------------------------------------------------------------
 
 #[derive(Serialize)]
 pub struct Welcome<'a> {
@@ -483,83 +386,6 @@ fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("plain values with text keys are always JSON")
 }
 
-// --- merging -----------------------------------------------------------------------------------------
-
-/// Several `set`s laid over each other. The values stay text: nothing is parsed deeper than its top level.
-#[derive(Debug, Default)]
-pub struct Overlay {
-    one: Option<Arc<RawValue>>,
-    fields: Vec<(String, Box<RawValue>)>,
-    bytes: usize,
-}
-
-impl Overlay {
-    pub fn add(&mut self, set: &Arc<RawValue>) {
-        if self.one.is_none() && self.fields.is_empty() {
-            self.bytes = set.get().len();
-            self.one = Some(Arc::clone(set));
-            return;
-        }
-        if let Some(one) = self.one.take() {
-            self.lay(&one);
-        }
-        self.lay(set);
-        self.bytes = self.fields.iter().map(|(field, value)| field.len() + value.get().len() + 4).sum();
-    }
-
-    fn lay(&mut self, set: &RawValue) {
-        let set: Fields = serde_json::from_str(set.get()).unwrap_or_default();
-        for (field, value) in set.0 {
-            match self.fields.iter_mut().find(|(mine, _)| *mine == field) {
-                Some((_, mine)) => *mine = value,
-                None => self.fields.push((field, value)),
-            }
-        }
-    }
-
-    pub const fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    pub fn merged(self) -> Arc<RawValue> {
-        if let Some(one) = self.one {
-            return one;
-        }
-        let mut text = String::with_capacity(self.bytes + 2);
-        text.push('{');
-        for (at, (field, value)) in self.fields.iter().enumerate() {
-            let comma = if at == 0 { "" } else { "," };
-            push(&mut text, format_args!("{comma}{}:{}", json(field), value.get()));
-        }
-        text.push('}');
-        RawValue::from_string(text).expect("an object of JSON values is JSON").into()
-    }
-}
-
-/// A JSON object as its fields, in their order, with unparsed values.
-#[derive(Default)]
-struct Fields(Vec<(String, Box<RawValue>)>);
-
-impl<'de> Deserialize<'de> for Fields {
-    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        struct Visitor;
-        impl<'de> serde::de::Visitor<'de> for Visitor {
-            type Value = Fields;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Fields, A::Error> {
-                let mut fields = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    fields.push(entry);
-                }
-                Ok(Fields(fields))
-            }
-        }
-        from.deserialize_map(Visitor)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -575,40 +401,6 @@ mod tests {
 
     fn parsed(text: &str) -> Value {
         serde_json::from_str(text).unwrap()
-    }
-
-    #[test]
-    fn a_hello_says_who_what_and_since_when() {
-        let text = r#"{"t":"hello","id":1,"token":"x","client":"web","subs":[{"ch":"me","since":"7.18442"}],"later":1}"#;
-        let Some(Ok(Command::Hello(hello))) = commands(text).next() else { panic!() };
-        assert_eq!(hello.token.as_deref(), Some("x"));
-        assert_eq!(hello.subs, [Sub { ch: "me".into(), since: Some("7.18442".into()) }]);
-    }
-
-    #[test]
-    fn several_commands_may_share_a_message_and_unknown_ones_are_known_as_such() {
-        let text = "{\"t\":\"pong\"}\n\n{\"t\":\"sub\",\"id\":2,\"ch\":\"me\"}\n{\"t\":\"dance\",\"id\":3}\n";
-        let read: Vec<_> = commands(text).map(Result::unwrap).collect();
-        let sub = Command::Sub { id: Some(2), sub: Sub { ch: "me".into(), since: None } };
-        assert_eq!(read, [Command::Pong, sub, Command::Unknown]);
-    }
-
-    #[test]
-    fn what_cannot_be_read_is_answered_to_its_id() {
-        let bad = |text: &str| commands(text).next().unwrap().unwrap_err();
-        assert_eq!(bad(r#"{"t":"sub","id":4}"#).id, Some(4));
-        assert_eq!(bad("[]").id, None);
-        assert_eq!(bad("").id, None);
-        assert!(bad(r#"{"t":"sub","id":4}"#).message.contains("`ch`"));
-        for text in ["[]", "7", "{}", r#"{"id":4}"#, "sub me", ""] {
-            let message = bad(text).message;
-            assert!(message.contains("hello, sub, unsub, auth, ping or pong"), "{text}: {message}");
-        }
-        for text in [r#"{"t":"hello","subs":"me"}"#, r#"{"t":"ping","id":"x"}"#, r#"{"t":"auth","token":1}"#]
-        {
-            let message = bad(text).message;
-            assert!(message.contains("cannot be read") && !message.contains("enum"), "{text}: {message}");
-        }
     }
 
     #[test]
@@ -725,14 +517,5 @@ mod tests {
         let song = Map::from_iter([("id".to_owned(), value!(1)), ("metadata".to_owned(), value!(large))]);
         let page = parsed(&snap("me", vec![song], Some(Cursor { epoch: 1, n: 2 }))[0]);
         assert_eq!(page["songs"][0], value!({"id": 1, "omitted": ["metadata"]}));
-    }
-
-    #[test]
-    fn overlays_keep_the_newest_value_of_each_field() {
-        let mut overlay = Overlay::default();
-        overlay.add(&raw(&value!({"a": 1, "b": {"c": [1]}})));
-        overlay.add(&raw(&value!({"b": 2, "d": null})));
-        overlay.add(&raw(&value!({"a": 3})));
-        assert_eq!(parsed(overlay.merged().get()), value!({"a": 3, "b": 2, "d": null}));
     }
 }

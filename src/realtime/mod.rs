@@ -7,12 +7,15 @@
 //!
 //! Not here: what a change means (`song::step`), the reads (`store::feed`).
 
+pub mod commands;
 pub mod connection;
 pub mod frames;
 pub mod handover;
 mod hub;
 mod line;
 pub mod outbox;
+mod overlay;
+mod patience;
 mod reaper;
 mod resume;
 pub mod session;

@@ -7,7 +7,6 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Instant;
 
 use actix::fut::wrap_future;
 use actix::{ActorFutureExt as _, AsyncContext as _};
@@ -17,18 +16,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tracing::warn;
 
+use super::commands::{BadCommand, Command, Commands, Hello, Sub};
 use super::connection::Connection;
-use super::frames::{self, BadCommand, Channel, Command, Hello, Mode, Refusal, Sub};
+use super::frames::{self, Channel, Mode, Refusal};
 use super::hub::{Leave, Subscribe};
 use super::outbox::LaneId;
+use super::patience::{Admission, Patience};
 use super::socket::{self, Ctx, Handshake, Talk};
 use super::{Identity, Inner, Realtime, TokenError};
 use crate::api::problem::{Kind, Problem};
 use crate::config::Origins;
 use crate::id::UserId;
-
-/// Mistakes in a row that a client may make (`protocol.md` 7).
-const BAD_COMMANDS_MAX: u32 = 10;
 
 /// `GET /v1/ws` (RT-1).
 ///
@@ -77,7 +75,7 @@ struct Session {
     /// What a token is being checked for; what was said after it waits.
     asking: bool,
     /// The rest of a message that has not been heeded yet.
-    rest: VecDeque<Result<Command, BadCommand>>,
+    rest: Commands,
     /// Subscriptions that wait for the one before them to begin.
     beginnings: VecDeque<Beginning>,
     /// One is beginning.
@@ -106,7 +104,7 @@ impl Session {
             greeted: false,
             user: None,
             asking: false,
-            rest: VecDeque::new(),
+            rest: Commands::default(),
             beginnings,
             begins: false,
             patience,
@@ -364,7 +362,7 @@ async fn admit(inner: Arc<Inner>, connection: Arc<Connection>, token: String) ->
 
 impl Talk for Session {
     fn text(&mut self, text: String, ctx: &mut Ctx<Self>) {
-        self.rest.extend(frames::commands(&text));
+        self.rest.say(text);
         self.go_on(ctx);
     }
 
@@ -381,7 +379,7 @@ impl Session {
     /// Heeds what was said, one after the other, up to a token that has to be checked first.
     fn go_on(&mut self, ctx: &mut Ctx<Self>) {
         self.asking = false;
-        while let Some(command) = if self.asking { None } else { self.rest.pop_front() } {
+        while let Some(command) = if self.asking { None } else { self.rest.next() } {
             if matches!(command, Ok(Command::Pong)) {
                 continue;
             }
@@ -398,7 +396,7 @@ impl Session {
                     continue;
                 }
                 Admission::Exhausted { after_ms } => {
-                    self.rest = VecDeque::new();
+                    self.rest = Commands::default();
                     return self.connection.close_after(4013, "too many commands", Some(after_ms));
                 }
             }
@@ -406,10 +404,6 @@ impl Session {
                 Ok(command) => self.command(command, ctx),
                 Err(BadCommand { id, message }) => self.refuse(id, None, Refusal::BadRequest, &message),
             }
-        }
-        if self.rest.is_empty() {
-            // A long message's room is not kept for a socket that is silent for hours.
-            self.rest = VecDeque::new();
         }
     }
 }
@@ -463,82 +457,10 @@ async fn begin(inner: &Inner, connection: &Arc<Connection>, beginning: Beginning
     }
 }
 
-/// How much a client may ask, and how often it may be wrong.
-struct Patience {
-    per_second: f64,
-    allowance: f64,
-    last: Instant,
-    over: u32,
-    bad: u32,
-    subs: u32,
-    suspended: bool,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Admission {
-    Granted,
-    Refused { after_ms: u64 },
-    Exhausted { after_ms: u64 },
-}
-
-impl Patience {
-    fn new(per_second: u32, now: Instant) -> Self {
-        let per_second = f64::from(per_second.max(1));
-        Self { per_second, allowance: per_second, last: now, over: 0, bad: 0, subs: 0, suspended: false }
-    }
-
-    /// An error first; who goes on for as long again is closed.
-    fn admit(&mut self, now: Instant) -> Admission {
-        let earned = (now - self.last).as_secs_f64() * self.per_second;
-        self.last = now;
-        self.allowance = (self.allowance + earned).min(self.per_second);
-        if self.allowance >= 1.0 {
-            self.allowance -= 1.0;
-            if self.allowance >= self.per_second / 2.0 {
-                self.over = 0;
-            }
-            return Admission::Granted;
-        }
-        self.over += 1;
-        if f64::from(self.over) > self.per_second {
-            return Admission::Exhausted { after_ms: 1000 };
-        }
-        let wait = std::time::Duration::from_secs_f64((1.0 - self.allowance) / self.per_second);
-        Admission::Refused { after_ms: u64::try_from(wait.as_millis()).unwrap_or(1000) + 1 }
-    }
-
-    const fn pleased(&mut self) {
-        self.bad = 0;
-        self.subs = 0;
-    }
-
-    /// While it is, nothing counts.
-    const fn suspend(&mut self, suspended: bool) {
-        self.suspended = suspended;
-    }
-
-    /// The code to close with, once it is enough.
-    const fn refused(&mut self, refusal: Refusal) -> Option<(u16, &'static str, Option<u64>)> {
-        if self.suspended {
-            return None;
-        }
-        match refusal {
-            Refusal::LimitSubs => self.subs += 1,
-            _ => self.bad += 1,
-        }
-        if self.subs >= BAD_COMMANDS_MAX {
-            return Some((4505, "too many subscriptions", None));
-        }
-        if self.bad >= BAD_COMMANDS_MAX { Some((4509, "too many bad commands", None)) } else { None }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::time::Clock;
     use actix_web::test::TestRequest;
-    use std::time::Duration;
 
     #[test]
     fn whoever_names_no_origin_is_no_page() {
@@ -561,32 +483,5 @@ mod tests {
         assert_eq!(bearer(&request(&format!("songs.v1, bearer.{encoded}"))).as_deref(), Some("a.b.c"));
         assert_eq!(bearer(&request("songs.v1")), None);
         assert_eq!(bearer(&request("songs.v1, bearer.%%%")).as_deref(), Some(""), "a bad token, not none");
-    }
-
-    #[test]
-    fn who_commands_too_much_is_told_first_and_closed_if_it_goes_on() {
-        let start = Clock.monotonic();
-        let mut patience = Patience::new(20, start);
-        let said: Vec<_> = (0..41).map(|_| patience.admit(start)).collect();
-        assert!(said[..20].iter().all(|a| *a == Admission::Granted));
-        assert!(said[20..40].iter().all(|a| matches!(a, Admission::Refused { .. })));
-        assert!(matches!(said[40], Admission::Exhausted { .. }));
-        let mut patience = Patience::new(20, start);
-        let slow = (0..200).map(|n| patience.admit(start + Duration::from_millis(50 * n)));
-        assert!(slow.into_iter().all(|a| a == Admission::Granted));
-    }
-
-    #[test]
-    fn ten_mistakes_in_a_row_are_enough_and_a_good_command_forgives_them() {
-        let now = Clock.monotonic();
-        let mut patience = Patience::new(20, now);
-        for _ in 0..9 {
-            assert_eq!(patience.refused(Refusal::BadRequest), None);
-        }
-        patience.pleased();
-        for _ in 0..9 {
-            assert_eq!(patience.refused(Refusal::UnknownChannel), None);
-        }
-        assert!(matches!(patience.refused(Refusal::BadRequest), Some((4509, ..))));
     }
 }

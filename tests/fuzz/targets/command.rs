@@ -2,7 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use songflight::realtime::frames::{Channel, Command, Cursor, commands};
+use songflight::realtime::commands::{Command, Commands};
+use songflight::realtime::frames::{Channel, Cursor};
 
 fn same<T: std::str::FromStr + ToString + PartialEq>(text: &str) {
     if let Ok(value) = text.parse::<T>() {
@@ -13,7 +14,9 @@ fn same<T: std::str::FromStr + ToString + PartialEq>(text: &str) {
 fuzz_target!(|input: &[u8]| {
     let Ok(message) = std::str::from_utf8(input) else { return };
     let mut count = 0;
-    for command in commands(message) {
+    let mut commands = Commands::default();
+    commands.say(message.to_owned());
+    for command in commands {
         count += 1;
         let subs = match command {
             Ok(Command::Hello(hello)) => hello.subs,

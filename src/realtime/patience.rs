@@ -1,0 +1,111 @@
+//! How much a client may ask, and how often it may be wrong (`protocol.md` 7). Pure: the time comes from outside.
+
+use std::time::{Duration, Instant};
+
+use super::frames::Refusal;
+
+/// Mistakes in a row that a client may make (`protocol.md` 7).
+const BAD_COMMANDS_MAX: u32 = 10;
+
+/// What one client has asked and done wrong lately.
+pub struct Patience {
+    per_second: f64,
+    allowance: f64,
+    last: Instant,
+    over: u32,
+    bad: u32,
+    subs: u32,
+    suspended: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub enum Admission {
+    Granted,
+    Refused { after_ms: u64 },
+    Exhausted { after_ms: u64 },
+}
+
+impl Patience {
+    pub fn new(per_second: u32, now: Instant) -> Self {
+        let per_second = f64::from(per_second.max(1));
+        Self { per_second, allowance: per_second, last: now, over: 0, bad: 0, subs: 0, suspended: false }
+    }
+
+    /// An error first; who goes on for as long again is closed.
+    pub fn admit(&mut self, now: Instant) -> Admission {
+        let earned = (now - self.last).as_secs_f64() * self.per_second;
+        self.last = now;
+        self.allowance = (self.allowance + earned).min(self.per_second);
+        if self.allowance >= 1.0 {
+            self.allowance -= 1.0;
+            if self.allowance >= self.per_second / 2.0 {
+                self.over = 0;
+            }
+            return Admission::Granted;
+        }
+        self.over += 1;
+        if f64::from(self.over) > self.per_second {
+            return Admission::Exhausted { after_ms: 1000 };
+        }
+        let wait = Duration::from_secs_f64((1.0 - self.allowance) / self.per_second);
+        Admission::Refused { after_ms: u64::try_from(wait.as_millis()).unwrap_or(1000) + 1 }
+    }
+
+    pub const fn pleased(&mut self) {
+        self.bad = 0;
+        self.subs = 0;
+    }
+
+    /// While it is, nothing counts.
+    pub const fn suspend(&mut self, suspended: bool) {
+        self.suspended = suspended;
+    }
+
+    /// The code to close with, once it is enough.
+    pub const fn refused(&mut self, refusal: Refusal) -> Option<(u16, &'static str, Option<u64>)> {
+        if self.suspended {
+            return None;
+        }
+        match refusal {
+            Refusal::LimitSubs => self.subs += 1,
+            _ => self.bad += 1,
+        }
+        if self.subs >= BAD_COMMANDS_MAX {
+            return Some((4505, "too many subscriptions", None));
+        }
+        if self.bad >= BAD_COMMANDS_MAX { Some((4509, "too many bad commands", None)) } else { None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Clock;
+
+    #[test]
+    fn who_commands_too_much_is_told_first_and_closed_if_it_goes_on() {
+        let start = Clock.monotonic();
+        let mut patience = Patience::new(20, start);
+        let said: Vec<_> = (0..41).map(|_| patience.admit(start)).collect();
+        assert!(said[..20].iter().all(|a| *a == Admission::Granted));
+        assert!(said[20..40].iter().all(|a| matches!(a, Admission::Refused { .. })));
+        assert!(matches!(said[40], Admission::Exhausted { .. }));
+        let mut patience = Patience::new(20, start);
+        let slow = (0..200).map(|n| patience.admit(start + Duration::from_millis(50 * n)));
+        assert!(slow.into_iter().all(|a| a == Admission::Granted));
+    }
+
+    #[test]
+    fn ten_mistakes_in_a_row_are_enough_and_a_good_command_forgives_them() {
+        let now = Clock.monotonic();
+        let mut patience = Patience::new(20, now);
+        for _ in 0..9 {
+            assert_eq!(patience.refused(Refusal::BadRequest), None);
+        }
+        patience.pleased();
+        for _ in 0..9 {
+            assert_eq!(patience.refused(Refusal::UnknownChannel), None);
+        }
+        assert!(matches!(patience.refused(Refusal::BadRequest), Some((4509, ..))));
+    }
+}
