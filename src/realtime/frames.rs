@@ -378,11 +378,11 @@ fn opened(t: &str, id: Option<u64>, channel: Option<&str>) -> String {
     text
 }
 
-fn push(text: &mut String, arguments: fmt::Arguments<'_>) {
+pub(super) fn push(text: &mut String, arguments: fmt::Arguments<'_>) {
     text.write_fmt(arguments).expect("a String takes all that is written to it");
 }
 
-fn json<T: Serialize + ?Sized>(value: &T) -> String {
+pub(super) fn json<T: Serialize + ?Sized>(value: &T) -> String {
     serde_json::to_string(value).expect("plain values with text keys are always JSON")
 }
 

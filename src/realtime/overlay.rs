@@ -1,21 +1,23 @@
 //! Several events of a song as one, for a client that cannot take each (`protocol.md` 9).
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 use std::sync::Arc;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use super::frames::{json, push};
+
 /// Several `set`s laid over each other. The values stay text: nothing is parsed deeper than its top level.
 #[derive(Debug, Default)]
-pub struct Overlay {
+pub(super) struct Overlay {
     one: Option<Arc<RawValue>>,
     fields: Vec<(String, Box<RawValue>)>,
     bytes: usize,
 }
 
 impl Overlay {
-    pub fn add(&mut self, set: &Arc<RawValue>) {
+    pub(super) fn add(&mut self, set: &Arc<RawValue>) {
         if self.one.is_none() && self.fields.is_empty() {
             self.bytes = set.get().len();
             self.one = Some(Arc::clone(set));
@@ -38,11 +40,11 @@ impl Overlay {
         }
     }
 
-    pub const fn bytes(&self) -> usize {
+    pub(super) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    pub fn merged(self) -> Arc<RawValue> {
+    pub(super) fn merged(self) -> Arc<RawValue> {
         if let Some(one) = self.one {
             return one;
         }

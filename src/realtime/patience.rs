@@ -8,7 +8,7 @@ use super::frames::Refusal;
 const BAD_COMMANDS_MAX: u32 = 10;
 
 /// What one client has asked and done wrong lately.
-pub struct Patience {
+pub(super) struct Patience {
     per_second: f64,
     allowance: f64,
     last: Instant,
@@ -19,20 +19,20 @@ pub struct Patience {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-pub enum Admission {
+pub(super) enum Admission {
     Granted,
     Refused { after_ms: u64 },
     Exhausted { after_ms: u64 },
 }
 
 impl Patience {
-    pub fn new(per_second: u32, now: Instant) -> Self {
+    pub(super) fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second.max(1));
         Self { per_second, allowance: per_second, last: now, over: 0, bad: 0, subs: 0, suspended: false }
     }
 
     /// An error first; who goes on for as long again is closed.
-    pub fn admit(&mut self, now: Instant) -> Admission {
+    pub(super) fn admit(&mut self, now: Instant) -> Admission {
         let earned = (now - self.last).as_secs_f64() * self.per_second;
         self.last = now;
         self.allowance = (self.allowance + earned).min(self.per_second);
@@ -51,18 +51,18 @@ impl Patience {
         Admission::Refused { after_ms: u64::try_from(wait.as_millis()).unwrap_or(1000) + 1 }
     }
 
-    pub const fn pleased(&mut self) {
+    pub(super) const fn pleased(&mut self) {
         self.bad = 0;
         self.subs = 0;
     }
 
     /// While it is, nothing counts.
-    pub const fn suspend(&mut self, suspended: bool) {
+    pub(super) const fn suspend(&mut self, suspended: bool) {
         self.suspended = suspended;
     }
 
     /// The code to close with, once it is enough.
-    pub const fn refused(&mut self, refusal: Refusal) -> Option<(u16, &'static str, Option<u64>)> {
+    pub(super) const fn refused(&mut self, refusal: Refusal) -> Option<(u16, &'static str, Option<u64>)> {
         if self.suspended {
             return None;
         }

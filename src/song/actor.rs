@@ -89,8 +89,8 @@ pub struct SongActor {
     places: Places,
     /// Until its first submission is answered, or it has to wait for something.
     beginning: Option<Beginning>,
-    /// When the provider was last asked, or this actor took the song up.
-    polled: Time,
+    /// When this actor last asked about a call.
+    polled: Vec<(CallKey, Time)>,
     /// Waits for a slot and polls that are under way.
     busy: Vec<Due>,
     /// Polls that the provider's limits hold back, and until when.
@@ -143,8 +143,6 @@ impl SongActor {
         world: Arc<World>,
         directory: Addr<Directory>,
     ) -> Self {
-        // Before any submission: what finished while nobody listened is asked for once (OPS-3).
-        let polled = Time::from_millis(0);
         Self {
             song: Arc::new(song),
             version,
@@ -153,7 +151,7 @@ impl SongActor {
             timer: None,
             places,
             beginning,
-            polled,
+            polled: Vec::new(),
             busy: Vec::new(),
             held_back: Vec::new(),
             waits: Vec::new(),
@@ -192,7 +190,7 @@ impl SongActor {
 
     /// What is due next, of all that is not under way. A poll that is held back comes when it may, and nothing waits for it.
     fn next(&self) -> Option<(Time, Due)> {
-        let all = due::all(&self.song, self.polled, &self.world.rules).into_iter();
+        let all = self.all_due().into_iter();
         let may = |(at, what): (Time, Due)| match what {
             Due::Poll(call) => (self.held_until(call).map_or(at, |until| at.max(until)), what),
             Due::Submit(_) | Due::Wake => (at, what),
@@ -231,6 +229,8 @@ impl SongActor {
             Due::Poll(call) => self.poll(call, ctx),
             Due::Wake => match self.last_chance() {
                 Some(call) => self.ask(call, ctx),
+                // It arms, whatever it brings.
+                None if self.last_answer_comes() => self.arm_later(LINGER, ctx),
                 None => ctx.notify(Happened { event: Event::Wake, by: None, inbox: None }),
             },
         }
@@ -276,7 +276,6 @@ impl SongActor {
             match act {
                 Act::Submit(key) => {
                     self.busy.retain(|due| *due != Due::Submit(*key));
-                    self.polled = self.world.clock.now();
                     if let Some(not_after) = not_after(&self.song, *key)
                         && !planted(Mutant::CallBeforeRecord)
                     {

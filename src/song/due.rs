@@ -18,16 +18,16 @@ pub enum Due {
 }
 
 /// The next thing to be done, and when; `None` when the song waits for nobody but its owner.
-/// `polled` is when the provider was last asked. A process that took the song up and has not asked yet
+/// `polled` says when the provider was last asked about a call. A process that took the song up and has not asked yet
 /// gives a time before the submission: then a song that finished while nobody listened is asked for
 /// once before its deadline, however long over, gives it up (OPS-3).
-pub fn due(song: &Song, polled: Time, rules: &Rules) -> Option<(Time, Due)> {
+pub fn due(song: &Song, polled: impl Fn(CallKey) -> Time + Copy, rules: &Rules) -> Option<(Time, Due)> {
     all(song, polled, rules).into_iter().next()
 }
 
 /// Everything that is to be done by the present state, in order: for whoever stands in the queue for a
 /// slot with one call and must not miss the time of another, or the end of patience.
-pub fn all(song: &Song, polled: Time, rules: &Rules) -> Vec<(Time, Due)> {
+pub fn all(song: &Song, polled: impl Fn(CallKey) -> Time + Copy, rules: &Rules) -> Vec<(Time, Due)> {
     let mut due: Vec<_> = song
         .runs()
         .flat_map(|(task, run)| due_for_calls(task, run, song.provider_of(task), polled, rules))
@@ -41,7 +41,7 @@ pub fn due_for_run(
     task: TaskId,
     run: &Run,
     provider: &str,
-    polled: Time,
+    polled: impl Fn(CallKey) -> Time + Copy,
     rules: &Rules,
 ) -> Option<(Time, Due)> {
     due_for_calls(task, run, provider, polled, rules).min_by_key(in_order)
@@ -49,10 +49,9 @@ pub fn due_for_run(
 
 /// Whether the provider has had all the time for this call that there is (PROV-7).
 pub fn is_over(song: &Song, call: CallKey, now: Time, rules: &Rules) -> bool {
-    let submitted = song.run_of(call.task).and_then(|run| run.calls.get(usize::from(call.call)));
-    let CallState::Submitted { since, .. } = submitted.map_or(&CallState::Done, |call| &call.state) else {
-        return false;
-    };
+    let known = song.run_of(call.task).and_then(|run| run.calls.get(usize::from(call.call)));
+    let Some(present) = known.filter(|known| known.attempt == call.attempt) else { return false };
+    let CallState::Submitted { since, .. } = &present.state else { return false };
     *since + rules.deadline_of(song.provider_of(call.task)) <= now
 }
 
@@ -65,7 +64,7 @@ fn due_for_calls(
     task: TaskId,
     run: &Run,
     provider: &str,
-    polled: Time,
+    polled: impl Fn(CallKey) -> Time + Copy,
     rules: &Rules,
 ) -> impl Iterator<Item = (Time, Due)> {
     (0..run.calls.len()).flat_map(move |index| due_for_call(task, run, index, provider, polled, rules))
@@ -76,7 +75,7 @@ fn due_for_call(
     run: &Run,
     index: usize,
     provider: &str,
-    polled: Time,
+    polled: impl Fn(CallKey) -> Time + Copy,
     rules: &Rules,
 ) -> Vec<(Time, Due)> {
     let call = &run.calls[index];
@@ -92,7 +91,7 @@ fn due_for_call(
         CallState::Submitted { provider_task, since } => {
             let mut due = vec![(*since + rules.deadline_of(provider), Due::Wake)];
             if !provider_task.is_empty() {
-                due.push((next_poll(*since, polled, key, rules.poll_of(provider)), Due::Poll(key)));
+                due.push((next_poll(*since, polled(key), key, rules.poll_of(provider)), Due::Poll(key)));
             }
             due
         }

@@ -118,12 +118,12 @@ async fn hand_out(world: &World, directories: &Directories, taken: Taken) -> Res
     // A task that holds a place at the provider keeps it while its song rests.
     for head in heads {
         let places = Places::adopted_for(&head, &world.providers, &world.seats);
-        rest(head.song, due_for_run(head.task, &head.run, &head.provider, NEVER, &world.rules), places);
+        rest(head.song, due_for_run(head.task, &head.run, &head.provider, |_| NEVER, &world.rules), places);
     }
     for page in others.into_iter().collect::<Vec<_>>().chunks(WHOLE_AT_ONCE) {
         for song in world.database.load(page).await?.songs() {
             let places = Places::adopted(&song, &world.providers, &world.seats);
-            rest(song.id, due(&song, NEVER, &world.rules), places);
+            rest(song.id, due(&song, |_| NEVER, &world.rules), places);
         }
     }
     Ok(())

@@ -222,7 +222,7 @@ impl Story {
     }
 
     pub(super) fn due(&self) -> Option<(Time, Due)> {
-        due::due(&self.song, self.now, &rules())
+        due::due(&self.song, |_| self.now, &rules())
     }
 
     pub(super) fn run(&self) -> &Run {

@@ -87,6 +87,31 @@ async fn a_result_that_nobody_told_is_found_by_asking() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_slow_to_be_asked_about_holds_no_other_up() {
+    let (server, mira, mut provider) =
+        stage(&[("tasks.poll.initial", "100ms"), ("tasks.poll.max", "200ms"), ("tasks.deadline", "15s")])
+            .await;
+    let song = mira.order(json!({"mode": "music", "prompt": "five at once", "variants": 5})).await;
+    let orders = [provider.order().await, provider.order().await, provider.order().await];
+    provider.keep_silent(&orders[0].task);
+    for order in &orders[1..] {
+        let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
+        provider.result(
+            &order.task,
+            json!({"taskId": order.task, "status": "SUCCESS",
+            "response": {"taskId": order.task, "sunoData": clips}}),
+        );
+    }
+    eventually("the clips of the two others", || async {
+        let song = mira.song(&song).await;
+        let done = song["variants"].as_array().unwrap().iter().filter(|one| one["audio_url"].is_string());
+        if done.count() == 4 { Ok(()) } else { Err(song.to_string()) }
+    })
+    .await;
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
 async fn lost_callbacks_do_not_lose_songs() {
     let simulator = simulator().await;
     simulator.steer(json!({"loss": 0.5, "duplicate": 0.5, "reorder": true, "seed": 11})).await;

@@ -59,6 +59,43 @@ async fn after_a_crash_every_song_goes_on_and_is_made_once() {
 }
 
 #[tokio::test]
+async fn songs_of_a_provider_that_is_configured_no_more_are_given_back_and_hold_nothing_up() {
+    let mut provider = Provider::start().await;
+    let simulator = simulator().await;
+    let setup =
+        Setup::new(&provider.url).await.set("cluster.heartbeat", "100ms").set("cluster.lease", "500ms");
+    let setup = setup.set("providers.mureka.base_url", &simulator.provider().replace("/suno", "/mureka"));
+    let setup = setup.set("tasks.poll.initial", "100ms").set("tasks.deadline", "4s");
+    let server = setup.start().await;
+    let mira = server.person("mira");
+    let at_suno = |mut wish: Value| {
+        wish["provider"] = json!("suno");
+        wish
+    };
+    let written = mira.order(at_suno(lyrics_first("words are there"))).await;
+    let order = provider.order().await;
+    assert_eq!(order.call_back(&order.lyrics()).await.status, 200);
+    mira.until(&written, "lyrics_ready").await;
+    let taken = mira.order(at_suno(music("taken before"))).await;
+    provider.order().await;
+    mira.until(&taken, "generating_music").await;
+
+    drop(server);
+    let server = setup.set("providers.suno.enabled", "false").start().await;
+    let mira = mira.at(server.url());
+    // Who has it is not asked any more; what it was to make next, nobody makes.
+    mira.tell(&written, "lyrics", json!({"variant_index": 0})).await.expect(200);
+    for (song, refunded) in [(&written, 1.0), (&taken, 1.0)] {
+        let failed = mira.until(song, "failed").await;
+        assert_eq!(failed["refunded"], json!(refunded), "{failed}");
+    }
+    let song = mira.order(music("by who is there")).await;
+    assert_eq!(mira.until(&song, "ready").await["provider"], "mureka");
+    assert_eq!(provider.more_orders(), 0);
+    audit(server.look().await, Some(&mira.user)).await;
+}
+
+#[tokio::test]
 async fn a_crash_between_the_order_and_its_answer_does_not_order_twice() {
     let mut provider = Provider::start().await;
     provider.behave(Manner::Hesitate);

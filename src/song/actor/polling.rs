@@ -17,7 +17,19 @@ use crate::song::parts::News;
 use crate::song::phase::{CallState, Run};
 use crate::time::Time;
 
+/// An answer to a question that was asked before its call was over is waited for as long as this beyond it: longer than any
+/// question lasts.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+
 impl SongActor {
+    /// Each call by its own timetable: what is asked of one says nothing of another.
+    pub(super) fn all_due(&self) -> Vec<(Time, Due)> {
+        // Before any submission: what finished while nobody listened is asked for once (OPS-3).
+        let never = Time::from_millis(0);
+        let polled = |call| self.polled.iter().find(|(asked, _)| *asked == call).map_or(never, |(_, at)| *at);
+        due::all(&self.song, polled, &self.world.rules)
+    }
+
     pub(super) fn held_until(&self, call: CallKey) -> Option<Time> {
         self.held_back.iter().find(|(held, _)| *held == call).map(|(_, until)| *until)
     }
@@ -25,8 +37,7 @@ impl SongActor {
     pub(super) fn poll(&mut self, call: CallKey, ctx: &mut Context<Self>) {
         let now = self.world.clock.now();
         let Some(member) = self.member(call) else { return self.hold_back(call, now + LINGER, ctx) };
-        let all = due::all(&self.song, self.polled, &self.world.rules);
-        let due = all.iter().find(|(_, what)| *what == Due::Poll(call)).map_or(now, |(at, _)| *at);
+        let due = self.all_due().iter().find(|(_, what)| *what == Due::Poll(call)).map_or(now, |(at, _)| *at);
         match member.gate.try_poll_slot(now.since(due)) {
             Ok(()) => self.ask(call, ctx),
             Err(wait) => self.hold_back(call, now + wait.max(Duration::from_millis(50)), ctx),
@@ -43,8 +54,23 @@ impl SongActor {
     /// are. What is finished there must not be lost for them (PROV-7).
     pub(super) fn last_chance(&self) -> Option<CallKey> {
         let now = self.world.clock.now();
-        let over = |call: &CallKey| due::is_over(&self.song, *call, now, &self.world.rules);
-        self.held_back.iter().map(|(call, _)| *call).find(over)
+        // Whom nobody can ask is given up.
+        let may = |call: &CallKey| self.member(*call).is_some() && self.is_over(*call, now);
+        self.held_back.iter().map(|(call, _)| *call).find(may)
+    }
+
+    /// Whether a call that is to be given up is being asked about.
+    pub(super) fn last_answer_comes(&self) -> bool {
+        let now = self.world.clock.now();
+        let long_ago = now - ANSWER_WITHIN;
+        self.busy.iter().any(|due| match due {
+            Due::Poll(call) => self.is_over(*call, now) && !self.is_over(*call, long_ago),
+            Due::Submit(_) | Due::Wake => false,
+        })
+    }
+
+    fn is_over(&self, call: CallKey, at: Time) -> bool {
+        due::is_over(&self.song, call, at, &self.world.rules)
     }
 
     pub(super) fn ask(&mut self, call: CallKey, ctx: &mut Context<Self>) {
@@ -60,6 +86,8 @@ impl SongActor {
             gate.report(begun, Outcome::of(&answer));
             me.do_send(Polled { call, answer });
         });
+        // Nothing else that is due waits for the answer.
+        self.arm(ctx);
     }
 }
 
@@ -76,7 +104,11 @@ impl Handler<Polled> for SongActor {
 
     fn handle(&mut self, Polled { call, answer }: Polled, ctx: &mut Context<Self>) {
         self.busy.retain(|due| *due != Due::Poll(call));
-        self.polled = self.world.clock.now();
+        // What is not under way any more need not be remembered.
+        self.polled.retain(|(asked, _)| {
+            *asked != call && provider_task(self.song.run_of(asked.task), *asked).is_some()
+        });
+        self.polled.push((call, self.world.clock.now()));
         match answer {
             Ok(news) => {
                 let news = with_fallback_urls(news, self.member(call));

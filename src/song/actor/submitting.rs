@@ -16,7 +16,7 @@ use crate::credit::seats::Seat;
 use crate::id::CallKey;
 use crate::provider::failure::{Class, Failure};
 use crate::provider::gate::{Ask, Rank, TaskSlot};
-use crate::song::due::{self, Due};
+use crate::song::due::Due;
 use crate::song::event::Event;
 use crate::song::queueing::{Asker, stand_for_seat, stand_in_queue};
 use crate::song::submission::{Submission, UnderWay};
@@ -24,6 +24,7 @@ use crate::time::Time;
 
 /// A call starts at most this long after its intent was recorded.
 const CALL_WITHIN: Duration = Duration::from_secs(5);
+
 impl SongActor {
     /// Gets what a submission needs: one of the owner's seats, then a place at the provider.
     pub(super) fn seek_slot(&mut self, call: CallKey, ctx: &mut Context<Self>) {
@@ -90,7 +91,7 @@ impl SongActor {
         if self.busy.is_empty() && self.waits.is_empty() {
             return;
         }
-        let all = due::all(&self.song, self.polled, &self.world.rules);
+        let all = self.all_due();
         let wanted = |due: &Due| all.iter().any(|(_, wanted)| wanted == due);
         self.busy.retain(|due| !matches!(due, Due::Submit(_)) || wanted(due));
         let busy = &self.busy;

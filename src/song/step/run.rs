@@ -202,8 +202,9 @@ pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failur
             next.keep(run);
         }
         // Also when it was given up as unknown: that it did not arrive is better to know late than never.
-        (CallState::Intent { .. } | CallState::Unknown { .. }, Arrived::No) => {
-            go_wrong(next, run, index, failure.clone());
+        // And of a call that nobody can make: its provider is not there any more.
+        (CallState::Accepted { .. } | CallState::Intent { .. } | CallState::Unknown { .. }, Arrived::No) => {
+            go_wrong(next, run, index, failure.clone())
         }
         (CallState::Unknown { until, failure: None }, Arrived::Maybe) => {
             run.calls[index].state = CallState::Unknown { until: *until, failure: Some(failure.clone()) };

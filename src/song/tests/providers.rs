@@ -95,7 +95,7 @@ fn a_song_has_the_deadline_and_the_timetable_of_its_provider() {
     let song = story(Wish { alternatives: vec![an_alternative(None)], ..a_wish(Mode::Music) });
     // Its first provider has none of its own, its second has.
     let first = song.clone().ordered(0, 0);
-    let due = |song: &Story| due::all(&song.song, song.now, &rules);
+    let due = |song: &Story| due::all(&song.song, |_| song.now, &rules);
     assert!(due(&first).contains(&(NOON + minutes(10), Due::Wake)));
     let second = song.ordered(0, 0).heard(0, 0, gave_up(Class::InsufficientProviderCredits)).ordered(0, 1);
     assert_eq!(second.song.head.provider, "minimax");

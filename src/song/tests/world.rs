@@ -36,7 +36,7 @@ pub(super) struct World<'a> {
     rules: Rules,
     song: Song,
     now: Time,
-    polled: Time,
+    polled: Vec<(CallKey, Time)>,
     /// Events on their way: callbacks, which survive a crash, and answers to our own calls, which do not.
     coming: Vec<(Time, bool, Event)>,
     orders: Vec<Order>,
@@ -83,7 +83,7 @@ impl<'a> World<'a> {
             rules: rules(),
             song,
             now: NOON,
-            polled: NOON,
+            polled: Vec::new(),
             coming: Vec::new(),
             orders: Vec::new(),
             slot_at: NOON,
@@ -130,9 +130,15 @@ impl<'a> World<'a> {
         Err(format!("no end after {QUIET_MAX} steps: {:?}", self.song.phase))
     }
 
+    fn due(&self) -> Vec<(Time, Due)> {
+        let never = Time::from_millis(0);
+        let polled = |call| self.polled.iter().find(|(known, _)| *known == call).map_or(never, |(_, at)| *at);
+        due::all(&self.song, polled, &self.rules)
+    }
+
     /// Does what comes next; `false` if nothing will.
     fn go_on(&mut self) -> Result<bool, String> {
-        let due = due::all(&self.song, self.polled, &self.rules);
+        let due = self.due();
         hold!(due.is_empty() == self.song.runs().next().is_none(), "due {due:?} in {:?}", self.song.phase);
         // Who stands in the queue for a slot does not miss anything else.
         let slot_at = self.slot_at;
@@ -165,10 +171,11 @@ impl<'a> World<'a> {
                 hold!(!committed || self.song != before, "woken for nothing: {:?}", before.phase);
             }
             Due::Poll(key) => {
-                self.polled = self.now;
-                let next = due::all(&self.song, self.polled, &self.rules);
-                let polls = next.iter().filter(|(_, due)| matches!(due, Due::Poll(_)));
-                hold!(polls.clone().all(|(at, _)| *at > self.now), "polls without a pause: {next:?}");
+                self.polled.retain(|(call, _)| *call != key);
+                self.polled.push((key, self.now));
+                let next = self.due();
+                let mut polls = next.iter().filter(|(_, due)| *due == Due::Poll(key));
+                hold!(polls.all(|(at, _)| *at > self.now), "polls without a pause: {next:?}");
                 let order = self.orders.iter().find(|order| order.key == key);
                 if let Some(order) = order {
                     let (news, name) = (self.told_by(order), Some(order.name.clone()));
@@ -239,7 +246,7 @@ impl<'a> World<'a> {
     fn crash(&mut self) -> Result<(), String> {
         self.dice.note(|| "crash".into());
         self.coming.retain(|(_, callback, _)| *callback);
-        self.polled = Time::from_millis(0);
+        self.polled.clear();
         self.slot_at = self.now;
         self.now = self.now + seconds(self.dice.pick(&[0, 1, 10, 100, 1000]));
         let before = self.song.clone();

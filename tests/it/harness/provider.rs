@@ -1,7 +1,7 @@
 //! A tiny provider at Suno's place that does as it is told: it shows each order it gets, with the real
 //! callback url in it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Value, json};
@@ -36,6 +36,8 @@ struct Shared {
     /// What polls answer, by task; others are told to wait.
     results: Mutex<HashMap<String, Value>>,
     polls: watch::Sender<u32>,
+    /// Tasks whose polls wait until told to speak.
+    silent: Mutex<HashSet<String>>,
     tell: mpsc::UnboundedSender<Order>,
 }
 
@@ -61,6 +63,7 @@ impl Provider {
             speaking: watch::channel(false).0,
             results: Mutex::default(),
             polls: watch::channel(0).0,
+            silent: Mutex::default(),
             tell,
         });
         let serving = shared.clone();
@@ -79,6 +82,11 @@ impl Provider {
 
     pub fn speak(&self) {
         self.shared.speaking.send_replace(true);
+    }
+
+    /// A poll for this task is not answered before [`Provider::speak`].
+    pub fn keep_silent(&self, task: &str) {
+        held(&self.shared.silent).insert(task.to_owned());
     }
 
     /// What a poll for this task answers from here on.
@@ -162,6 +170,10 @@ async fn serve(mut stream: TcpStream, shared: &Shared) -> std::io::Result<()> {
         let pending = json!({"taskId": task, "status": "PENDING"});
         let data = held(&shared.results).get(task).cloned().unwrap_or(pending);
         shared.polls.send_modify(|polls| *polls += 1);
+        let silent = held(&shared.silent).contains(task);
+        if silent {
+            drop(shared.speaking.subscribe().wait_for(|speaking| *speaking).await);
+        }
         return reply(&mut stream, &json!({"code": 200, "msg": "success", "data": data})).await;
     }
     let body: Value = serde_json::from_slice(&body).unwrap_or_default();
