@@ -13,7 +13,8 @@ use crate::ops::replay::{ReplayError, replay};
 use crate::song::sweeper;
 use crate::song::view::view;
 use crate::store::letters::{self, Letter, Wanted};
-use crate::store::{self, insight, songs};
+use crate::store::songs::{self, Stored};
+use crate::store::{self, StoreError, insight};
 
 pub fn routes(routes: &mut web::ServiceConfig) {
     routes
@@ -77,15 +78,23 @@ async fn whole(api: &Api, letter: &Letter) -> Result<Value, Problem> {
             None => json!([]),
         };
         let song = match letter.song {
-            Some(song) => songs::load(client, song).await?,
-            None => None,
+            Some(song) => songs::load(client, song).await,
+            None => Ok(None),
         };
         Ok((callbacks, song))
     };
     let (callbacks, song) = store::ask(&api.world.pool, question).await?;
     shown["callbacks"] = callbacks;
-    shown["song"] = json!(song.map(|stored| view(&stored.song, &api.world.rules)));
+    as_it_is(&mut shown, "song", song, api);
     Ok(shown)
+}
+
+/// The song as its owner sees it, or that it cannot be read: those are what operators look at most.
+fn as_it_is(shown: &mut Value, field: &str, stored: Result<Option<Stored>, StoreError>, api: &Api) {
+    match stored {
+        Ok(stored) => shown[field] = json!(stored.map(|stored| view(&stored.song, &api.world.rules))),
+        Err(error) => shown["unreadable"] = json!(error.to_string()),
+    }
 }
 
 async fn put_back(
@@ -158,11 +167,7 @@ async fn song(api: web::Data<Api>, _: Operator, path: web::Path<String>) -> Resu
     };
     let (rows, stored) = store::ask(&api.world.pool, question).await?;
     let mut shown = rows.ok_or_else(Problem::not_found)?;
-    // One that cannot be read is what operators look at most.
-    match stored {
-        Ok(stored) => shown["view"] = json!(stored.map(|stored| view(&stored.song, &api.world.rules))),
-        Err(error) => shown["unreadable"] = json!(error.to_string()),
-    }
+    as_it_is(&mut shown, "view", stored, &api);
     Ok(HttpResponse::Ok().json(shown))
 }
 

@@ -2,7 +2,8 @@
 //! Postgres. What a plan really allows is counted there, once for all nodes (`store::births`).
 //!
 //! Two stand one behind the other: whatever an owner may change goes through the outer one, what creates songs through the
-//! inner one, too. Both are asked while a request is taken apart (`who`), before any handler begins.
+//! inner one, too. Both are asked while a request is taken apart (`who`), before any handler begins; where only the body says
+//! that something is to be made (`orders`), the inner one is asked by the handler.
 //!
 //! Memory is bounded by its making: a key is a place in a table of fixed size, and two who share a place share what
 //! is a generous limit. The hash is seeded, so that nobody can look for a neighbour.

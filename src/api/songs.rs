@@ -15,6 +15,7 @@ use super::who::{Creator, Who};
 use super::wishes::{self, CHOOSE, CREATE, RETRY, SELECT};
 use super::{Api, Keyed, Operation, Raw, body, creation, resource, song_id};
 use crate::id::{self, ShareToken, SongId, TaskId};
+use crate::realtime::frames::Cursor;
 use crate::song::event::{Choice, Event};
 use crate::song::phase::{Song, Status};
 use crate::song::step::step;
@@ -341,9 +342,9 @@ async fn list(api: web::Data<Api>, who: Who, request: HttpRequest) -> Result<Htt
     };
     let question = async |client: &deadpool_postgres::Object| songs::library(client, &listing).await;
     let library = store::ask(&api.world.pool, question).await?;
-    let epoch = epoch_of(&who.0.user, library.log_epoch);
+    let newest = Cursor { epoch: epoch_of(&who.0.user, library.log_epoch), n: library.u };
     Ok(HttpResponse::Ok()
-        .insert_header(("Songs-Cursor", format!("{epoch}.{}", library.u)))
+        .insert_header(("Songs-Cursor", newest.to_string()))
         .insert_header((header::CACHE_CONTROL, "private, no-cache"))
         .json(page(&api, &library, sort)))
 }

@@ -30,6 +30,7 @@ use crate::time::Clock;
 /// How often hubs look for who left and what is due.
 const SWEEP: Duration = Duration::from_secs(5);
 const NO_SUCH_SONG: &str = "there is no such song";
+const MOVED: &str = "another owner's now; subscribe again";
 /// Events read at once to close a gap.
 const GAP_EVENTS_MAX: i64 = 500;
 
@@ -244,8 +245,7 @@ impl Hub {
             ctx.spawn(look.into_actor(self).map(move |found, _, _| {
                 let gone = resume::event(&Channel::Share(token), &watched.name, &change, epoch);
                 let again = Refusal::Unavailable { after_ms: 0 };
-                let moved =
-                    frames::err(None, Some(&watched.name), again, "another owner's now; subscribe again");
+                let moved = frames::err(None, Some(&watched.name), again, MOVED);
                 for Watcher { connection, lane } in watched.watchers {
                     if matches!(found, Ok(None)) {
                         connection.push(lane, &gone);
@@ -259,12 +259,13 @@ impl Hub {
     }
 
     /// The reading for a subscription is done.
-    fn begin(&mut self, subscribe: &Subscribe, known_before: bool, start: Reading, ctx: &mut Context<Self>) {
+    fn begin(&mut self, subscribe: Subscribe, known_before: bool, start: Reading, ctx: &mut Context<Self>) {
         let start = match start {
             Ok(Some(start)) => start,
-            Ok(None) => return self.refuse(subscribe, Refusal::NotFound, NO_SUCH_SONG),
-            Err(error) => return self.away(subscribe, &error),
+            Ok(None) => return self.nothing_there(subscribe, ctx),
+            Err(error) => return self.away(&subscribe, &error),
         };
+        let subscribe = &subscribe;
         let (cursor, u) = (start.from, start.u);
         if !self.put(subscribe, start) {
             return;
@@ -287,6 +288,24 @@ impl Hub {
             Some(_) => {}
         }
         self.heard_of(&subscribe.owner, 0, ctx);
+    }
+
+    /// Behind a link there may be a song all the same: another owner's, since it was looked up (CRED-7).
+    fn nothing_there(&mut self, subscribe: Subscribe, ctx: &mut Context<Self>) {
+        let Channel::Share(token) = subscribe.channel else {
+            return self.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG);
+        };
+        let feed = Arc::clone(&self.feed);
+        let look = async move { feed.shared(token).await };
+        ctx.spawn(look.into_actor(self).map(move |found, hub, _| {
+            let told_already = !subscribe.connection.outbox().has_lane(subscribe.lane);
+            match found {
+                _ if told_already => {}
+                Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
+                Ok(Some(_)) => hub.refuse(&subscribe, Refusal::Unavailable { after_ms: 0 }, MOVED),
+                Err(error) => hub.away(&subscribe, &error),
+            }
+        }));
     }
 
     /// Puts what a subscription begins with on its way. Who follows all songs needs none of them twice (RT-3): the
@@ -511,7 +530,7 @@ impl Handler<Subscribe> for Hub {
             (subscribe, start)
         };
         Box::pin(read.into_actor(self).map(move |(subscribe, start), hub, ctx| {
-            hub.begin(&subscribe, known_before, start, ctx);
+            hub.begin(subscribe, known_before, start, ctx);
         }))
     }
 }

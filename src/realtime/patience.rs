@@ -6,6 +6,9 @@ use super::frames::Refusal;
 
 /// Mistakes in a row that a client may make (`protocol.md` 7).
 const BAD_COMMANDS_MAX: u32 = 10;
+/// Channels of one `hello` that may be refused. All of it is one command, which is not the end by itself; but its answers
+/// must fit the outbox.
+const REFUSED_IN_HELLO_MAX: u32 = 128;
 
 /// What one client has asked and done wrong lately.
 pub(super) struct Patience {
@@ -15,7 +18,8 @@ pub(super) struct Patience {
     over: u32,
     bad: u32,
     subs: u32,
-    suspended: bool,
+    /// Within a `hello`: what of it was refused so far.
+    in_hello: Option<u32>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -28,7 +32,7 @@ pub(super) enum Admission {
 impl Patience {
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second.max(1));
-        Self { per_second, allowance: per_second, last: now, over: 0, bad: 0, subs: 0, suspended: false }
+        Self { per_second, allowance: per_second, last: now, over: 0, bad: 0, subs: 0, in_hello: None }
     }
 
     /// An error first; who goes on for as long again is closed.
@@ -56,18 +60,29 @@ impl Patience {
         self.subs = 0;
     }
 
-    /// While it is, nothing counts.
-    pub(super) const fn suspend(&mut self, suspended: bool) {
-        self.suspended = suspended;
+    /// What is refused until [`hello_ends`](Self::hello_ends) are channels of one `hello`.
+    pub(super) const fn hello_begins(&mut self) {
+        self.in_hello = Some(0);
+    }
+
+    pub(super) const fn hello_ends(&mut self) {
+        self.in_hello = None;
     }
 
     /// The code to close with, once it is enough.
     pub(super) const fn refused(&mut self, refusal: Refusal) -> Option<(u16, &'static str, Option<u64>)> {
-        if self.suspended {
-            return None;
+        if let Some(refused) = &mut self.in_hello {
+            *refused += 1;
+            return if *refused > REFUSED_IN_HELLO_MAX {
+                Some((4505, "too many subscriptions", None))
+            } else {
+                None
+            };
         }
         match refusal {
             Refusal::LimitSubs => self.subs += 1,
+            // No mistake of the client's.
+            Refusal::Unavailable { .. } => {}
             _ => self.bad += 1,
         }
         if self.subs >= BAD_COMMANDS_MAX {

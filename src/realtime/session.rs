@@ -133,7 +133,7 @@ impl Session {
             }
             Command::Sub { id, sub } => return self.subscribe(id, sub, ctx),
             Command::Unsub { id, ch } => self.unsubscribe(id, &ch),
-            Command::Auth { id, token } => self.auth(id, token, ctx),
+            Command::Auth { id, token } => return self.auth(id, token, ctx),
         }
         self.patience.pleased();
     }
@@ -209,11 +209,11 @@ impl Session {
 
     /// All of a hello are one command, which cannot be the end by itself (`protocol.md` 7).
     fn subscribe_all(&mut self, hello: Hello, ctx: &mut Ctx<Self>) {
-        self.patience.suspend(true);
+        self.patience.hello_begins();
         for sub in hello.subs {
             self.subscribe(hello.id, sub, ctx);
         }
-        self.patience.suspend(false);
+        self.patience.hello_ends();
     }
 
     fn subscribe(&mut self, id: Option<u64>, sub: Sub, ctx: &mut Ctx<Self>) {
@@ -335,6 +335,7 @@ impl Session {
         }
         self.connection.token_ends(identity.expires);
         self.connection.say(&frames::authd(id, identity.expires.millis() / 1000));
+        self.patience.pleased();
     }
 }
 
@@ -388,8 +389,14 @@ impl Session {
                 Admission::Refused { after_ms } => {
                     let id = match &command {
                         Err(BadCommand { id, .. }) => *id,
-                        Ok(Command::Sub { id, .. } | Command::Unsub { id, .. } | Command::Ping { id }) => *id,
-                        Ok(_) => None,
+                        Ok(
+                            Command::Hello(Hello { id, .. })
+                            | Command::Sub { id, .. }
+                            | Command::Unsub { id, .. }
+                            | Command::Auth { id, .. }
+                            | Command::Ping { id },
+                        ) => *id,
+                        Ok(Command::Pong | Command::Unknown) => None,
                     };
                     let refusal = Refusal::RateLimited { after_ms };
                     self.connection.say(&frames::err(id, None, refusal, "too many commands"));

@@ -475,7 +475,7 @@ pub enum CallState {
     /// Nobody knows whether the order arrived. A callback may still adopt it, until `until`.
     Unknown {
         until: Time,
-        /// What the provider said, where it said something: a 5xx, or an answer that cannot be read.
+        /// What went wrong, where anything did: a 5xx, an answer that cannot be read, a connection that broke, no time left.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
     },

@@ -56,7 +56,7 @@ pub(super) async fn stand_in_queue(call: CallKey, gate: Gate, place: SubmitWait,
 }
 
 /// Each telling is a commit, an event and a frame, and in a long queue everybody moves all the time: far back only a step
-/// of a quarter is told, so that a song that waits tells of some thirty places at most, however many are before it.
+/// of a quarter is told, so that a song that waits tells of fifty places at most, however many are before it.
 fn worth_telling(shown: Option<(Waiting, Option<u32>)>, seen: (Waiting, Option<u32>)) -> bool {
     match (shown, seen) {
         (Some((before, Some(far))), (now, Some(place))) if before == now && place > NEAR => {
@@ -108,7 +108,7 @@ mod tests {
             }
             assert!(told.ends_with(&(1..=20).rev().collect::<Vec<_>>()), "{told:?}");
             assert!(told.len() <= 50, "{} of {length}", told.len());
-            // What is shown is never more than a third too far back.
+            // What is shown is never more than a quarter too far back.
             assert!(told.windows(2).all(|two| two[0] - two[1] <= two[0].div_ceil(4)), "{told:?}");
         }
     }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::harness::person::music;
 use crate::harness::{Provider, Setup, audit};
+use crate::operators::operator;
 
 #[tokio::test]
 async fn one_song_that_does_not_read_hides_no_other_and_loses_nothing_of_what_is_told_of_it() {
@@ -37,7 +38,19 @@ async fn one_song_that_does_not_read_hides_no_other_and_loses_nothing_of_what_is
     assert_eq!(mira.tell(&unread, "cancel", json!({})).await.problem(503), "unavailable");
     assert_eq!(order.call_back(&order.complete()).await.status, 503, "it is to come again");
 
+    // Put aside as the sweeper does with what does not move: its letter is where somebody looks for the reason.
+    let aside = "select put_aside('given_up', song_id, id, null, '{}', 'it does not move') from tasks
+                  where song_id = $1::text::uuid";
+    look.execute(aside, &[&unread]).await.unwrap();
+    let operator = operator(&server);
+    let letters = operator.get("/admin/dead-letters").await.expect(200);
+    let letter = format!("/admin/dead-letters/{}", letters["dead_letters"][0]["id"]);
+    let shown = operator.get(&letter).await.expect(200);
+    assert!(shown["unreadable"].is_string() && shown["song"].is_null(), "{shown}");
+
     look.execute(rewrite, &[&unread, &wish]).await.unwrap();
+    assert_eq!(operator.get(&letter).await.expect(200)["song"]["id"], unread);
+    operator.post(&format!("{letter}/resolve"), json!({"notes": "it reads again"})).await.expect(200);
     assert_eq!(order.call_back(&order.complete()).await.status, 200);
     assert_eq!(mira.song(&unread).await["status"], "ready");
     audit(server.look().await, None).await;

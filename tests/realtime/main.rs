@@ -378,6 +378,28 @@ async fn a_share_link_that_is_taken_back_says_so_and_then_nothing_more() {
 }
 
 #[actix_web::test]
+async fn who_looks_a_link_up_in_the_moment_its_song_is_claimed_is_told_to_subscribe_again() {
+    for since in [Value::Null, json!("7.1")] {
+        let world = World::start(Settings::default());
+        let us = world.create("guest");
+        let link = ShareToken(songflight::id::fresh());
+        world.change(us, json!({"variants": [{"share_token": link}]}));
+        world.log().links.insert(link.to_string(), us);
+        let held = world.hold();
+        let mut late = world.connect().await;
+        late.hello(None, &[json!({"ch": format!("share:{link}"), "since": since})]).await;
+        held.begun.notified().await;
+        world.remove(us, Some("alice"));
+        world.log().held = None;
+        held.let_go();
+        let err = late.next("err").await;
+        assert_eq!((&err["code"], &err["retry"]), (&json!("unavailable"), &json!("after")), "{since}: {err}");
+        late.command(json!({"t": "sub", "id": 2, "ch": format!("share:{link}")})).await;
+        late.until_live().await;
+    }
+}
+
+#[actix_web::test]
 async fn a_database_that_is_away_is_said_and_a_later_subscription_works() {
     let world = World::start(Settings::default());
     world.create("alice");
@@ -414,6 +436,23 @@ async fn tokens_are_checked_refreshed_and_run_out() {
     world.realtime.revoke(&UserId::trusted("alice"));
     assert_eq!(one.closed().await, 4503);
     assert_eq!(world.client("leaving", &["me"]).await.closed().await, 4503);
+}
+
+#[actix_web::test]
+async fn who_tries_tokens_in_a_row_is_closed_and_one_that_cannot_be_checked_is_no_mistake() {
+    let world = World::start(Settings { commands_per_second: 100, ..Settings::default() });
+    let auth = |id: u64, token: &str| json!({"t": "auth", "id": id, "token": token});
+    let mut client = world.connect().await;
+    client.hello(None, &[]).await;
+    for (id, token) in (2..).zip(["bad", "bad", "away", "alice"].repeat(4)) {
+        client.command(auth(id, token)).await;
+        let t = if token == "alice" { "authd" } else { "err" };
+        assert_eq!(client.next(t).await["id"], id);
+    }
+    for id in 20..30 {
+        client.command(auth(id, "bad")).await;
+    }
+    assert_eq!(client.closed().await, 4509);
 }
 
 #[actix_web::test]
@@ -581,6 +620,15 @@ async fn a_hello_with_channels_that_nobody_knows_is_one_command() {
     assert_eq!(client.next("err").await["code"], "unknown_channel");
     assert_eq!(client.next("subd").await["why"], "epoch");
     client.until_live().await;
+
+    // Told so, and not cut off as if it were slow: it would come back with the same at once.
+    for token in [Some("alice"), None] {
+        let mut client = world.connect().await;
+        let subs: Vec<Value> =
+            (0..1100).map(|_| json!({"ch": format!("song:{}", SongId(songflight::id::fresh()))})).collect();
+        client.hello(token, &subs).await;
+        assert_eq!(client.closed().await, 4505);
+    }
 }
 
 #[actix_web::test]

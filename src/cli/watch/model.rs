@@ -1,10 +1,13 @@
 //! What a follower knows: the songs, the cursor, and what it is to do next, by the rules of `songs.v1`
 //! (`protocol.md` 1, 5, 8). Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde_json::{Map, Value};
+
+/// Songs asked for at once: half of the commands that a connection may give in a second (`protocol.md` 2).
+const FETCHED_MAX: usize = 10;
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
@@ -14,6 +17,8 @@ pub(super) struct Model {
     pub(super) live: bool,
     /// The songs named by the pages of a snapshot that is coming in.
     snapshot: Option<Vec<String>>,
+    /// Songs that were asked for because something happened to them.
+    fetched: BTreeSet<String>,
     /// Pings in a row whose head was not our cursor.
     strays: u32,
 }
@@ -51,6 +56,8 @@ pub(super) enum Next {
         after: Option<Duration>,
     },
     Error {
+        /// What it is about.
+        channel: String,
         code: String,
         message: String,
         retry_after: Option<Duration>,
@@ -61,7 +68,7 @@ impl Model {
     pub(super) fn take(&mut self, frame: &Value) -> Next {
         let next = match frame["t"].as_str().unwrap_or_default() {
             // A song that goes on with `me` is only shown.
-            "subd" if frame["via"].is_string() => Next::Nothing,
+            "subd" if frame["via"].is_string() || frame["dup"] == true => Next::Nothing,
             "subd" => {
                 self.live = false;
                 self.snapshot = (frame["mode"] == "snapshot").then(Vec::new);
@@ -76,6 +83,7 @@ impl Model {
             "ping" => self.ping(frame),
             "bye" => Next::Bye { after: millis(&frame["after_ms"]) },
             "err" => Next::Error {
+                channel: text(&frame["ch"]),
                 code: text(&frame["code"]),
                 message: text(&frame["message"]),
                 retry_after: millis(&frame["after_ms"]),
@@ -95,6 +103,7 @@ impl Model {
     pub(super) fn lost(&mut self) {
         self.live = false;
         self.snapshot = None;
+        self.fetched.clear();
         self.strays = 0;
     }
 
@@ -104,6 +113,7 @@ impl Model {
             let id = text(&song["id"]);
             let changed_at = instant(&song["updated_at"]).unwrap_or(0);
             let seq = song["seq"].as_i64().unwrap_or(0);
+            self.fetched.remove(&id);
             if let Some(ids) = &mut self.snapshot {
                 ids.push(id.clone());
             }
@@ -125,10 +135,13 @@ impl Model {
         if seq <= mine {
             return Next::Nothing;
         }
-        if prev > mine {
-            return if mine == 0 { Next::Fetch(id) } else { Next::Again };
-        }
         let kind = text(&frame["kind"]);
+        if prev > mine && mine > 0 {
+            return Next::Again;
+        }
+        if prev > 0 && mine == 0 {
+            return self.unknown(id, &kind);
+        }
         let at = frame["at"].as_i64().unwrap_or(0);
         let set = frame["set"].as_object().cloned().unwrap_or_default();
         let song = self.songs.entry(id.clone()).or_default();
@@ -137,6 +150,21 @@ impl Model {
         song.fields.extend(set.clone());
         let happened = Happened { song: id, kind, at, skipped: frame["skipped"].as_i64().unwrap_or(0), set };
         Next::Show(happened)
+    }
+
+    /// Something happened to a song that the snapshot was without.
+    fn unknown(&mut self, id: String, kind: &str) -> Next {
+        match kind {
+            "gone" => Next::Nothing,
+            // What was asked for comes as it is then.
+            _ if self.fetched.contains(&id) => Next::Nothing,
+            // So many have changed lately that the next snapshot has them.
+            _ if self.fetched.len() >= FETCHED_MAX => Next::Again,
+            _ => {
+                self.fetched.insert(id.clone());
+                Next::Fetch(id)
+            }
+        }
     }
 
     /// Forgets a song that is gone, once that has been shown.
@@ -245,11 +273,25 @@ mod tests {
         let change =
             json!({"t": "ev", "ch": "me", "c": "7.10", "song": "old", "seq": 9, "prev": 8, "set": {}});
         assert_eq!(model.take(&change), Next::Fetch("old".to_owned()));
+        let next =
+            json!({"t": "ev", "ch": "me", "c": "7.10", "song": "old", "seq": 10, "prev": 9, "set": {}});
+        assert_eq!(model.take(&next), Next::Nothing, "it comes as it is then");
         model.take(&json!({"t": "subd", "id": 4, "ch": "song:old", "via": "me"}));
-        model.take(&json!({"t": "snap", "ch": "song:old", "songs": [{"id": "old", "seq": 9}]}));
+        model.take(&json!({"t": "snap", "ch": "song:old", "songs": [{"id": "old", "seq": 10}]}));
+        model.take(&json!({"t": "subd", "id": 4, "ch": "song:old", "dup": true}));
         assert!(model.live);
-        assert_eq!((model.songs.len(), model.songs["old"].seq), (3, 9));
+        assert_eq!((model.songs.len(), model.songs["old"].seq), (3, 10));
         assert_eq!(model.cursor.as_deref(), Some("7.10"));
+    }
+
+    #[test]
+    fn that_an_unknown_song_is_gone_is_no_news_and_many_unknown_ones_are_asked_for_at_once() {
+        let mut model = live();
+        let event = |song: &str, kind: &str| json!({"t": "ev", "ch": "me", "c": "7.10", "song": song, "seq": 9, "prev": 8, "kind": kind, "set": {}});
+        assert_eq!(model.take(&event("old", "gone")), Next::Nothing);
+        let asked: Vec<_> = (0..12).map(|n| model.take(&event(&format!("old {n}"), "complete"))).collect();
+        assert!(asked[..10].iter().all(|next| matches!(next, Next::Fetch(_))));
+        assert_eq!(asked[10..], [Next::Again, Next::Again]);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use serde::Serialize;
 
 use crate::provider::failure::{Class, Failure};
-use crate::provider::words::crowded;
+use crate::provider::words::{crowded, given, shortened, tags};
 use crate::provider::{Order, SourceClip, TextLimits, Unsupported, VocalGender, Work};
 
 /// What is wished for when nothing says how it should sound.
@@ -280,27 +280,6 @@ fn invalid(why: String) -> Failure {
 
 fn no_words() -> Failure {
     invalid("neither prompt nor title nor style tags".into())
-}
-
-fn given(text: &Option<String>) -> Option<&str> {
-    text.as_deref().map(str::trim).filter(|text| !text.is_empty())
-}
-
-fn tags(list: &[String]) -> Option<String> {
-    let tags: Vec<&str> = list.iter().map(|tag| tag.trim()).filter(|tag| !tag.is_empty()).collect();
-    (!tags.is_empty()).then(|| tags.join(", "))
-}
-
-/// At most so many characters, cut at a word where there is one.
-fn shortened(text: &str, chars_max: usize) -> &str {
-    let text = text.trim();
-    let Some((end, next)) = text.char_indices().nth(chars_max) else { return text };
-    let cut = &text[..end];
-    let at_word = if next.is_whitespace() { Some(end) } else { cut.rfind(char::is_whitespace) };
-    match at_word.map(|at| cut[..at].trim_end()) {
-        Some(words) if !words.is_empty() => words,
-        _ => cut,
-    }
 }
 
 #[cfg(test)]
