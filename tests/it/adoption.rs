@@ -1,5 +1,7 @@
 //! Orders of which nobody knows whether they arrived, results that nobody told, and the end of patience.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value, json};
 
 use crate::harness::person::{lyrics_first, music};
@@ -88,12 +90,12 @@ async fn a_result_that_nobody_told_is_found_by_asking() {
 
 #[tokio::test]
 async fn a_call_that_is_slow_to_be_asked_about_holds_no_other_up() {
-    let (server, mira, mut provider) =
-        stage(&[("tasks.poll.initial", "100ms"), ("tasks.poll.max", "200ms"), ("tasks.deadline", "15s")])
-            .await;
+    let polls = [("tasks.poll.initial", "100ms"), ("tasks.poll.max", "200ms"), ("tasks.call_timeout", "15s")];
+    let (server, mira, mut provider) = stage(&polls).await;
     let song = mira.order(json!({"mode": "music", "prompt": "five at once", "variants": 5})).await;
     let orders = [provider.order().await, provider.order().await, provider.order().await];
     provider.keep_silent(&orders[0].task);
+    let begun = Instant::now();
     for order in &orders[1..] {
         let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
         provider.result(
@@ -108,6 +110,7 @@ async fn a_call_that_is_slow_to_be_asked_about_holds_no_other_up() {
         if done.count() == 4 { Ok(()) } else { Err(song.to_string()) }
     })
     .await;
+    assert!(begun.elapsed() < Duration::from_secs(8), "they waited for the silent one");
     audit(server.look().await, None).await;
 }
 
@@ -149,6 +152,32 @@ async fn at_the_deadline_what_can_be_played_is_the_song() {
     assert_eq!(done["refunded"], 0.0);
     order.call_back(&order.complete()).await;
     assert_eq!(mira.song(&song).await, done);
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn at_the_deadline_the_answer_to_a_question_under_way_is_waited_for_whatever_else_happens() {
+    let settings = [("tasks.poll.initial", "200ms"), ("tasks.deadline", "1s"), ("tasks.call_timeout", "15s")];
+    let (server, mira, mut provider) = stage(&settings).await;
+    let song = mira.order(music("asked in time")).await;
+    let order = provider.order().await;
+    provider.keep_silent(&order.task);
+    let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
+    provider.result(
+        &order.task,
+        json!({"taskId": order.task, "status": "SUCCESS",
+        "response": {"taskId": order.task, "sunoData": clips}}),
+    );
+    provider.polled(1).await;
+    // Its owner looks at it until the deadline is well over.
+    let mut looks = tokio::time::interval(Duration::from_millis(100));
+    for _ in 0..20 {
+        looks.tick().await;
+        mira.tell(&song, "view", json!({})).await.expect(200);
+    }
+    assert_eq!(mira.song(&song).await["status"], "generating_music");
+    provider.speak();
+    mira.until(&song, "ready").await;
     audit(server.look().await, None).await;
 }
 
