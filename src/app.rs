@@ -86,6 +86,8 @@ pub struct Running {
     postgres: Option<PrivatePostgres>,
     stopped: tokio::task::JoinHandle<std::io::Result<()>>,
     folder: Option<Folder>,
+    /// A fault of ours ends it.
+    faulty: bool,
 }
 
 /// What a newcomer needs for a first song.
@@ -209,6 +211,7 @@ pub async fn start(loaded: &Loaded, progress: impl Fn(&str)) -> Result<Running, 
         postgres: private,
         stopped,
         folder,
+        faulty: false,
     })
 }
 
@@ -223,6 +226,7 @@ impl Running {
             }
             ended = &mut self.stopped => format!("the server ended: {ended:?}"),
             () = fault(&self.realtime, &self.directories) => {
+                self.faulty = true;
                 "a part that all rely on stumbled over a fault of ours; start again, and all songs go on".to_owned()
             }
             () = ended(self.postgres.as_mut()) => {

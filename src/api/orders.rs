@@ -128,14 +128,15 @@ async fn placed(
 ) -> Result<(bool, Order, Vec<Option<Problem>>), Problem> {
     let fresh = id::fresh();
     let placing = async |client: &deadpool_postgres::Object| orders::place(client, fresh, &new).await;
-    let (id, turn) = match store::ask(&api.world.pool, placing).await? {
-        Placed::Placed(turn) => (fresh, turn),
+    let (id, placed) = match store::ask(&api.world.pool, placing).await? {
+        Placed::Placed(turn) => (fresh, Some(turn)),
         Placed::Replay(id) => {
-            let order = own(&api, &who.0.user, id).await?;
+            let order = read_own(&api, &who.0.user, id).await?.ok_or_else(Problem::unavailable)?;
             if order.songs.iter().all(|place| place.song_id.is_some()) {
                 return Ok((true, order, Vec::new()));
             }
-            (id, turn(&api, id).await?)
+            take_turn(&api, id).await?;
+            (id, None)
         }
         Placed::KeyMismatch => {
             let detail = "This Idempotency-Key came with another order before.";
@@ -144,15 +145,19 @@ async fn placed(
     };
     let problems = begin(&api, &who, &own(&api, &who.0.user, id).await?).await;
     if let Some(problem) = refused(&problems) {
-        let withdrawing = async |client: &deadpool_postgres::Object| orders::withdraw(client, id, turn).await;
-        store::ask(&api.world.pool, withdrawing).await?;
+        // Whoever came later leaves it: songs of it may still be on their way for who placed it.
+        if let Some(turn) = placed {
+            let withdrawing =
+                async |client: &deadpool_postgres::Object| orders::withdraw(client, id, turn).await;
+            store::ask(&api.world.pool, withdrawing).await?;
+        }
         return Err(problem);
     }
     Ok((id != fresh, own(&api, &who.0.user, id).await?, problems))
 }
 
-/// Whoever placed it may take it back at this very moment; the same again places it anew.
-async fn turn(api: &Api, order: Uuid) -> Result<Turn, Problem> {
+/// Whoever placed it may take it back at this very moment, but not from here on; the same again places it anew.
+async fn take_turn(api: &Api, order: Uuid) -> Result<Turn, Problem> {
     let taking = async |client: &deadpool_postgres::Object| orders::take_turn(client, order).await;
     store::ask(&api.world.pool, taking).await?.ok_or_else(Problem::unavailable)
 }
@@ -320,8 +325,12 @@ async fn create(api: &web::Data<Api>, who: &Who, order: &Order, place: &Place) -
 // --- reading and changing -------------------------------------------------------------------------
 
 async fn own(api: &Api, user: &UserId, id: Uuid) -> Result<Order, Problem> {
+    read_own(api, user, id).await?.ok_or_else(Problem::not_found)
+}
+
+async fn read_own(api: &Api, user: &UserId, id: Uuid) -> Result<Option<Order>, Problem> {
     let question = async |client: &deadpool_postgres::Object| orders::load(client, id, user).await;
-    store::ask(&api.world.pool, question).await?.ok_or_else(Problem::not_found)
+    Ok(store::ask(&api.world.pool, question).await?)
 }
 
 fn order_id(path: &str) -> Result<Uuid, Problem> {
@@ -445,7 +454,7 @@ async fn changed(
     }
     let mut problems = Vec::new();
     if completing {
-        turn(&api, order.id).await?;
+        take_turn(&api, order.id).await?;
         problems = complete(&api, &who, &order).await;
     }
     Ok((own(&api, &who.0.user, order.id).await?, problems))

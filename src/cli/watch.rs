@@ -231,7 +231,7 @@ impl Watch {
                                 again.get_or_insert(heard + AGAIN_PAUSE);
                             }
                             Next::Bye { after } => ended.after = after,
-                            // A song that was asked for meanwhile may be gone: that ends nothing.
+                            // A song that was asked for may be gone by now: that ends nothing.
                             Next::Error { channel, .. }
                                 if channel.starts_with("song:") && channel != self.channel => {}
                             Next::Error { retry_after: Some(after), .. } => again = Some(heard + after),

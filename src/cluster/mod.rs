@@ -154,6 +154,11 @@ impl Node {
         }
     }
 
+    /// Leaves without a word, as a crash does: nothing more is begun, and the lease runs out.
+    pub fn abandon(&self) {
+        self.lease.lose();
+    }
+
     /// Leaves under the fence: songs that are still running may be taken at once.
     pub async fn leave(&self, database: &dyn Database) {
         self.lease.lose();

@@ -223,14 +223,17 @@ fn callback(entry: &Entry) -> Option<Value> {
 /// [`StoreError::Unavailable`] while Postgres is away.
 pub async fn give_up(client: &impl GenericClient, most: i16) -> Result<u64, StoreError> {
     let sql = format!(
-        "select put_aside('{GIVEN_UP}', t.song_id, t.id, null, {context}, {error})
+        "select put_aside('{GIVEN_UP}', t.song_id, t.id, null, {CONTEXT}, {error})
            from tasks t left join nodes n on {OWNS} and n.left_at is null
           where t.ended_at is null and n.id is null and t.activations >= $1 and {NOT_TOLD}",
-        context = "jsonb_build_object('run', t.run, 'kind', t.kind, 'provider', t.provider, 'progress', t.progress)",
         error = "format('taken up %s times and did not move', t.activations)",
     );
     Ok(client.execute(&sql, &[&most]).await?)
 }
+
+/// What whoever looks at the letter needs to know of the task.
+const CONTEXT: &str =
+    "jsonb_build_object('run', t.run, 'kind', t.kind, 'provider', t.provider, 'progress', t.progress)";
 
 const NOT_TOLD: &str = "not exists (select from failed_jobs f where f.task_id = t.id and f.kind = 'given_up'
             and (f.resolved_at is null or f.replayed_at is null))";
@@ -241,8 +244,7 @@ const NOT_TOLD: &str = "not exists (select from failed_jobs f where f.task_id = 
 /// [`StoreError::Unavailable`] while Postgres is away.
 pub async fn give_up_own(client: &impl GenericClient, task: TaskId) -> Result<u64, StoreError> {
     let sql = format!(
-        "select put_aside('{GIVEN_UP}', t.song_id, t.id, null, jsonb_build_object('run', t.run, 'kind', t.kind,
-                          'provider', t.provider, 'progress', t.progress), 'it does not move, whatever is done')
+        "select put_aside('{GIVEN_UP}', t.song_id, t.id, null, {CONTEXT}, 'it does not move, whatever is done')
            from tasks t where t.id = $1 and t.ended_at is null and {NOT_TOLD}"
     );
     Ok(client.execute(&sql, &[&task.0]).await?)

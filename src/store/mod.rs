@@ -114,7 +114,7 @@ fn timestamp(millis: i64) -> jiff::Timestamp {
     jiff::Timestamp::from_millisecond(millis).unwrap_or(jiff::Timestamp::MAX)
 }
 
-/// A connection of its own, for whoever keeps one: the journal, the lease. The name shows in
+/// A connection of its own, for whoever keeps one: the journal, audits, migrations. The name shows in
 /// `pg_stat_activity`.
 ///
 /// # Errors

@@ -182,17 +182,48 @@ async fn what_could_not_be_paid_is_made_later_and_an_order_of_nothing_leaves_no_
 }
 
 /// It was taken down and nothing else: the program is killed in between.
+/// Ends the program after an order was taken down and before a song of it was.
+async fn never_begun(server: Server, mira: &Person) -> Setup {
+    let held = server.setup.hold("song_variants").await;
+    let caller = Caller::ask(mira, Method::POST, "/v1/orders", "one", &order(&[song("One")])).await;
+    is_taken_down(&server, 1).await;
+    server.program.signal("KILL");
+    drop((caller, held));
+    server.setup.clone()
+}
+
+/// Songs of it may still be on their way for who placed it.
+#[tokio::test]
+async fn whoever_asks_again_and_is_refused_leaves_the_order_to_who_placed_it() {
+    let mut provider = Provider::start().await;
+    let server = Setup::new(&provider.url).await.start().await;
+    let mira = server.person("mira");
+    let setup = never_begun(server, &mira).await;
+    let server = setup.start().await;
+    let (mira, operator) = (mira.at(server.url()), operator(&server));
+    let grant = async |key: &str, amount: i64| {
+        let grant = operator.request(Method::POST, &format!("/admin/users/{}/credits", mira.user));
+        answer(grant.header("Idempotency-Key", key).json(&json!({"amount": amount}))).await.expect(201);
+    };
+    grant("taken", -10).await;
+    assert_eq!(place(&mira, "one", &order(&[song("One")])).await.problem(402), "insufficient-credits");
+    is_taken_down(&server, 1).await;
+    grant("given", 5).await;
+    let again = place(&mira, "one", &order(&[song("One")])).await;
+    assert_eq!((again.status, &again.body["status"]), (200, &json!("making")), "{}", again.text);
+    for call in three(&mut provider).await {
+        call.call_back(&call.complete()).await.expect(200);
+    }
+    until(&mira, &id(&again.body), "complete").await;
+    audit(server.look().await, None).await;
+}
+
 #[tokio::test]
 async fn an_order_that_was_never_begun_is_begun_once_by_whoever_asks_again() {
     let mut provider = Provider::start().await;
     let server = Setup::new(&provider.url).await.start().await;
     let mira = server.person("mira");
-    let held = server.setup.hold("song_variants").await;
-    let caller = Caller::ask(&mira, Method::POST, "/v1/orders", "one", &order(&[song("One")])).await;
-    is_taken_down(&server, 1).await;
-    server.program.signal("KILL");
-    drop((caller, held));
-    let server = server.crash_and_start().await;
+    let server = never_begun(server, &mira).await.start().await;
     let mira = mira.at(server.url());
     assert_eq!(mira.credits().await, 10.0);
     let wanted = order(&[song("One")]);

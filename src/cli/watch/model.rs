@@ -82,12 +82,7 @@ impl Model {
             "ev" => self.event(frame),
             "ping" => self.ping(frame),
             "bye" => Next::Bye { after: millis(&frame["after_ms"]) },
-            "err" => Next::Error {
-                channel: text(&frame["ch"]),
-                code: text(&frame["code"]),
-                message: text(&frame["message"]),
-                retry_after: millis(&frame["after_ms"]),
-            },
+            "err" => self.error(frame),
             _ => Next::Nothing,
         };
         // What has a hole before it must not move the cursor.
@@ -164,6 +159,20 @@ impl Model {
                 self.fetched.insert(id.clone());
                 Next::Fetch(id)
             }
+        }
+    }
+
+    fn error(&mut self, frame: &Value) -> Next {
+        let channel = text(&frame["ch"]);
+        if let Some(song) = channel.strip_prefix("song:") {
+            // What happens to it next asks for it again.
+            self.fetched.remove(song);
+        }
+        Next::Error {
+            channel,
+            code: text(&frame["code"]),
+            message: text(&frame["message"]),
+            retry_after: millis(&frame["after_ms"]),
         }
     }
 
@@ -292,6 +301,8 @@ mod tests {
         let asked: Vec<_> = (0..12).map(|n| model.take(&event(&format!("old {n}"), "complete"))).collect();
         assert!(asked[..10].iter().all(|next| matches!(next, Next::Fetch(_))));
         assert_eq!(asked[10..], [Next::Again, Next::Again]);
+        model.take(&json!({"t": "err", "ch": "song:old 3", "code": "unavailable", "after_ms": 1000}));
+        assert!(matches!(model.take(&event("old 3", "ready")), Next::Fetch(_)), "not read the first time");
     }
 
     #[test]
