@@ -20,7 +20,7 @@ use actix::{
 pub use self::polling::with_fallback_urls;
 pub(super) use self::submitting::{SeatHeld, SlotHeld};
 use super::directory::{Directory, Rest};
-use super::due::{self, Due};
+use super::due::{self, Due, NEVER};
 use super::event::Event;
 use super::parts::News;
 use super::phase::{AdditionState, CallState, Phase, Rules, Song};
@@ -89,8 +89,9 @@ pub struct SongActor {
     places: Places,
     /// Until its first submission is answered, or it has to wait for something.
     beginning: Option<Beginning>,
-    /// When this actor last asked about a call.
+    /// When this actor last asked about a call; until when its predecessor has asked about all of them.
     polled: Vec<(CallKey, Time)>,
+    asked_until: Time,
     /// Waits for a slot and polls that are under way.
     busy: Vec<Due>,
     /// Polls that the provider's limits hold back, and until when.
@@ -139,6 +140,7 @@ impl SongActor {
         song: Song,
         version: i64,
         places: Places,
+        asked_until: Time,
         beginning: Option<Beginning>,
         world: Arc<World>,
         directory: Addr<Directory>,
@@ -152,6 +154,7 @@ impl SongActor {
             places,
             beginning,
             polled: Vec::new(),
+            asked_until,
             busy: Vec::new(),
             held_back: Vec::new(),
             waits: Vec::new(),
@@ -204,9 +207,17 @@ impl SongActor {
             return self.arm_later(LINGER, ctx);
         }
         let due = self.next().map(|(at, _)| at);
+        // What is due now, because this timer was late, and what is held back has not been asked.
+        let now = self.world.clock.now();
+        let asked_until = match due {
+            _ if !self.held_back.is_empty() => NEVER,
+            Some(due) if due <= now => NEVER,
+            Some(_) | None => now,
+        };
         self.directory.do_send(Rest {
             song: self.song.id,
             due,
+            asked_until,
             places: std::mem::take(&mut self.places),
             actor: Some(ctx.address()),
         });
@@ -313,7 +324,13 @@ impl SongActor {
     fn lost(&mut self, pause: Duration, ctx: &mut Context<Self>) {
         let again = self.song.runs().next().map(|_| self.world.clock.now() + pause);
         let places = std::mem::take(&mut self.places);
-        self.directory.do_send(Rest { song: self.song.id, due: again, places, actor: Some(ctx.address()) });
+        self.directory.do_send(Rest {
+            song: self.song.id,
+            due: again,
+            asked_until: NEVER,
+            places,
+            actor: Some(ctx.address()),
+        });
         ctx.stop();
     }
 

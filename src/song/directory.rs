@@ -15,6 +15,7 @@ use actix::{
 use tokio::sync::oneshot;
 
 use super::actor::{Afresh, Happened, SongActor, TellError, Told, World};
+use super::due::NEVER;
 use super::event::Event;
 use super::phase::Song;
 use super::places::Places;
@@ -45,6 +46,8 @@ type Waiter = oneshot::Sender<Result<Addr<SongActor>, TellError>>;
 
 struct Sleep {
     due: Time,
+    /// See [`Rest::asked_until`].
+    asked_until: Time,
     places: Places,
 }
 
@@ -178,9 +181,10 @@ impl Directory {
         ctx: &mut Context<Self>,
     ) -> Addr<SongActor> {
         let id = song.id;
-        let places = self.unschedule(id).unwrap_or_default();
-        let actor =
-            SongActor::new(song, version, places, beginning, self.world.clone(), ctx.address()).start();
+        let (places, asked_until) =
+            self.unschedule(id).map_or((Places::default(), NEVER), |sleep| (sleep.places, sleep.asked_until));
+        let (world, me) = (self.world.clone(), ctx.address());
+        let actor = SongActor::new(song, version, places, asked_until, beginning, world, me).start();
         // One that has stopped may not have said so yet.
         if self.awake.insert(id, actor.clone()).is_none() {
             self.world.awake.fetch_add(1, Relaxed);
@@ -189,20 +193,26 @@ impl Directory {
         actor
     }
 
-    fn schedule(&mut self, song: SongId, due: Time, places: Places, ctx: &mut Context<Self>) {
-        let kept = self.unschedule(song);
-        let places = kept.filter(|_| places.is_empty()).unwrap_or(places);
-        self.asleep.insert(song, Sleep { due, places });
+    /// What an earlier sleep of the song has beyond this one is kept.
+    fn schedule(&mut self, song: SongId, mut sleep: Sleep, ctx: &mut Context<Self>) {
+        if let Some(kept) = self.unschedule(song) {
+            sleep.asked_until = sleep.asked_until.max(kept.asked_until);
+            if sleep.places.is_empty() {
+                sleep.places = kept.places;
+            }
+        }
+        let due = sleep.due;
+        self.asleep.insert(song, sleep);
         self.resting.increment(1);
         self.wheel.insert((due, song));
         self.arm(ctx);
     }
 
-    fn unschedule(&mut self, song: SongId) -> Option<Places> {
+    fn unschedule(&mut self, song: SongId) -> Option<Sleep> {
         let sleep = self.asleep.remove(&song)?;
         self.resting.decrement(1);
         self.wheel.remove(&(sleep.due, song));
-        Some(sleep.places)
+        Some(sleep)
     }
 
     /// One timer for the earliest of all.
@@ -269,7 +279,8 @@ impl Directory {
                 for id in ids {
                     self.answer(*id, &Err(TellError::Unavailable));
                     if self.asleep.contains_key(id) {
-                        self.schedule(*id, again, Places::default(), ctx);
+                        let sleep = Sleep { due: again, asked_until: NEVER, places: Places::default() };
+                        self.schedule(*id, sleep, ctx);
                     }
                 }
                 return;
@@ -434,6 +445,9 @@ impl Handler<Born> for Directory {
 pub struct Rest {
     pub song: SongId,
     pub due: Option<Time>,
+    /// Polls that were due until then have been made. [`NEVER`] where this process has not asked: then each call is asked
+    /// about once, first of all (OPS-3).
+    pub asked_until: Time,
     pub places: Places,
     pub actor: Option<Addr<SongActor>>,
 }
@@ -441,7 +455,7 @@ pub struct Rest {
 impl Handler<Rest> for Directory {
     type Result = ();
 
-    fn handle(&mut self, Rest { song, due, places, actor }: Rest, ctx: &mut Context<Self>) {
+    fn handle(&mut self, Rest { song, due, asked_until, places, actor }: Rest, ctx: &mut Context<Self>) {
         if actor.is_some() && self.awake.get(&song) == actor.as_ref() {
             self.awake.remove(&song);
             self.world.awake.fetch_sub(1, Relaxed);
@@ -451,7 +465,7 @@ impl Handler<Rest> for Directory {
             return;
         }
         if let Some(due) = due {
-            self.schedule(song, due, places, ctx);
+            self.schedule(song, Sleep { due, asked_until, places }, ctx);
         }
     }
 }

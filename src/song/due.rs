@@ -17,6 +17,9 @@ pub enum Due {
     Wake,
 }
 
+/// Before any submission.
+pub const NEVER: Time = Time::from_millis(0);
+
 /// The next thing to be done, and when; `None` when the song waits for nobody but its owner.
 /// `polled` says when the provider was last asked about a call. A process that took the song up and has not asked yet
 /// gives a time before the submission: then a song that finished while nobody listened is asked for

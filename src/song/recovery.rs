@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::actor::World;
 use super::directory::{Directories, Rest};
-use super::due::{Due, due, due_for_run};
+use super::due::{Due, NEVER, due, due_for_run};
 use super::places::Places;
 use crate::chance;
 use crate::id::SongId;
@@ -19,7 +19,6 @@ const PAGE: i64 = 20_000;
 /// Songs loaded whole in one statement.
 const WHOLE_AT_ONCE: usize = 1000;
 /// Nobody has asked the provider yet.
-const NEVER: Time = Time::from_millis(0);
 /// How often other nodes' leases are looked at.
 const EVERY: Duration = Duration::from_secs(1);
 /// Every so many rounds running songs of nobody are looked for, too.
@@ -113,7 +112,7 @@ async fn hand_out(world: &World, directories: &Directories, taken: Taken) -> Res
     let (songs, now) = (heads.len() + others.len(), world.clock.now());
     let rest = |song: SongId, next: Option<(Time, Due)>, places: Places| {
         let due = next.map(|next| spread(song, next, now, songs));
-        directories.of(song).do_send(Rest { song, due, places, actor: None });
+        directories.of(song).do_send(Rest { song, due, asked_until: NEVER, places, actor: None });
     };
     // A task that holds a place at the provider keeps it while its song rests.
     for head in heads {
@@ -137,7 +136,13 @@ async fn pick_up(world: &World, directories: &Directories) -> Result<usize, Stor
     let mut found = 0;
     for song in directories.unknown(running).await {
         found += 1;
-        directories.of(song).do_send(Rest { song, due: Some(now), places: Places::default(), actor: None });
+        directories.of(song).do_send(Rest {
+            song,
+            due: Some(now),
+            asked_until: NEVER,
+            places: Places::default(),
+            actor: None,
+        });
     }
     Ok(found)
 }

@@ -155,6 +155,41 @@ async fn at_the_deadline_what_can_be_played_is_the_song() {
 }
 
 #[tokio::test]
+async fn however_long_over_a_song_is_when_it_is_taken_up_it_is_asked_for_before_it_is_given_up() {
+    let (server, mira, mut provider) =
+        stage(&[("tasks.poll.initial", "30s"), ("tasks.poll.max", "30s")]).await;
+    let song = mira.order(json!({"mode": "music", "prompt": "while nobody listened", "variants": 4})).await;
+    for order in [provider.order().await, provider.order().await] {
+        let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
+        provider.result(
+            &order.task,
+            json!({"taskId": order.task, "status": "SUCCESS",
+            "response": {"taskId": order.task, "sunoData": clips}}),
+        );
+    }
+    mira.until(&song, "generating_music").await;
+    let long_ago = "update tasks set run = jsonb_set(jsonb_set(run, '{calls,0,state,submitted,since}', past),
+                                                     '{calls,1,state,submitted,since}', past)
+                      from to_jsonb((extract(epoch from now() - interval '1 hour') * 1000)::bigint) past
+                     where song_id = $1::text::uuid";
+    let look = server.look().await;
+    eventually("both to be taken", || async {
+        let taken = "select from tasks where song_id = $1::text::uuid
+                        and run #> '{calls,0,state,submitted}' is not null and run #> '{calls,1,state,submitted}' is not null";
+        if look.query(taken, &[&song]).await.unwrap().is_empty() { Err("not yet".to_owned()) } else { Ok(()) }
+    })
+    .await;
+    server.program.signal("KILL");
+    assert_eq!(look.execute(long_ago, &[&song]).await.unwrap(), 1);
+    let setup = server.setup.clone();
+    drop(server);
+    let server = setup.start().await;
+    let done = mira.at(server.url()).until(&song, "ready").await;
+    assert!(done["variants"].as_array().unwrap().iter().all(|one| one["audio_url"].is_string()), "{done}");
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
 async fn at_the_deadline_the_answer_to_a_question_under_way_is_waited_for_whatever_else_happens() {
     let settings = [("tasks.poll.initial", "200ms"), ("tasks.deadline", "1s"), ("tasks.call_timeout", "15s")];
     let (server, mira, mut provider) = stage(&settings).await;

@@ -1,7 +1,7 @@
 //! What a follower knows: the songs, the cursor, and what it is to do next, by the rules of `songs.v1`
 //! (`protocol.md` 1, 5, 8). Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -17,8 +17,8 @@ pub(super) struct Model {
     pub(super) live: bool,
     /// The songs named by the pages of a snapshot that is coming in.
     snapshot: Option<Vec<String>>,
-    /// Songs that were asked for because something happened to them.
-    fetched: BTreeSet<String>,
+    /// Songs that were asked for because something happened to them, and the newest event heard of since.
+    fetched: BTreeMap<String, i64>,
     /// Pings in a row whose head was not our cursor.
     strays: u32,
 }
@@ -103,12 +103,14 @@ impl Model {
     }
 
     fn page(&mut self, frame: &Value) -> Next {
+        let mut stale = false;
         for song in frame["songs"].as_array().into_iter().flatten() {
             let Some(fields) = song.as_object() else { continue };
             let id = text(&song["id"]);
             let changed_at = instant(&song["updated_at"]).unwrap_or(0);
             let seq = song["seq"].as_i64().unwrap_or(0);
-            self.fetched.remove(&id);
+            // Read before what was heard of since: there is more.
+            stale |= self.fetched.remove(&id).is_some_and(|heard| heard > seq);
             if let Some(ids) = &mut self.snapshot {
                 ids.push(id.clone());
             }
@@ -120,7 +122,7 @@ impl Model {
             // What the snapshot does not name is not there, or not of interest any more.
             self.songs.retain(|id, _| ids.contains(id));
         }
-        Next::Nothing
+        if stale { Next::Again } else { Next::Nothing }
     }
 
     fn event(&mut self, frame: &Value) -> Next {
@@ -135,7 +137,7 @@ impl Model {
             return Next::Again;
         }
         if prev > 0 && mine == 0 {
-            return self.unknown(id, &kind);
+            return self.unknown(id, &kind, seq);
         }
         let at = frame["at"].as_i64().unwrap_or(0);
         let set = frame["set"].as_object().cloned().unwrap_or_default();
@@ -148,18 +150,20 @@ impl Model {
     }
 
     /// Something happened to a song that the snapshot was without.
-    fn unknown(&mut self, id: String, kind: &str) -> Next {
-        match kind {
-            "gone" => Next::Nothing,
-            // What was asked for comes as it is then.
-            _ if self.fetched.contains(&id) => Next::Nothing,
-            // So many have changed lately that the next snapshot has them.
-            _ if self.fetched.len() >= FETCHED_MAX => Next::Again,
-            _ => {
-                self.fetched.insert(id.clone());
-                Next::Fetch(id)
-            }
+    fn unknown(&mut self, id: String, kind: &str, seq: i64) -> Next {
+        if kind == "gone" {
+            return Next::Nothing;
         }
+        if let Some(heard) = self.fetched.get_mut(&id) {
+            *heard = seq;
+            return Next::Nothing;
+        }
+        // So many have changed lately that the next snapshot has them.
+        if self.fetched.len() >= FETCHED_MAX {
+            return Next::Again;
+        }
+        self.fetched.insert(id.clone(), seq);
+        Next::Fetch(id)
     }
 
     fn error(&mut self, frame: &Value) -> Next {
@@ -303,6 +307,8 @@ mod tests {
         assert_eq!(asked[10..], [Next::Again, Next::Again]);
         model.take(&json!({"t": "err", "ch": "song:old 3", "code": "unavailable", "after_ms": 1000}));
         assert!(matches!(model.take(&event("old 3", "ready")), Next::Fetch(_)), "not read the first time");
+        let page = |song: &str| json!({"t": "snap", "ch": format!("song:{song}"), "songs": [{"id": song, "seq": 8}]});
+        assert_eq!(model.take(&page("old 4")), Next::Again, "read before what was heard of");
     }
 
     #[test]

@@ -17,17 +17,27 @@ use crate::song::parts::News;
 use crate::song::phase::{CallState, Run};
 use crate::time::Time;
 
-/// An answer to a question that was asked before its call was over is waited for as long as this beyond it: longer than any
-/// question lasts.
+/// Longer than any question lasts.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
 
 impl SongActor {
     /// Each call by its own timetable: what is asked of one says nothing of another.
     pub(super) fn all_due(&self) -> Vec<(Time, Due)> {
-        // Before any submission: what finished while nobody listened is asked for once (OPS-3).
-        let never = Time::from_millis(0);
-        let polled = |call| self.polled.iter().find(|(asked, _)| *asked == call).map_or(never, |(_, at)| *at);
+        let polled = |call| self.polled_at(call).unwrap_or(self.asked_until);
         due::all(&self.song, polled, &self.world.rules)
+    }
+
+    fn polled_at(&self, call: CallKey) -> Option<Time> {
+        self.polled.iter().find(|(asked, _)| *asked == call).map(|(_, at)| *at)
+    }
+
+    /// It is being asked about, or was answered for, now.
+    fn note_polled(&mut self, call: CallKey) {
+        let song = &self.song;
+        // What is not under way any more need not be remembered.
+        let at_work = |one: CallKey| provider_task(song.run_of(one.task), one).is_some();
+        self.polled.retain(|(asked, _)| *asked != call && at_work(*asked));
+        self.polled.push((call, self.world.clock.now()));
     }
 
     pub(super) fn held_until(&self, call: CallKey) -> Option<Time> {
@@ -59,12 +69,13 @@ impl SongActor {
         self.held_back.iter().map(|(call, _)| *call).find(may)
     }
 
-    /// Whether a call that is to be given up is being asked about.
+    /// Whether a call that is to be given up is being asked about. However long over: what finished while nobody listened
+    /// is asked for once (OPS-3).
     pub(super) fn last_answer_comes(&self) -> bool {
         let now = self.world.clock.now();
-        let long_ago = now - ANSWER_WITHIN;
+        let lately = |at: Time| now.since(at) < ANSWER_WITHIN;
         self.busy.iter().any(|due| match due {
-            Due::Poll(call) => self.is_over(*call, now) && !self.is_over(*call, long_ago),
+            Due::Poll(call) => self.is_over(*call, now) && self.polled_at(*call).is_some_and(lately),
             Due::Submit(_) | Due::Wake => false,
         })
     }
@@ -78,6 +89,7 @@ impl SongActor {
         let Some(task) = provider_task(self.song.run_of(call.task), call) else { return self.arm(ctx) };
         let Some(member) = self.member(call).cloned() else { return self.arm(ctx) };
         self.busy.push(Due::Poll(call));
+        self.note_polled(call);
         let order = self.song.order(call);
         let (provider, gate, me) = (member.provider, member.gate, ctx.address());
         actix::spawn(async move {
@@ -104,11 +116,7 @@ impl Handler<Polled> for SongActor {
 
     fn handle(&mut self, Polled { call, answer }: Polled, ctx: &mut Context<Self>) {
         self.busy.retain(|due| *due != Due::Poll(call));
-        // What is not under way any more need not be remembered.
-        self.polled.retain(|(asked, _)| {
-            *asked != call && provider_task(self.song.run_of(asked.task), *asked).is_some()
-        });
-        self.polled.push((call, self.world.clock.now()));
+        self.note_polled(call);
         match answer {
             Ok(news) => {
                 let news = with_fallback_urls(news, self.member(call));
