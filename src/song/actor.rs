@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use actix::{
     Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, AtomicResponse, Context, Handler, Message,
-    SpawnHandle, WrapFuture,
+    ResponseActFuture, SpawnHandle, WrapFuture,
 };
 
 pub use self::polling::with_fallback_urls;
@@ -110,6 +110,9 @@ pub struct Happened {
     /// The callback that brought it, to be kept in the same commit (CB-2).
     pub inbox: Option<InboxRow>,
 }
+
+/// To be waited for before the next message.
+type Answer = ResponseActFuture<SongActor, Result<Told, TellError>>;
 
 /// The song after the event.
 #[derive(Clone, Debug)]
@@ -367,7 +370,21 @@ impl Handler<Happened> for SongActor {
     type Result = AtomicResponse<Self, Result<Told, TellError>>;
 
     /// Decides, commits, then acts: nothing is shown that is not durable (RT-1). The next message waits.
-    fn handle(&mut self, Happened { event, by, inbox }: Happened, _: &mut Context<Self>) -> Self::Result {
+    fn handle(&mut self, happened: Happened, _: &mut Context<Self>) -> Self::Result {
+        AtomicResponse::new(self.happen(happened))
+    }
+}
+
+/// What waits for its commit.
+struct Decided {
+    next: Step,
+    /// The call whose intent it is.
+    submitting: Option<CallKey>,
+    under_way: Option<UnderWay>,
+}
+
+impl SongActor {
+    fn happen(&mut self, Happened { event, by, inbox }: Happened) -> Answer {
         let event = self.judged(event);
         let submitting = event.call().filter(|_| matches!(event, Event::Submitting { .. }));
         let now = self.world.clock.now();
@@ -399,28 +416,18 @@ impl Handler<Happened> for SongActor {
             if asked_for { journal.commit(entry).await } else { journal.commit_in_line(entry).await }
         };
         let decided = Decided { next, submitting, under_way };
-        AtomicResponse::new(Box::pin(
+        Box::pin(
             commit.into_actor(self).map(|committed, actor, ctx| actor.committed(committed, decided, ctx)),
-        ))
+        )
     }
-}
 
-/// What waits for its commit.
-struct Decided {
-    next: Step,
-    /// The call whose intent it is.
-    submitting: Option<CallKey>,
-    under_way: Option<UnderWay>,
-}
-
-impl SongActor {
     /// An answer without a commit.
     fn at_once(
         &self,
         answer: impl FnOnce(&mut Self, &mut Context<Self>) -> Result<Told, TellError> + 'static,
-    ) -> AtomicResponse<Self, Result<Told, TellError>> {
+    ) -> Answer {
         let answer = std::future::ready(()).into_actor(self).map(|(), actor, ctx| answer(actor, ctx));
-        AtomicResponse::new(Box::pin(answer))
+        Box::pin(answer)
     }
 
     /// What is to be written of a step and the callback that brought it; `None` is nothing.

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use actix::{AsyncContext, Context, Handler, Message};
+use actix::{ActorFutureExt, AsyncContext, AtomicResponse, Context, Handler, Message};
 
 use super::{Happened, LINGER, SongActor};
 use crate::id::CallKey;
@@ -112,16 +112,18 @@ struct Polled {
 }
 
 impl Handler<Polled> for SongActor {
-    type Result = ();
+    type Result = AtomicResponse<Self, ()>;
 
-    fn handle(&mut self, Polled { call, answer }: Polled, ctx: &mut Context<Self>) {
+    /// What was heard is taken in before the next message: by a message of its own, the end of patience could come first.
+    fn handle(&mut self, Polled { call, answer }: Polled, ctx: &mut Context<Self>) -> Self::Result {
         self.busy.retain(|due| *due != Due::Poll(call));
         self.note_polled(call);
         match answer {
             Ok(news) => {
                 let news = with_fallback_urls(news, self.member(call));
                 let event = Event::News { call, provider_task: None, news };
-                ctx.notify(Happened { event, by: None, inbox: None });
+                let heard = self.happen(Happened { event, by: None, inbox: None });
+                AtomicResponse::new(Box::pin(heard.map(|_, _, _| ())))
             }
             // The question failed; that says nothing of the task.
             Err(failure) => {
@@ -136,6 +138,7 @@ impl Handler<Polled> for SongActor {
                 }
                 tracing::debug!(song.id = %self.song.id, ?failure, "a poll failed");
                 self.arm(ctx);
+                AtomicResponse::new(Box::pin(actix::fut::ready(())))
             }
         }
     }
