@@ -89,8 +89,9 @@ pub struct SongActor {
     places: Places,
     /// Until its first submission is answered, or it has to wait for something.
     beginning: Option<Beginning>,
-    /// When this actor last asked about a call; until when its predecessor has asked about all of them.
+    /// When this actor last asked about a call.
     polled: Vec<(CallKey, Time)>,
+    /// Of calls it has not asked about, until when the actor before it made all polls that were due ([`Rest`]).
     asked_until: Time,
     /// Waits for a slot and polls that are under way.
     busy: Vec<Due>,
@@ -210,13 +211,10 @@ impl SongActor {
             return self.arm_later(LINGER, ctx);
         }
         let due = self.next().map(|(at, _)| at);
-        // What is due now, because this timer was late, and what is held back has not been asked.
         let now = self.world.clock.now();
-        let asked_until = match due {
-            _ if !self.held_back.is_empty() => NEVER,
-            Some(due) if due <= now => NEVER,
-            Some(_) | None => now,
-        };
+        // But for what is held back, and what fell due because this timer was late.
+        let all_asked = self.held_back.is_empty() && due.is_none_or(|due| due > now);
+        let asked_until = if all_asked { now } else { NEVER };
         self.directory.do_send(Rest {
             song: self.song.id,
             due,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::harness::person::{lyrics_first, music};
-use crate::harness::provider::Manner;
+use crate::harness::provider::{Manner, Order};
 use crate::harness::{Person, Provider, Server, Setup, audit, eventually, simulator};
 
 #[tokio::test]
@@ -77,12 +77,7 @@ async fn a_result_that_nobody_told_is_found_by_asking() {
         if song["variants"][0]["audio_url"].is_string() { Ok(()) } else { Err(song.to_string()) }
     })
     .await;
-    let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
-    provider.result(
-        &order.task,
-        json!({"taskId": order.task, "status": "SUCCESS",
-        "response": {"taskId": order.task, "sunoData": clips}}),
-    );
+    finished(&provider, &order);
     let done = mira.until(&song, "ready").await;
     assert_eq!(done["variants"][1]["clip_id"], format!("{}-2", order.task));
     audit(server.look().await, None).await;
@@ -96,12 +91,7 @@ async fn a_call_that_is_slow_to_be_asked_about_holds_no_other_up() {
     let orders = [provider.order().await, provider.order().await, provider.order().await];
     provider.keep_silent(&orders[0].task);
     for order in &orders[1..] {
-        let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
-        provider.result(
-            &order.task,
-            json!({"taskId": order.task, "status": "SUCCESS",
-            "response": {"taskId": order.task, "sunoData": clips}}),
-        );
+        finished(&provider, order);
     }
     let others = eventually("the clips of the two others", || async {
         let song = mira.song(&song).await;
@@ -160,12 +150,7 @@ async fn however_long_over_a_song_is_when_it_is_taken_up_it_is_asked_for_before_
         stage(&[("tasks.poll.initial", "30s"), ("tasks.poll.max", "30s")]).await;
     let song = mira.order(json!({"mode": "music", "prompt": "while nobody listened", "variants": 4})).await;
     for order in [provider.order().await, provider.order().await] {
-        let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
-        provider.result(
-            &order.task,
-            json!({"taskId": order.task, "status": "SUCCESS",
-            "response": {"taskId": order.task, "sunoData": clips}}),
-        );
+        finished(&provider, &order);
     }
     mira.until(&song, "generating_music").await;
     let long_ago = "update tasks set run = jsonb_set(jsonb_set(run, '{calls,0,state,submitted,since}', past),
@@ -196,12 +181,7 @@ async fn at_the_deadline_the_answer_to_a_question_under_way_is_waited_for_whatev
     let song = mira.order(music("asked in time")).await;
     let order = provider.order().await;
     provider.keep_silent(&order.task);
-    let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
-    provider.result(
-        &order.task,
-        json!({"taskId": order.task, "status": "SUCCESS",
-        "response": {"taskId": order.task, "sunoData": clips}}),
-    );
+    finished(&provider, &order);
     provider.polled(1).await;
     // Its owner looks at it until the deadline is well over.
     let mut looks = tokio::time::interval(Duration::from_millis(100));
@@ -246,6 +226,16 @@ async fn a_song_that_was_taken_is_made_however_full_the_journal() {
     })
     .await;
     audit(server.look().await, None).await;
+}
+
+/// From here on a poll for the order is told that both clips are there.
+fn finished(provider: &Provider, order: &Order) {
+    let clips = [poll_clip(&order.clip(1, true)), poll_clip(&order.clip(2, true))];
+    provider.result(
+        &order.task,
+        json!({"taskId": order.task, "status": "SUCCESS",
+        "response": {"taskId": order.task, "sunoData": clips}}),
+    );
 }
 
 async fn stage(settings: &[(&str, &str)]) -> (Server, Person, Provider) {

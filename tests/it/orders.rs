@@ -148,26 +148,21 @@ async fn what_could_not_be_paid_is_made_later_and_an_order_of_nothing_leaves_no_
     };
     assert!(places[made]["song_id"].is_string() && places[refused]["song_id"].is_null(), "{both}");
     assert_eq!(places[refused]["problem"]["status"], 402);
-    for call in three(&mut provider).await {
-        call.call_back(&call.complete()).await.expect(200);
-    }
+    make_three(&mut provider).await;
     until(&mira, &id(&both), "incomplete").await;
     let none = place(&mira, "none", &order(&[song("Three")])).await;
     assert_eq!(none.problem(402), "insufficient-credits");
     let orders = mira.get("/v1/orders").await.expect(200);
     assert_eq!(orders["orders"].as_array().unwrap().len(), 1, "{orders}");
 
-    let grant = operator.request(Method::POST, &format!("/admin/users/{}/credits", mira.user));
-    answer(grant.header("Idempotency-Key", "k").json(&json!({"amount": 5}))).await.expect(201);
+    grant(&operator, &mira, 5).await;
     let path = format!("/v1/orders/{}", id(&both));
     let completed = join_all((0..4).map(|_| mira.patch(&path, json!({"complete": true}))));
     let songs = order(&[song("One"), song("Two")]);
     let replayed = join_all((0..4).map(|_| place(&mira, "both", &songs)));
     let (completed, replayed) = tokio::join!(completed, replayed);
     assert!(completed.iter().chain(&replayed).all(|answer| answer.status == 200));
-    for call in three(&mut provider).await {
-        call.call_back(&call.complete()).await.expect(200);
-    }
+    make_three(&mut provider).await;
     let complete = until(&mira, &id(&both), "complete").await;
     assert_eq!(
         complete["songs"][made],
@@ -181,7 +176,6 @@ async fn what_could_not_be_paid_is_made_later_and_an_order_of_nothing_leaves_no_
     audit(server.look().await, None).await;
 }
 
-/// It was taken down and nothing else: the program is killed in between.
 /// Ends the program after an order was taken down and before a song of it was.
 async fn never_begun(server: Server, mira: &Person) -> Setup {
     let held = server.setup.hold("song_variants").await;
@@ -201,19 +195,13 @@ async fn whoever_asks_again_and_is_refused_leaves_the_order_to_who_placed_it() {
     let setup = never_begun(server, &mira).await;
     let server = setup.start().await;
     let (mira, operator) = (mira.at(server.url()), operator(&server));
-    let grant = async |key: &str, amount: i64| {
-        let grant = operator.request(Method::POST, &format!("/admin/users/{}/credits", mira.user));
-        answer(grant.header("Idempotency-Key", key).json(&json!({"amount": amount}))).await.expect(201);
-    };
-    grant("taken", -10).await;
+    grant(&operator, &mira, -10).await;
     assert_eq!(place(&mira, "one", &order(&[song("One")])).await.problem(402), "insufficient-credits");
     is_taken_down(&server, 1).await;
-    grant("given", 5).await;
+    grant(&operator, &mira, 5).await;
     let again = place(&mira, "one", &order(&[song("One")])).await;
     assert_eq!((again.status, &again.body["status"]), (200, &json!("making")), "{}", again.text);
-    for call in three(&mut provider).await {
-        call.call_back(&call.complete()).await.expect(200);
-    }
+    make_three(&mut provider).await;
     until(&mira, &id(&again.body), "complete").await;
     audit(server.look().await, None).await;
 }
@@ -232,9 +220,7 @@ async fn an_order_that_was_never_begun_is_begun_once_by_whoever_asks_again() {
         assert_eq!((again.status, again.header("idempotent-replayed")), (200, "true"), "{}", again.text);
         assert_eq!(again.body["status"], "making");
     }
-    for call in three(&mut provider).await {
-        call.call_back(&call.complete()).await.expect(200);
-    }
+    make_three(&mut provider).await;
     let made = until(&mira, &id(&again[0].body), "complete").await;
     assert_eq!(place(&mira, "one", &order(&[song("One")])).await.expect(200), made);
     assert_eq!((provider.more_orders(), mira.credits().await), (0, 8.0));
@@ -251,9 +237,7 @@ async fn whoever_hangs_up_while_the_order_is_taken_down_has_ordered_all_the_same
     is_taken_down(&server, 1).await;
     caller.hang_up(&server).await;
     drop(held);
-    for call in three(&mut provider).await {
-        call.call_back(&call.complete()).await.expect(200);
-    }
+    make_three(&mut provider).await;
     let again = place(&mira, "one", &order(&[song("One")])).await.expect(200);
     until(&mira, &id(&again), "complete").await;
     assert_eq!((provider.more_orders(), mira.credits().await), (0, 8.0));
@@ -274,6 +258,19 @@ async fn whoever_hangs_up_before_being_refused_leaves_no_order() {
     let again = place(&mira, "one", &order(&[song("One")])).await;
     assert_eq!(again.problem(402), "insufficient-credits");
     audit(server.look().await, None).await;
+}
+
+/// As many songs as one in three variations takes, to their end.
+async fn make_three(provider: &mut Provider) {
+    for call in three(provider).await {
+        call.call_back(&call.complete()).await.expect(200);
+    }
+}
+
+async fn grant(operator: &Person, person: &Person, amount: i64) {
+    let request = operator.request(Method::POST, &format!("/admin/users/{}/credits", person.user));
+    let keyed = request.header("Idempotency-Key", amount.to_string());
+    answer(keyed.json(&json!({"amount": amount}))).await.expect(201);
 }
 
 async fn is_taken_down(server: &Server, orders: i64) {
