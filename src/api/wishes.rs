@@ -1,8 +1,6 @@
 //! From the body of `POST /v1/songs` to a song that may be created: everything is checked here, before
 //! anything is charged (SEC-2, PROV-1). Pure, but for the ids it draws.
 
-use std::sync::Arc;
-
 use serde_json::json;
 
 use super::Api;
@@ -11,8 +9,8 @@ use super::shape::{Body, Field, FieldKind, Shape, error_at, field};
 use crate::credit::Credits;
 use crate::id::{self, ShareToken, SongId, TaskId, UserId};
 use crate::provider::{Capabilities, Order, Providers, Unsupported, unsupported};
-use crate::song::parts::{Makes, MusicOptions, TaskKind, VocalGender, Work};
-use crate::song::phase::{Head, Phase, Progress, Run, Song, VARIANTS_MAX, call_key};
+use crate::song::parts::{MusicOptions, TaskKind, VocalGender, Work};
+use crate::song::phase::{Phase, Song, VARIANTS_MAX, call_key};
 use crate::song::wish::{Alternative, Calls, Mode, Prices, Wish};
 use crate::time::Time;
 
@@ -334,37 +332,7 @@ pub(super) fn unsupported_by(asked: &str, able: &[&str], errors: Vec<FieldError>
 
 /// A song at the very start of its life.
 pub(super) fn pending(user: &UserId, wish: Wish, metadata: serde_json::Value, now: Time) -> Song {
-    let kind = wish.first_task();
-    let run = Run::new(wish.calls(kind), now);
-    let price = wish.price(kind);
-    let mut song = Song {
-        id: SongId(id::fresh()),
-        user: user.clone(),
-        metadata: Arc::new(metadata),
-        phase: match kind.makes() {
-            Makes::Lyrics => Phase::Lyrics(run),
-            Makes::Music | Makes::Addition => Phase::Music(run),
-        },
-        head: Head { task: TaskId(id::fresh()), number: 1, kind, provider: wish.provider.clone(), price },
-        lyrics_progress: None,
-        music_progress: None,
-        seq: 1,
-        title: wish.title.clone(),
-        lyrics: wish.lyrics.clone(),
-        lyrics_variants: Vec::new(),
-        variants: Vec::new(),
-        additions: Vec::new(),
-        cost: price,
-        refunded: Credits::ZERO,
-        retries: Vec::new(),
-        pushes: Vec::new(),
-        last_viewed_at: None,
-        created_at: now,
-        updated_at: now,
-        wish: Arc::new(wish),
-    };
-    *song.progress_mut(kind) = Some(Progress { task: Some(song.head.task), ..Progress::default() });
-    song
+    Song::pending(SongId(id::fresh()), user.clone(), wish, metadata, TaskId(id::fresh()), now)
 }
 
 /// Tells whether two requests ask for the same.

@@ -30,7 +30,7 @@ impl Running {
     pub async fn stop(self) {
         self.node.lease.drain();
         let calls = || self.world.calls.load(std::sync::atomic::Ordering::SeqCst);
-        let patience = self.stop_within.min(self.world.call_timeout + Duration::from_secs(1));
+        let patience = self.stop_within.min(self.world.longest_call() + Duration::from_secs(1));
         tokio::join!(self.realtime.close_all(4001, DRAIN), self.until(patience, || calls() == 0));
         if calls() > 0 {
             tracing::warn!(

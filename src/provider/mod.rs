@@ -65,6 +65,8 @@ pub struct Capabilities {
     pub instrumental: fn(model: &str) -> bool,
     /// Whether this model writes the words of a sung song itself, from a prompt.
     pub writes_words: fn(model: &str) -> bool,
+    /// Whether a song's prompt is sent as well where it has words to sing and style tags.
+    pub prompt_beside_words: bool,
     /// Every model name that is taken; the first is the default, unless one is configured.
     pub models: &'static [&'static str],
     /// What the operator has made the default.
@@ -199,7 +201,11 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
 
 /// Texts above the limits of the order's model. The prompt of a `lyrics` task is shortened instead.
 fn too_long(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
-    let limits = (able.limits)(able.model_of(order));
+    beyond((able.limits)(able.model_of(order)), able.name, order)
+}
+
+/// Texts above these limits of this provider's.
+fn beyond(limits: TextLimits, name: &str, order: &Order) -> Vec<Unsupported> {
     let chars = |text: &Option<String>| text.as_deref().map_or(0, |text| text.chars().count());
     let style = order.options.style_tags.join(", ").chars().count();
     let sings_it = matches!(order.kind(), TaskKind::Generate | TaskKind::Cover);
@@ -211,11 +217,8 @@ fn too_long(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
         ("prompt", if described { chars(&order.prompt) } else { 0 }, limits.prompt),
     ];
     let over = texts.into_iter().filter(|(_, is, most)| is > most);
-    over.map(|(field, is, most)| Unsupported {
-        field,
-        why: format!("{is} characters; {} takes {most}", able.name),
-    })
-    .collect()
+    over.map(|(field, is, most)| Unsupported { field, why: format!("{is} characters; {name} takes {most}") })
+        .collect()
 }
 
 /// How a provider took an order.
@@ -333,6 +336,10 @@ impl Member {
     pub fn new(provider: SharedProvider, gate: Gate) -> Self {
         let health = Arc::new(Health::new(provider.capabilities()));
         Self { provider, gate, health }
+    }
+
+    pub fn name(&self) -> &'static str {
+        self.provider.capabilities().name
     }
 
     /// What is known of it for the choice of a provider; `cost_usd_milli` is `None` where it cannot do

@@ -4,6 +4,7 @@
 //! Deliberately absent: any `if` about what an event means (`song::step`), any SQL (`store`). A song with
 //! nothing due soon has no actor: the directory keeps its time and wakes it again.
 
+mod history;
 mod polling;
 mod submitting;
 
@@ -23,7 +24,7 @@ use super::directory::{Directory, Rest};
 use super::due::{self, Due, NEVER};
 use super::event::Event;
 use super::parts::News;
-use super::phase::{AdditionState, CallState, Phase, Rules, Song};
+use super::phase::{CallState, Rules, Song};
 use super::places::Places;
 use super::refusal::{self, Refusal};
 use super::step::{Act, Step, step_ranked};
@@ -32,9 +33,8 @@ use crate::cluster::Lease;
 use crate::credit::Credits;
 use crate::credit::plan::Plans;
 use crate::credit::seats::Seats;
-use crate::id::{CallKey, TaskId, UserId};
+use crate::id::{CallKey, UserId};
 use crate::mutant::{Mutant, planted};
-use crate::provider::failure::Failure;
 use crate::provider::{Capabilities, Member, Providers};
 use crate::store::claims::Claim;
 use crate::store::database::Database;
@@ -65,6 +65,19 @@ pub struct World {
     pub calls: AtomicUsize,
     /// Songs that have an actor.
     pub awake: AtomicUsize,
+}
+
+impl World {
+    /// How long one submit call of this provider may last.
+    pub(super) fn call_lasts(&self, able: &Capabilities) -> Duration {
+        able.submit_timeout.unwrap_or_default().max(self.call_timeout)
+    }
+
+    /// The longest that one may last, whoever is called.
+    pub fn longest_call(&self) -> Duration {
+        let each = self.providers.members().map(|member| self.call_lasts(member.provider.capabilities()));
+        each.fold(self.call_timeout, Duration::max)
+    }
 }
 
 /// Makes the callback url of a song's call.
@@ -313,10 +326,10 @@ impl SongActor {
     fn tell_health(&self, after: &Song) {
         for (task, _) in self.song.runs() {
             let provider = self.song.provider_of(task);
-            let Some(ok) = how_it_went(&self.song, after, task) else { continue };
+            let Some(ok) = history::how_it_went(&self.song, after, task) else { continue };
             let Some(member) = self.world.providers.member(provider) else { continue };
-            let started = self.song.progress_of(task).and_then(|progress| progress.started_at);
-            let took = started.map_or(Duration::ZERO, |at| self.world.clock.now().since(at));
+            let took = history::at_work_since(&self.song, task)
+                .map_or(Duration::ZERO, |at| self.world.clock.now().since(at));
             member.health.ended(self.song.kind_of(task), took, ok);
         }
     }
@@ -486,25 +499,6 @@ impl Handler<Afresh> for SongActor {
 
     fn handle(&mut self, _: Afresh, ctx: &mut Context<Self>) {
         self.lost(Duration::ZERO, ctx);
-    }
-}
-
-/// Whether the provider delivered what ended with this step; `None` where that says nothing of the provider.
-fn how_it_went(before: &Song, after: &Song, task: TaskId) -> Option<bool> {
-    if before.provider_of(task) != after.provider_of(task) {
-        return Some(false);
-    }
-    if after.run_of(task).is_some() {
-        return None;
-    }
-    let failure = |failure: &Failure| failure.is_the_providers().then_some(false);
-    match (after.addition(task).map(|one| &one.state), &after.phase) {
-        (Some(AdditionState::Done(_)), _) | (None, Phase::Ready | Phase::LyricsReady) => Some(true),
-        (Some(AdditionState::Failed(told)), _) | (None, Phase::Failed(told)) => failure(told),
-        (Some(AdditionState::Running(_)), _)
-        | (None, Phase::Lyrics(_) | Phase::Music(_) | Phase::Complete | Phase::Cancelled | Phase::Deleted) => {
-            None
-        }
     }
 }
 

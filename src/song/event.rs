@@ -20,6 +20,8 @@ pub enum Event {
         by: Waiting,
         /// Its place in the queue, from 1.
         queue_position: Option<u32>,
+        /// Where its provider is down: those that are not.
+        open: Vec<String>,
     },
     /// The call is about to be made: it starts before `not_after` or never.
     Submitting {

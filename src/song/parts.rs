@@ -138,6 +138,17 @@ impl Work {
             | Work::Video { of } => std::slice::from_ref(of),
         }
     }
+
+    /// Whether what comes of both is the same to a song, which has it once: made of the same variant, and personas of one
+    /// name. A refetched url or a changed title of the clip does not make it another one.
+    pub fn adds_the_same_as(&self, other: &Work) -> bool {
+        let same = match (self, other) {
+            (Work::Persona { name, .. }, Work::Persona { name: other, .. }) => name == other,
+            _ => self.kind() == other.kind(),
+        };
+        let variant = |work: &Work| work.sources().first().map(|clip| clip.variant_number);
+        same && variant(self) == variant(other)
+    }
 }
 
 /// A finished clip that further work is done on, with all that a provider may ask for to find it.

@@ -130,6 +130,47 @@ impl Status {
 }
 
 impl Song {
+    /// As it is at its creation: its first task is to be made, and nothing is known of it yet but what was asked for.
+    pub fn pending(
+        id: SongId,
+        user: UserId,
+        wish: Wish,
+        metadata: serde_json::Value,
+        task: TaskId,
+        now: Time,
+    ) -> Self {
+        let kind = wish.first_task();
+        let (run, price) = (Run::new(wish.calls(kind), now), wish.price(kind));
+        let progress = Some(Progress { task: Some(task), ..Progress::default() });
+        let (phase, lyrics_progress, music_progress) = match kind.makes() {
+            Makes::Lyrics => (Phase::Lyrics(run), progress, None),
+            Makes::Music | Makes::Addition => (Phase::Music(run), None, progress),
+        };
+        Self {
+            id,
+            user,
+            metadata: Arc::new(metadata),
+            phase,
+            head: Head { task, number: 1, kind, provider: wish.provider.clone(), price },
+            lyrics_progress,
+            music_progress,
+            seq: 1,
+            title: wish.title.clone(),
+            lyrics: wish.lyrics.clone(),
+            lyrics_variants: Vec::new(),
+            variants: Vec::new(),
+            additions: Vec::new(),
+            cost: price,
+            refunded: Credits::ZERO,
+            retries: Vec::new(),
+            pushes: Vec::new(),
+            last_viewed_at: None,
+            created_at: now,
+            updated_at: now,
+            wish: Arc::new(wish),
+        }
+    }
+
     /// After the first start a song is never `pending` again (`design.md` section 10).
     pub fn status(&self) -> Status {
         let started = |progress: &Option<Progress>| progress.as_ref().is_some_and(|p| p.started_at.is_some());

@@ -36,12 +36,18 @@ pub(super) struct Asker {
 pub(super) async fn stand_for_seat(call: CallKey, seat: Pin<Box<dyn Future<Output = Seat>>>, asker: Asker) {
     let Asker { me, world, user, song } = asker;
     let place = || (Waiting::Concurrency, world.seats.position(&user, song));
-    let seat = stand(call, seat, place, &me).await;
+    let seat = stand(call, seat, place, Vec::new, &me).await;
     me.do_send(SeatHeld { call, seat });
 }
 
 /// Waits for the provider to have room for a call (PROV-11).
-pub(super) async fn stand_in_queue(call: CallKey, gate: Gate, place: SubmitWait, me: Addr<SongActor>) {
+pub(super) async fn stand_in_queue(
+    call: CallKey,
+    gate: Gate,
+    place: SubmitWait,
+    world: Arc<World>,
+    me: Addr<SongActor>,
+) {
     let place = std::cell::RefCell::new(place);
     let shown = || {
         let by = match gate.hold() {
@@ -51,7 +57,11 @@ pub(super) async fn stand_in_queue(call: CallKey, gate: Gate, place: SubmitWait,
         (by, place.borrow().position())
     };
     let waiting = std::future::poll_fn(|context| Pin::new(&mut *place.borrow_mut()).poll(context));
-    let slot = stand(call, waiting, shown, &me).await;
+    let open = || {
+        let up = world.providers.members().filter(|member| !member.gate.is_down());
+        up.map(|member| member.name().to_owned()).collect()
+    };
+    let slot = stand(call, waiting, shown, open, &me).await;
     me.do_send(SlotHeld { call, slot: Some(slot) });
 }
 
@@ -66,23 +76,27 @@ fn worth_telling(shown: Option<(Waiting, Option<u32>)>, seen: (Waiting, Option<u
     }
 }
 
-/// Waits, and tells the song's owner what for and in which place, when that has changed.
+/// Waits, and tells the song's owner what for and in which place, when that has changed; and the song, while its provider
+/// is down, who else could take it.
 async fn stand<T>(
     call: CallKey,
     turn: impl Future<Output = T> + Unpin,
     place: impl Fn() -> (Waiting, Option<usize>),
+    others: impl Fn() -> Vec<String>,
     me: &Addr<SongActor>,
 ) -> T {
-    let (mut turn, mut shown, mut pause) = (turn, None, SHOWS_AFTER);
+    let (mut turn, mut shown, mut known, mut pause) = (turn, None, Vec::new(), SHOWS_AFTER);
     loop {
         match tokio::time::timeout(pause, &mut turn).await {
             Ok(came) => return came,
             Err(_) => {
                 let (by, position) = place();
                 let queue_position = position.and_then(|position| u32::try_from(position).ok());
-                if worth_telling(shown, (by, queue_position)) {
+                let open = if by == Waiting::ProviderDown { others() } else { Vec::new() };
+                if worth_telling(shown, (by, queue_position)) || open != known {
                     shown = Some((by, queue_position));
-                    let event = Event::Limited { call, by, queue_position };
+                    known.clone_from(&open);
+                    let event = Event::Limited { call, by, queue_position, open };
                     me.do_send(Happened { event, by: None, inbox: None });
                 }
                 pause = POSITION_EVERY;

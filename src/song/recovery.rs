@@ -18,7 +18,6 @@ use crate::time::Time;
 const PAGE: i64 = 20_000;
 /// Songs loaded whole in one statement.
 const WHOLE_AT_ONCE: usize = 1000;
-/// Nobody has asked the provider yet.
 /// How often other nodes' leases are looked at.
 const EVERY: Duration = Duration::from_secs(1);
 /// Every so many rounds running songs of nobody are looked for, too.

@@ -8,7 +8,6 @@ use std::time::Duration;
 use super::event::{Choice, Event};
 use super::parts::Makes;
 use super::phase::{ADDITIONS_MAX, ManualRetries, Phase, Rules, Song, Status};
-use crate::provider::failure::Class;
 use crate::time::Time;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -121,7 +120,7 @@ fn can_retry(
     }
     let changed = prompt.is_some_and(|prompt| song.wish.prompt.as_deref() != Some(prompt))
         || lyrics.is_some_and(|lyrics| song.lyrics.as_deref() != Some(lyrics));
-    if matches!(failure.class, Class::Moderation | Class::InvalidInput) && !changed {
+    if !failure.retryable() && !changed {
         return Err(Refusal::NeedsOtherWords);
     }
     within_limits(song, now, rules)

@@ -80,7 +80,7 @@ impl Submission {
             };
             gate.report(begun, Outcome::of(&answer));
             tell_metrics(&self.world, started, &answer);
-            outcome(self.key, answer, gate)
+            outcome(self.key, answer, gate, self.world.rules.retry.rate_limited)
         } else {
             Event::NotSent { call: self.key }
         };
@@ -113,7 +113,9 @@ fn in_time(world: &World, not_after: Time) -> bool {
     world.clock.now() < not_after && !world.lease.is_lost() && world.clock.monotonic() < world.lease.ends()
 }
 
-fn outcome(call: CallKey, answer: Result<Submitted, Failure>, gate: &Gate) -> Event {
+/// What the answer means to the song, and to whoever comes next: without a word of how long, a limit is kept away from for
+/// `pause`.
+fn outcome(call: CallKey, answer: Result<Submitted, Failure>, gate: &Gate, pause: Duration) -> Event {
     match answer {
         Ok(Submitted::Task(taken)) => {
             Event::Submitted { call, provider_task: taken.task, clip_ids: taken.clip_ids }
@@ -121,7 +123,7 @@ fn outcome(call: CallKey, answer: Result<Submitted, Failure>, gate: &Gate) -> Ev
         Ok(Submitted::Done(news)) => Event::Answered { call, news },
         Err(failure) => {
             if failure.class == Class::RateLimited {
-                gate.pause(failure.retry_after.unwrap_or(Duration::from_secs(1)));
+                gate.pause(failure.retry_after.unwrap_or(pause));
             }
             if failure.operator || failure.class == Class::InsufficientProviderCredits {
                 tracing::error!(?failure, "the provider account needs an operator");

@@ -14,7 +14,6 @@ mod submitting;
 mod variations;
 mod world;
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -22,11 +21,9 @@ use uuid::Uuid;
 use super::due::{self, Due};
 use super::event::{Choice, Event, NewAddition};
 use super::parts::{Clip, LyricsText, Made, MusicOptions, News, SourceClip, Stage, Stem, TaskKind, Work};
-use super::phase::{
-    CallState, Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song, Status, Waiting,
-};
+use super::phase::{CallState, ManualRetries, Phase, PollRules, Rules, Run, Song, Status, Waiting};
 use super::step::{Settlement, Step, Write, step, step_ranked};
-use super::wish::{Calls, Mode, Prices, Wish};
+use super::wish::{Alternative, Calls, Mode, Prices, Wish};
 use crate::credit::Credits;
 use crate::id::{CallKey, ShareToken, SongId, TaskId, UserId};
 use crate::provider::failure::{Class, Failure, RetryRules};
@@ -81,38 +78,8 @@ pub(super) fn a_wish(mode: Mode) -> Wish {
 
 /// A song as it is right after its creation at noon.
 pub(super) fn created(wish: Wish) -> Song {
-    let kind = wish.first_task();
-    let run = Run::new(wish.calls(kind), NOON);
-    let lyrics_first = wish.mode == Mode::LyricsFirst;
-    Song {
-        id: SongId(Uuid::from_u128(1)),
-        user: UserId::trusted("alice"),
-        metadata: Arc::new(serde_json::json!({})),
-        phase: if lyrics_first { Phase::Lyrics(run) } else { Phase::Music(run) },
-        head: Head {
-            task: task(1),
-            number: 1,
-            kind,
-            provider: wish.provider.clone(),
-            price: wish.price(kind),
-        },
-        lyrics_progress: lyrics_first.then(Progress::default),
-        music_progress: (!lyrics_first).then(Progress::default),
-        seq: 1,
-        title: wish.title.clone(),
-        lyrics: wish.lyrics.clone(),
-        lyrics_variants: Vec::new(),
-        variants: Vec::new(),
-        additions: Vec::new(),
-        cost: wish.price(kind),
-        refunded: Credits::ZERO,
-        retries: Vec::new(),
-        pushes: Vec::new(),
-        last_viewed_at: None,
-        created_at: NOON,
-        updated_at: NOON,
-        wish: Arc::new(wish),
-    }
+    let (id, user) = (SongId(Uuid::from_u128(1)), UserId::trusted("alice"));
+    Song::pending(id, user, wish, serde_json::json!({}), task(1), NOON)
 }
 
 /// A song and the time: told what happens, it keeps what follows.
@@ -126,6 +93,12 @@ pub(super) struct Story {
 pub(super) fn story(wish: Wish) -> Story {
     let song = created(wish);
     Story { last: Step::nothing(&song), song, now: NOON }
+}
+
+/// One that MiniMax could make as well.
+pub(super) fn with_another(mode: Mode) -> Story {
+    let other = Alternative { provider: "minimax".into(), calls: Calls { lyrics: 2, music: 2 }, model: None };
+    story(Wish { alternatives: vec![other], ..a_wish(mode) })
 }
 
 pub(super) fn a_song() -> Story {
@@ -268,7 +241,7 @@ pub(super) fn submitted(call: CallKey, provider_task: &str) -> Event {
 }
 
 pub(super) fn limited(call: CallKey, by: Waiting) -> Event {
-    Event::Limited { call, by, queue_position: Some(3) }
+    Event::Limited { call, by, queue_position: Some(3), open: Vec::new() }
 }
 
 /// A request for something beside the song.

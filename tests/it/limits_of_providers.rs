@@ -51,6 +51,39 @@ async fn a_song_that_was_left_to_us_is_made_elsewhere_while_its_provider_is_down
 }
 
 #[tokio::test]
+async fn a_song_that_was_left_to_us_stays_where_it_is_while_all_are_down() {
+    let simulator = simulator().await;
+    let provider = simulator.provider();
+    let setup = impatient(impatient(Setup::new(&provider).await, "suno"), "mureka")
+        .set("providers.mureka.base_url", &at(&provider, "mureka"))
+        .set("tasks.poll.initial", "100ms");
+    let server = setup.start().await;
+    let mira = server.person("mira");
+    let wish =
+        |prompt: &str, provider: &str| json!({"mode": "music", "prompt": prompt, "provider": provider});
+    simulator.steer(json!({"down": ["suno", "mureka"]})).await;
+    // Both are found out by songs of their own.
+    for (person, name) in [("noah", "suno"), ("otto", "mureka")] {
+        let person = server.person(person);
+        let mut socket = person.socket().await;
+        for n in 0..2 {
+            person.order(wish(&format!("a bell in the fog {n}"), name)).await;
+        }
+        socket.until("the outage", |frame| frame["set"]["waiting_for"] == "provider_down").await;
+    }
+    let mut socket = mira.socket().await;
+    let song = mira.order(music("a lamp in the fog")).await;
+    let first = mira.song(&song).await["provider"].as_str().unwrap().to_owned();
+    socket.until("the reason", |frame| frame["set"]["waiting_for"] == "provider_down").await;
+    assert_eq!(mira.song(&song).await["provider"], json!(first), "nobody else would take it");
+    let other = if first == "suno" { "mureka" } else { "suno" };
+    simulator.steer(json!({"down": [first]})).await;
+    let made = mira.until(&song, "ready").await;
+    assert_eq!(made["provider"], other, "{made}");
+    audit(server.look().await, Some(&mira.user)).await;
+}
+
+#[tokio::test]
 async fn a_song_for_a_provider_that_is_down_says_so_and_is_made_when_it_is_back() {
     let simulator = simulator().await;
     let server = impatient(Setup::new(&simulator.provider()).await, "suno").start().await;

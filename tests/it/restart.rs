@@ -226,6 +226,27 @@ async fn while_it_leaves_it_answers_reads_takes_nothing_new_and_waits_for_what_i
     audit(server.look().await, None).await;
 }
 
+/// MiniMax answers with the song itself, after a minute or two: far longer than any other call lasts.
+#[tokio::test]
+async fn told_to_stop_it_waits_for_calls_as_long_as_their_provider_takes() {
+    let simulator = simulator().await;
+    simulator.steer(json!({"latency": {"music_ms": [4000, 4000]}})).await;
+    let setup = Setup::new(&simulator.provider()).await.set("ops.stop_within", "30s");
+    let minimax = simulator.provider().replace("/suno", "/minimax");
+    let setup = setup.set("providers.minimax.base_url", &minimax).set("tasks.call_timeout", "1s");
+    let mut server = setup.start().await;
+    let mira = server.person("mira");
+    let wish = json!({"mode": "music", "prompt": "rain", "provider": "minimax", "variants": 1});
+    let song = mira.order(wish).await;
+    mira.until(&song, "generating_music").await;
+    server.program.signal("TERM");
+    assert_eq!(server.program.ended().await.code(), Some(0), "{}", server.program.said());
+    let row = server.look().await.query_one("select status::text from songs", &[]).await.unwrap();
+    assert_eq!(row.get::<_, String>(0), "ready");
+    assert_eq!(simulator.stats().await["accepted"], 1);
+    audit(server.look().await, None).await;
+}
+
 #[tokio::test]
 async fn told_twice_to_stop_it_does_not_wait() {
     let mut provider = Provider::start().await;

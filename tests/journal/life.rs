@@ -9,8 +9,8 @@ use songflight::credit::plan::{Limits, Plans};
 use songflight::id::{CallKey, SongId, TaskId, UserId, fresh};
 use songflight::provider::failure::RetryRules;
 use songflight::song::event::Event;
-use songflight::song::parts::{Clip, News, Stage, TaskKind};
-use songflight::song::phase::{Head, ManualRetries, Phase, PollRules, Progress, Rules, Run, Song};
+use songflight::song::parts::{Clip, News, Stage};
+use songflight::song::phase::{ManualRetries, PollRules, Rules, Song};
 use songflight::song::step::step;
 use songflight::song::view::changes;
 use songflight::store::births::Terms;
@@ -32,7 +32,6 @@ impl Life {
 
     pub fn new(user: &str) -> Self {
         let now = Clock.now();
-        let price = Credits::from_thousandths(1_000);
         let wish = json!({
             "mode": "music", "title": null, "prompt": "a waltz", "lyrics": null, "provider": "suno",
             "model": null, "vocal_gender": null, "style_weight": null, "weirdness": null, "audio_weight": null,
@@ -40,30 +39,9 @@ impl Life {
             "calls": {"lyrics": 1, "generate": 1}, "prices": {"lyrics": 100, "generate": 1_000},
             "share_tokens": [fresh(), fresh()],
         });
-        let task = TaskId(fresh());
-        let song = Song {
-            id: SongId(fresh()),
-            user: UserId::trusted(user),
-            wish: Arc::new(serde_json::from_value(wish).expect("a wish")),
-            metadata: Arc::new(json!({})),
-            phase: Phase::Music(Run::new(1, now)),
-            head: Head { task, number: 1, kind: TaskKind::Generate, provider: "suno".into(), price },
-            lyrics_progress: None,
-            music_progress: Some(Progress { task: Some(task), ..Progress::default() }),
-            seq: 1,
-            title: None,
-            lyrics: None,
-            lyrics_variants: Vec::new(),
-            variants: Vec::new(),
-            additions: Vec::new(),
-            cost: price,
-            refunded: Credits::ZERO,
-            retries: Vec::new(),
-            pushes: Vec::new(),
-            last_viewed_at: None,
-            created_at: now,
-            updated_at: now,
-        };
+        let wish = serde_json::from_value(wish).expect("a wish");
+        let (id, user) = (SongId(fresh()), UserId::trusted(user));
+        let song = Song::pending(id, user, wish, json!({}), TaskId(fresh()), now);
         let key = Some(song.id.to_string());
         Self { song, version: 1, key }
     }

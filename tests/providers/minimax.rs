@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -27,7 +28,8 @@ pub(crate) fn adapter(base_url: &str) -> Minimax {
 
 pub(crate) fn asking_for(output_format: OutputFormat, base_url: &str, keep: Keep) -> Minimax {
     let http = Http::new(base_url, Timeouts::default()).expect("clients for this machine");
-    let settings = MinimaxSettings { output_format, ..MinimaxSettings::new(base_url, KEY, keep) };
+    let keep_again = vec![Duration::from_millis(1); 2];
+    let settings = MinimaxSettings { output_format, keep_again, ..MinimaxSettings::new(base_url, KEY, keep) };
     Minimax::new(settings, http)
 }
 
@@ -137,6 +139,28 @@ async fn a_song_that_cannot_be_stored_is_a_failure_of_storage() {
         .await
         .expect_err("a full disk");
     assert_eq!((failure.class, failure.arrived), (Class::Storage, Arrived::No));
+}
+
+#[actix_web::test]
+async fn a_song_that_is_paid_for_is_stored_once_the_disk_has_room_again() {
+    let server = Server::start(Reply::new(200, fixtures::one("minimax", "response_success_hex.json").body));
+    let tries = Arc::new(Mutex::new(0));
+    let counting = tries.clone();
+    let keep: Keep = Arc::new(move |_, _| {
+        let mut tries = counting.lock().expect("no panics");
+        *tries += 1;
+        if *tries < 3 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(KEPT.into()) }
+    });
+    let made = asking_for(OutputFormat::Hex, &server.url, keep).submit(&wish("x"), REPLY_TO).await;
+    assert!(matches!(made, Ok(Submitted::Done(_))), "{made:?}");
+    assert_eq!((*tries.lock().expect("no panics"), server.asked().len()), (3, 1));
+}
+
+#[actix_web::test]
+async fn a_gateways_time_out_leaves_open_whether_the_song_was_made() {
+    let body = br#"{"base_resp":{"status_code":1001,"status_msg":"timeout"}}"#.to_vec();
+    let failure = understood(504, body).await.expect_err("no song");
+    assert_eq!((failure.class, failure.arrived), (Class::Timeout, Arrived::Maybe));
 }
 
 #[actix_web::test]

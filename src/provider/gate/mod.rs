@@ -206,6 +206,11 @@ impl Gate {
         }
     }
 
+    /// Whether it fails, and takes nothing but a probe.
+    pub fn is_down(&self) -> bool {
+        matches!(self.hold(), Some(Hold::Outage { .. }))
+    }
+
     /// One request for a poll that has been due for `late`, unless a submission could use it.
     ///
     /// # Errors

@@ -116,7 +116,8 @@ fn failure(event: &Event<'_>, answer: &Answer) -> Option<Failure> {
     let message = json::text(&told, &["status_msg"]).unwrap_or_default();
     let failure = codes::classify(code, &message, answer.retry_after);
     // One that breaks may have made the song before; one that refuses has not.
-    let broke = answer.status.is_server_error() && failure.class == Class::ProviderError && !failure.operator;
+    let broken = matches!(failure.class, Class::ProviderError | Class::Timeout) && !failure.operator;
+    let broke = answer.status.is_server_error() && broken;
     Some(if broke { doubtful(failure, Purpose::Submit) } else { failure })
 }
 

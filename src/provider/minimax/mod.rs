@@ -22,7 +22,7 @@ use super::http::{Http, Purpose, send_up_to};
 use super::{
     Callback, Capabilities, Clip, Malformed, News, Order, Provider, Stage, Submitted, TaskKind, TextLimits,
 };
-use answer::{Audio, Song};
+use answer::Audio;
 
 /// The longest answer: a song of 32 MiB, twice as long in hexadecimal.
 const BODY_BYTES_MAX: usize = 64 << 20;
@@ -50,7 +50,13 @@ pub struct MinimaxSettings {
     pub output_format: OutputFormat,
     /// For songs that come in the answer, whatever was asked for.
     pub keep: Keep,
+    /// Where that fails (a full disk), once more after each of these. Together they are shorter than `tasks.grace`: until
+    /// then nobody orders the song again.
+    pub keep_again: Vec<Duration>,
 }
+
+const KEEP_AGAIN: [Duration; 4] =
+    [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(30)];
 
 impl MinimaxSettings {
     pub fn new(base_url: impl Into<String>, api_key: impl Into<SecretString>, keep: Keep) -> Self {
@@ -60,6 +66,7 @@ impl MinimaxSettings {
             default_model: CAPABILITIES.models[0].into(),
             output_format: OutputFormat::default(),
             keep,
+            keep_again: KEEP_AGAIN.to_vec(),
         }
     }
 }
@@ -82,6 +89,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     personas: false,
     instrumental: request::has_instrumental_switch,
     writes_words: request::has_lyrics_optimizer,
+    prompt_beside_words: true,
     models: &[
         "music-2.6",
         "music-3.0",
@@ -131,6 +139,26 @@ impl Minimax {
     pub fn new(settings: MinimaxSettings, http: Http) -> Self {
         Self { able: CAPABILITIES.with_default_model(&settings.default_model), settings, http }
     }
+
+    /// Where it is found afterwards. It is paid for, and nobody but us has it: a disk that is full is given a while.
+    async fn keep(&self, file: Bytes) -> Result<String, Failure> {
+        let kind = hex::media_type(&file);
+        let mut again = self.settings.keep_again.iter();
+        loop {
+            let (keep, bytes) = (self.settings.keep.clone(), file.clone());
+            let error = match aside(move || keep(bytes, kind)).await? {
+                Ok(url) => return Ok(url),
+                Err(error) => error,
+            };
+            // What is no audio will not be any.
+            let pause = again.next().filter(|_| error.kind() != io::ErrorKind::InvalidInput);
+            tracing::error!(%error, again = ?pause, "a song that is paid for could not be stored");
+            let Some(pause) = pause else {
+                return Err(Failure::new(Class::Storage, format!("the song could not be stored: {error}")));
+            };
+            tokio::time::sleep(*pause).await;
+        }
+    }
 }
 
 #[async_trait(?Send)]
@@ -150,11 +178,13 @@ impl Provider for Minimax {
             .header("Idempotency-Key", order.key.to_string())
             .json(&request);
         let answer = send_up_to(BODY_BYTES_MAX, call, Purpose::Submit).await?;
-        let keep = self.settings.keep.clone();
-        // A song in the answer takes a while to read and to write, and others wait for this thread.
-        let clip = tokio::task::spawn_blocking(move || clip(answer::song(answer)?, &keep))
-            .await
-            .map_err(|error| Failure::new(Class::Unknown, error.to_string()).maybe_arrived())??;
+        let song = aside(move || answer::song(answer)).await??;
+        let audio_url = match song.audio {
+            Audio::Url(url) => url,
+            Audio::File(file) => self.keep(file).await?,
+        };
+        let (clip_id, duration_ms) = (song.id, song.duration_ms);
+        let clip = Clip { clip_id, duration_ms, audio_url: Some(audio_url), ..Clip::default() };
         Ok(Submitted::Done(News::Clips(Stage::Complete, vec![clip])))
     }
 
@@ -171,21 +201,8 @@ impl Provider for Minimax {
     }
 }
 
-/// The song with a url to hear it at.
-fn clip(song: Song, keep: &Keep) -> Result<Clip, Failure> {
-    let audio_url = match song.audio {
-        Audio::Url(url) => url,
-        Audio::File(file) => {
-            let kind = hex::media_type(&file);
-            keep(file, kind).map_err(|error| {
-                Failure::new(Class::Storage, format!("the song could not be stored: {error}"))
-            })?
-        }
-    };
-    Ok(Clip {
-        clip_id: song.id,
-        duration_ms: song.duration_ms,
-        audio_url: Some(audio_url),
-        ..Clip::default()
-    })
+/// What takes a while, as reading a song in an answer and writing it does, where nobody waits for this thread.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Failure::new(Class::Unknown, error.to_string()).maybe_arrived())
 }

@@ -67,6 +67,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     personas: false,
     instrumental: |model| !matches!(model, "mureka-o1" | "mureka-o2"),
     writes_words: |_| true,
+    prompt_beside_words: true,
     models: &[
         "auto",
         "mureka-9.5",

@@ -45,7 +45,9 @@ pub(super) fn gave_up(words: &str, status: Option<String>) -> Failure {
         (None, Some((class, reason))) => Failure::new(class, words).reason(reason),
         (None, None) => Failure::new(Class::ProviderError, words),
     };
-    match status {
+    // A time-out without any code would be taken for our own deadline, which is final.
+    let timed_out = failure.class == Class::Timeout;
+    match status.or_else(|| timed_out.then(|| "TIMEOUT".to_owned())) {
         Some(status) => failure.code(status),
         None => failure,
     }
@@ -123,5 +125,11 @@ mod tests {
             assert_eq!((failure.class, failure.reason), (class, reason), "{words}");
             assert_eq!(failure.code.as_deref(), Some("FAILED"));
         }
+    }
+
+    #[test]
+    fn a_time_out_that_is_reported_is_not_our_own_deadline() {
+        let failure = gave_up("Request timed out", None);
+        assert_eq!((failure.class, failure.code.is_some()), (Class::Timeout, true));
     }
 }

@@ -61,6 +61,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     personas: false,
     instrumental: |_| true,
     writes_words: |_| true,
+    prompt_beside_words: true,
     models: &["v7", "v7-pro", "v6", "v6-pro"],
     configured_model: None,
     limits,

@@ -49,7 +49,7 @@ impl SongActor {
         let since = self.song.run_of(call.task).and_then(|run| run.limited_since);
         let plan = Rank::of_plan(self.song.wish.plan.as_deref().unwrap_or_default());
         let place = gate.queue(Ask { plan, since: since.unwrap_or_else(|| self.world.clock.now()) });
-        self.wait_in(stand_in_queue(call, gate, place, ctx.address()), call, ctx);
+        self.wait_in(stand_in_queue(call, gate, place, self.world.clone(), ctx.address()), call, ctx);
     }
 
     pub(super) fn ask_for_seat(&self) -> Pin<Box<dyn Future<Output = Seat>>> {
@@ -177,8 +177,7 @@ impl Handler<SlotHeld> for SongActor {
         }
         let not_after = self.world.clock.now() + lease_left.min(CALL_WITHIN);
         let able = self.member(call).map(|member| member.provider.capabilities());
-        let lasts =
-            able.and_then(|able| able.submit_timeout).unwrap_or_default().max(self.world.call_timeout);
+        let lasts = able.map_or(self.world.call_timeout, |able| self.world.call_lasts(able));
         let event = Event::Submitting {
             call,
             not_after,

@@ -8,7 +8,7 @@ use super::end::{deliver, first_failure};
 use crate::credit::Credits;
 use crate::provider::failure::{Class, Failure};
 use crate::song::event::{Event, EventKind, NewAddition};
-use crate::song::parts::{Made, TaskKind, Work};
+use crate::song::parts::{Made, TaskKind};
 use crate::song::phase::{Addition, AdditionState, Call, CallState, Progress, Run};
 use crate::song::refusal;
 
@@ -37,17 +37,8 @@ pub(super) fn ask(next: &mut Draft, new: &NewAddition) {
 /// Whether the same was asked for before and has not failed.
 fn is_there(additions: &[Addition], new: &NewAddition) -> bool {
     additions.iter().any(|one| {
-        if one.task == new.task {
-            return true;
-        }
         let failed = matches!(one.state, AdditionState::Failed(_));
-        // A refetched url or a changed title of the clip does not make it another one.
-        let same = match (&one.work, &new.work) {
-            (Work::Persona { name: a, .. }, Work::Persona { name: b, .. }) => a == b,
-            _ => one.work.kind() == new.work.kind(),
-        };
-        let variant = |work: &Work| work.sources().first().map(|clip| clip.variant_number);
-        !failed && same && variant(&one.work) == variant(&new.work)
+        one.task == new.task || !failed && one.work.adds_the_same_as(&new.work)
     })
 }
 

@@ -152,7 +152,8 @@ impl<'a> Draft<'a> {
 
     /// Gives the step its number if anybody can see a difference.
     fn finish(mut self, before: &Song) -> Step {
-        let kind = shows_a_difference(before, &self.song).then(|| self.kind.unwrap_or(EventKind::Updated));
+        let kind =
+            shows_a_difference(before, &self.song, self.now).then(|| self.kind.unwrap_or(EventKind::Updated));
         if kind.is_some() {
             // The old owner's last event, and the new one's first.
             let events = if before.user == self.song.user { 1 } else { 2 };
@@ -252,12 +253,12 @@ impl<'a> Draft<'a> {
 }
 
 /// What watchers can see is all of a song but the inside of its run.
-fn shows_a_difference(before: &Song, after: &Song) -> bool {
-    let waiting =
-        |song: &Song| song.phase.run().map(|run| (run.waiting, run.queue_position, run.expected_at));
+fn shows_a_difference(before: &Song, after: &Song, now: Time) -> bool {
+    let waiting = |song: &Song| song.phase.run().map(|run| (run.waiting, run.queue_position));
     before.user != after.user
         || before.status() != after.status()
         || waiting(before) != waiting(after)
+        || takes_otherwise(before, after, now)
         || matches!(after.phase, Phase::Deleted) != matches!(before.phase, Phase::Deleted)
         || before.head != after.head
         || !progress_alike(&before.lyrics_progress, &after.lyrics_progress)
@@ -273,6 +274,13 @@ fn shows_a_difference(before: &Song, after: &Song) -> bool {
         || before.wish != after.wish
 }
 
+/// Whether it is said otherwise how long it takes, and not only later.
+fn takes_otherwise(before: &Song, after: &Song, now: Time) -> bool {
+    let expected = |song: &Song| song.phase.run().and_then(|run| run.expected_at);
+    let left = |song: &Song, at: Time| expected(song).filter(|end| *end > at).map(|end| end.since(at));
+    expected(before) != expected(after) && left(before, before.updated_at) != left(after, now)
+}
+
 fn progress_alike(before: &Option<Progress>, after: &Option<Progress>) -> bool {
     match (before, after) {
         (Some(before), Some(after)) => before.looks_like(after),
@@ -283,7 +291,9 @@ fn progress_alike(before: &Option<Progress>, after: &Option<Progress>) -> bool {
 /// What is told of a call of a task that is under way.
 fn at_work(next: &mut Draft, run: Run, event: &Event) {
     match event {
-        Event::Limited { call, by, queue_position } => limited(next, run, *call, *by, *queue_position),
+        Event::Limited { call, by, queue_position, open } => {
+            limited(next, run, *call, *by, *queue_position, open);
+        }
         Event::Submitting { call, not_after, settled_by, takes, synchronous } => {
             let intent = CallState::Intent { not_after: *not_after, settled_by: *settled_by };
             submitting(next, run, *call, intent, *takes, *synchronous);

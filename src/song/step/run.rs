@@ -12,6 +12,7 @@ use crate::song::clips;
 use crate::song::event::EventKind;
 use crate::song::parts::{Makes, News, Stage};
 use crate::song::phase::{Call, CallState, Lost, PassedOver, Run, Waiting};
+use crate::song::wish::{Alternative, Wish};
 use crate::time::Time;
 
 pub(super) fn limited(
@@ -20,12 +21,13 @@ pub(super) fn limited(
     key: CallKey,
     by: Waiting,
     queue_position: Option<u32>,
+    open: &[String],
 ) {
     let Some(index) = present(next.task(), &run, key) else { return };
     if !matches!(run.calls[index].state, CallState::Accepted { from } if from <= next.now) {
         return;
     }
-    if by == Waiting::ProviderDown && untouched(&run, next.now) && elsewhere(next, &run, Class::Network) {
+    if by == Waiting::ProviderDown && untouched(&run, next.now) && around(next, &run, open) {
         return;
     }
     run.waiting = Some(by);
@@ -46,13 +48,31 @@ fn untouched(run: &Run, now: Time) -> bool {
         .all(|call| matches!(call.state, CallState::Accepted { .. }) && !call.lost.is_some_and(waited_for))
 }
 
+/// Around a provider that is down for the moment, to one that takes songs now; where all are down the song stays. The one
+/// that it leaves did not fail it, and may have it back, once.
+fn around(next: &mut Draft, run: &Run, open: &[String]) -> bool {
+    let Wish { provider, calls, options, .. } = &*next.song.wish;
+    let left = Alternative { provider: provider.clone(), calls: *calls, model: options.model.clone() };
+    let been = |one: &PassedOver| one.provider == left.provider;
+    let again = !next.progress().passed_over.iter().any(been);
+    let gone = elsewhere_among(next, run, Class::Network, |one| open.contains(&one.provider));
+    // Without a model of its own it would be asked for one of the other's.
+    if gone && again && (left.model.is_some() || next.song.wish.options.model.is_none()) {
+        Arc::make_mut(&mut next.song.wish).alternatives.push(left);
+    }
+    gone
+}
+
 /// Goes on at the next provider that can, where the choice was ours (PROV-12). `false`: there is none.
 pub(super) fn elsewhere(next: &mut Draft, run: &Run, class: Class) -> bool {
-    if next.beside.is_some() || next.song.wish.alternatives.is_empty() {
-        return false;
-    }
+    elsewhere_among(next, run, class, |_| true)
+}
+
+fn elsewhere_among(next: &mut Draft, run: &Run, class: Class, takes: impl Fn(&Alternative) -> bool) -> bool {
+    let place = next.song.wish.alternatives.iter().position(takes);
+    let Some(place) = place.filter(|_| next.beside.is_none()) else { return false };
     let mut wish = (*next.song.wish).clone();
-    let chosen = wish.alternatives.remove(0);
+    let chosen = wish.alternatives.remove(place);
     let (at, before) = (next.now, std::mem::replace(&mut wish.provider, chosen.provider.clone()));
     wish.calls = chosen.calls;
     if chosen.model.is_some() {
@@ -166,6 +186,10 @@ pub(super) fn learn_name(next: &mut Draft, run: &mut Run, index: usize, told: &s
 pub(super) fn start(next: &mut Draft, run: &mut Run, index: usize, provider_task: &str) {
     run.calls[index].state =
         CallState::Submitted { provider_task: provider_task.to_owned(), since: next.now };
+    // The provider takes orders: the patience of calls that still stand in its queue begins anew.
+    let stands = |call: &Call| matches!(call.state, CallState::Accepted { from } if from <= next.now);
+    let any_stands = run.calls.iter().any(stands);
+    run.limited_since = run.limited_since.filter(|_| any_stands).map(|_| next.now);
     under_way(next, run);
     next.progress().provider_task = Some(provider_task.to_owned()).filter(|id| !id.is_empty());
 }
@@ -175,7 +199,6 @@ fn under_way(next: &mut Draft, run: &mut Run) {
     let now = next.now;
     run.waiting = None;
     run.queue_position = None;
-    run.limited_since = None;
     run.expected_at = run.expected_at.or(run.takes.map(|takes| now + takes));
     let starts = next.progress().started_at.is_none();
     next.progress().started_at.get_or_insert(now);
@@ -222,11 +245,10 @@ pub(super) fn submit_failed(next: &mut Draft, mut run: Run, key: CallKey, failur
     }
 }
 
-/// Nobody knows whether the order arrived: for the grace time it may report, and for as long as what went wrong wants to be
-/// left alone. What was said of it is kept: it is why the song waits, and what it ends with if nothing more is heard.
+/// Nobody knows whether the order arrived: for the grace time it may report, and holds its place. What was said of it is kept:
+/// it is why the song waits, and what it ends with if nothing more is heard.
 fn unheard(next: &mut Draft, run: &mut Run, index: usize, failure: Option<Failure>) {
-    let own = failure.as_ref().and_then(|failure| again_in(next, &run.calls[index], failure));
-    let until = next.now + next.rules.grace.max(own.unwrap_or_default());
+    let until = next.now + next.rules.grace;
     if let Some(failure) = &failure {
         next.progress().error = Some(failure.clone());
     }
@@ -339,7 +361,7 @@ pub(super) fn heard_clips(
 
 /// A call failed: again later, or for good.
 pub(super) fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Failure) {
-    let limited = failure.class == Class::RateLimited;
+    let limited = failure.class == Class::RateLimited && !was_taken(&run.calls[index]);
     let waited = run.limited_since.map_or(Duration::ZERO, |since| next.now.since(since));
     let patience_left = !limited || waited < next.rules.max_wait;
     let again = again_in(next, &run.calls[index], &failure).filter(|_| patience_left);
@@ -365,14 +387,30 @@ pub(super) fn go_wrong(next: &mut Draft, mut run: Run, index: usize, failure: Fa
     next.keep(run);
 }
 
-/// When this failure lets the call be tried again; `None` is never (PROV-9).
+/// Whether the provider has, or had, the order, which is what we pay for.
+const fn was_taken(call: &Call) -> bool {
+    matches!(call.state, CallState::Submitted { .. })
+}
+
+/// When this failure lets the call be tried again; `None` is never (PROV-9). A limit is waited for as long as there is
+/// patience, because nothing was ordered; an order that was taken and failed by one is tried again as after any error of its
+/// provider's. Whoever wants to be left alone for longer than a song may wait wants no second try.
 fn again_in(next: &Draft, call: &Call, failure: &Failure) -> Option<Duration> {
     let chance = chance::of(next.task().0, u64::from(call.next_attempt));
-    failure.retry_in(call.failed_by(failure.class), &next.rules.retry, chance)
+    let used = call.failed_by(failure.class);
+    if failure.class != Class::RateLimited {
+        let bearable = failure.retry_after.is_none_or(|wait| wait <= next.rules.max_wait);
+        return failure.retry_in(used, &next.rules.retry, chance).filter(|_| bearable);
+    }
+    let as_an_error = || Failure { class: Class::ProviderError, ..failure.clone() };
+    let failure = if was_taken(call) { &as_an_error() } else { failure };
+    failure.retry_in(used, &next.rules.retry, chance)
 }
 
 /// A new attempt at a call, under a number that was never used before.
 pub(super) fn try_again(next: &mut Draft, run: &mut Run, index: usize, from: Time) {
+    // How long it takes is counted anew once it is at work again.
+    run.expected_at = None;
     let call = &mut run.calls[index];
     call.attempt = call.next_attempt;
     call.next_attempt = call.next_attempt.saturating_add(1);
@@ -392,20 +430,23 @@ pub(super) fn wake(next: &mut Draft, mut run: Run) {
             }
             CallState::Unknown { until, failure } if until <= next.now => {
                 let call = &run.calls[index];
-                let wanted = failure.as_ref().is_none_or(|failure| again_in(next, call, failure).is_some());
-                if call.resent || !wanted {
+                let again =
+                    failure.as_ref().map_or(Some(Duration::ZERO), |failure| again_in(next, call, failure));
+                let Some(delay) = again.filter(|_| !call.resent) else {
                     let unheard = || Failure::new(Class::Network, "two submissions went without an answer");
                     let failure = failure.unwrap_or_else(unheard);
                     run.calls[index].state = CallState::Failed { failure };
                     return conclude(next, run);
-                }
+                };
                 run.calls[index].failures.extend(failure.map(|failure| failure.class));
                 run.calls[index].resent = true;
                 run.calls[index].lost = Some(Lost { attempt: run.calls[index].attempt, until });
                 next.count_retry();
                 run.waiting = Some(Waiting::Retry);
                 next.kind = Some(EventKind::RetryScheduled);
-                try_again(next, &mut run, index, next.now);
+                // Its grace is part of what it waits, and is over.
+                let more = delay.saturating_sub(next.rules.grace);
+                try_again(next, &mut run, index, next.now.max(until + more));
             }
             CallState::Submitted { since, .. } if since + lasts <= next.now => {
                 return deadline(next, run, index);

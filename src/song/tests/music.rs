@@ -72,6 +72,14 @@ fn nobody_says_how_long_a_song_takes_that_takes_longer_than_expected() {
 }
 
 #[test]
+fn a_song_that_is_made_once_more_takes_as_long_once_more() {
+    let eta = |song: &Story| crate::song::view::view(&song.song, &rules())["eta_ms"].clone();
+    let song = a_song().ordered(0, 0).later(seconds(50)).heard(0, 0, gave_up(Class::ProviderError));
+    assert_eq!(eta(&song), serde_json::Value::Null, "nobody works on it");
+    assert_eq!(eta(&song.until_due().ordered(0, 1)), 60_000);
+}
+
+#[test]
 fn clips_without_ids_have_a_place_each() {
     let stream = |n: u8| Clip { stream_url: Some(format!("https://s/{n}")), ..Clip::default() };
     let told = News::Clips(Stage::First, vec![stream(1), stream(2)]);

@@ -5,11 +5,6 @@ use crate::song::event::EventKind;
 use crate::song::phase::OwnRules;
 use crate::song::wish::Alternative;
 
-fn with_another(mode: Mode) -> Story {
-    let other = Alternative { provider: "minimax".into(), calls: Calls { lyrics: 2, music: 2 }, model: None };
-    story(Wish { alternatives: vec![other], ..a_wish(mode) })
-}
-
 fn an_alternative(model: Option<&str>) -> Alternative {
     let calls = Calls { lyrics: 1, music: 1 };
     Alternative { provider: "minimax".into(), calls, model: model.map(String::from) }
@@ -176,8 +171,20 @@ fn what_the_words_are_to_blame_for_fails_at_the_first_provider() {
 #[test]
 fn a_provider_that_is_down_is_passed_over_only_by_songs_that_were_left_to_us() {
     let song = with_another(Mode::Music);
-    let key = song.key(0, 0);
-    let song = song.then(limited(key, Waiting::ProviderDown));
+    let down = |song: &Story, attempt: u16, open: &[&str]| {
+        let open = open.iter().map(|name| (*name).to_owned()).collect();
+        let (call, by) = (song.key(0, attempt), Waiting::ProviderDown);
+        Event::Limited { call, by, queue_position: Some(3), open }
+    };
+    let nobody = song.clone().then(down(&song, 0, &["musicgpt"]));
+    assert_eq!(nobody.song.head.provider, "suno", "the other one is down as well");
+    let song = song.clone().then(down(&song, 0, &["minimax"]));
+    assert_eq!(song.song.head.provider, "minimax");
+    // Who was down only for a while may have it back, and once.
+    let song = song.clone().then(down(&song, 1, &["suno"]));
+    assert_eq!((song.song.head.provider.as_str(), song.run().calls.len()), ("suno", 1));
+    let song = song.clone().then(down(&song, 2, &["minimax"]));
+    let song = song.clone().then(down(&song, 3, &["suno"]));
     assert_eq!(song.song.head.provider, "minimax");
 
     let song = a_song().then(limited(a_song().key(0, 0), Waiting::ProviderDown));

@@ -121,15 +121,37 @@ fn a_provider_that_broke_is_left_alone_as_long_as_it_asks_for_and_its_failure_co
     let wait = Some(minutes(7));
     let failure = Failure::new(Class::ProviderError, "busy").code(503).retry_after(wait).maybe_arrived();
     let song = a_song().submitting(0, 0).then(Event::SubmitFailed { call, failure });
-    assert_eq!(song.due(), Some((NOON + minutes(7), Due::Wake)));
-    // Of three more tries this was the first.
+    assert_eq!(song.due(), Some((NOON + minutes(2), Due::Wake)));
+    // After the grace time it holds no place any more, and waits for what is left.
     let mut song = song.until_due().wake();
+    assert_eq!(song.due(), Some((NOON + minutes(7), Due::Submit(song.key(0, 1)))));
+    // Of three more tries this was the first.
     for attempt in 1..3 {
         song = song.until_due().submitting(0, attempt).refused(0, attempt, Class::ProviderError);
         assert_eq!(song.run().waiting, Some(Waiting::Retry));
     }
     let song = song.until_due().submitting(0, 3).refused(0, 3, Class::ProviderError);
     assert_eq!(song.status(), Status::Failed);
+}
+
+#[test]
+fn who_is_to_be_left_alone_for_longer_than_a_song_waits_is_not_asked_again() {
+    let failure = |song: &Story| {
+        let call = song.key(0, 0);
+        let failure = Failure::new(Class::ProviderError, "busy").code(503).retry_after(Some(minutes(61)));
+        (
+            Event::SubmitFailed { call, failure: failure.clone() },
+            Event::SubmitFailed { call, failure: failure.maybe_arrived() },
+        )
+    };
+    let song = a_song().submitting(0, 0);
+    let (refused, doubtful) = failure(&song);
+    assert_eq!(song.clone().then(refused).status(), Status::Failed);
+    assert_eq!(
+        song.then(doubtful).until_due().wake().status(),
+        Status::Failed,
+        "once its grace time is over"
+    );
 }
 
 #[test]
@@ -221,6 +243,48 @@ fn a_provider_limit_is_waited_for_without_using_an_attempt_and_not_for_ever() {
     assert_eq!(song.song.music_progress.as_ref().map(|progress| progress.retry_count), Some(0));
     let song = song.later(minutes(2)).wake();
     assert_eq!(song.status(), Status::Failed);
+}
+
+#[test]
+fn an_order_that_was_taken_and_failed_by_a_limit_is_placed_four_times_and_not_for_ever() {
+    let mut song = a_song();
+    for attempt in 0..4 {
+        assert_ne!(song.status(), Status::Failed, "{attempt}");
+        song = song.until_due().ordered(0, attempt).heard(0, attempt, gave_up(Class::RateLimited));
+    }
+    assert_eq!(song.status(), Status::Failed);
+    assert_eq!(song.settled(), Some((Settlement::Release, 1000)));
+}
+
+#[test]
+fn the_limit_of_a_provider_that_answers_with_the_song_is_not_waited_for_for_ever_either() {
+    let long_call = |song: &Story, attempt| match submitting(song.key(0, attempt), song.now) {
+        Event::Submitting { call, not_after, settled_by, takes, .. } => {
+            Event::Submitting { call, not_after, settled_by, takes, synchronous: true }
+        }
+        other => panic!("{other:?}"),
+    };
+    let mut song = a_song();
+    let mut attempt = 0;
+    while song.now.since(NOON) < minutes(59) {
+        song = song.until_due();
+        let event = long_call(&song, attempt);
+        song = song.then(event).refused(0, attempt, Class::RateLimited);
+        attempt += 1;
+    }
+    assert_eq!(song.later(minutes(2)).wake().status(), Status::Failed);
+}
+
+#[test]
+fn what_stands_in_line_beside_an_order_that_was_taken_still_shows_that_it_waits() {
+    let song = story(Wish { calls: Calls { lyrics: 1, music: 2 }, ..a_wish(Mode::Music) });
+    let second = song.key(1, 0);
+    let song = song.submitting(0, 0).then(limited(second, Waiting::ProviderLimit)).later(seconds(2));
+    let taken = submitted(song.key(0, 0), "p");
+    let song = song.then(taken);
+    assert_eq!(song.run().limited_since, Some(song.now), "it has patience anew");
+    let song = song.later(seconds(2)).ordered(1, 0);
+    assert_eq!(song.run().limited_since, None);
 }
 
 #[test]

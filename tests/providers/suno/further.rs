@@ -39,6 +39,22 @@ async fn an_extension_that_names_nothing_new_is_as_its_source() {
 }
 
 #[actix_web::test]
+async fn the_words_of_an_extension_are_as_long_as_the_model_of_its_source_allows() {
+    let older = SourceClip { model: Some("V4".into()), ..source() };
+    let extend = |chars: usize| {
+        let work = Work::Extend { of: older.clone(), continue_at_ms: Some(9_000) };
+        Order { lyrics: Some("la".repeat(chars / 2)), ..an_order(work) }
+    };
+    let fields = |order: &Order| -> Vec<_> {
+        let found = unsupported(reader(Dialect::Sunoapi).capabilities(), order);
+        found.into_iter().map(|refused| refused.field).collect()
+    };
+    assert_eq!(fields(&extend(3_000)), Vec::<&str>::new());
+    assert_eq!(fields(&extend(3_002)), ["lyrics"]);
+    assert_eq!(body_of(extend(3_000)).await["model"], "V4");
+}
+
+#[actix_web::test]
 async fn a_clip_from_elsewhere_is_uploaded_to_be_extended() {
     let wish = Order {
         prompt: Some("end softly".into()),
