@@ -38,18 +38,20 @@ async fn change(
     let user = named(&user)?;
     let question = async |client: &deadpool_postgres::Object| revocations::revoke(client, &user, act).await;
     let revocation = store::ask(&api.world.pool, question).await?;
-    heed(&api.auth, &realtime, &revocation);
-    tracing::info!(of = %user, ?act, by = %operator.0.user, "tokens were revoked");
+    if let Some(revocation) = &revocation {
+        heed(&api.auth, &realtime, revocation);
+    }
+    tracing::info!(of = %user, ?act, by = %operator.0.user, "what tokens of theirs are taken was set");
     let shown = json!({
         "user": user,
-        "banned": revocation.banned,
-        "tokens_after": revocation.before.rfc3339(),
+        "banned": revocation.as_ref().is_some_and(|revocation| revocation.banned),
+        "tokens_after": revocation.map(|revocation| revocation.before.rfc3339()),
     });
     Ok(HttpResponse::Ok().json(shown))
 }
 
 const ANSWERS: &[(u16, &str)] = &[
-    (200, "`user`, `banned`, and `tokens_after`: what a token must be issued after."),
+    (200, "`user`, `banned`, and `tokens_after`: what a token must be issued after, or null."),
     (403, "Not an operator."),
 ];
 

@@ -86,10 +86,7 @@ impl Creation {
 
     /// Stops floods of creations before they reach the database.
     pub(super) fn dam(&self, who: &Identity, now: Time) -> Result<(), Problem> {
-        let plan = self.generous_plan(who);
-        let per_minute = self.plans.of(plan).per_minute;
-        let stopped = |wait| far_too_many(wait).used_up(per_minute, Some(now + wait));
-        self.inner[plan as usize].pass(who.user.as_str()).map_err(stopped)
+        pass(&self.inner[self.generous_plan(who) as usize], who, now)
     }
 
     /// The same before all that changes anything. Not for operators, who put back at once what an outage left.
@@ -97,9 +94,7 @@ impl Creation {
         if who.role == Role::Service {
             return Ok(());
         }
-        let dam = &self.outer[self.generous_plan(who) as usize];
-        let stopped = |wait| far_too_many(wait).used_up(dam.limit(), Some(now + dam.full_after(wait)));
-        dam.pass(who.user.as_str()).map_err(stopped)
+        pass(&self.outer[self.generous_plan(who) as usize], who, now)
     }
 
     /// Whose token names no plan may have the most generous one.
@@ -165,6 +160,7 @@ fn refusal(birth: Birth, standing: &Standing, now: Time) -> Problem {
         Birth::KeyMismatch => {
             Problem::new(Kind::IdempotencyMismatch, "This Idempotency-Key came with other content before.")
         }
+        Birth::Claimed => Problem::claimed(),
         Birth::Short { required, available } => Problem::short(required, available),
         Birth::TooFast => {
             let detail = "Your plan allows no further song in this minute.";
@@ -186,9 +182,13 @@ fn refusal(birth: Birth, standing: &Standing, now: Time) -> Problem {
     }
 }
 
-fn far_too_many(wait: Duration) -> Problem {
-    metrics::counter!("songflight_floods_stopped_total").increment(1);
-    limited(Kind::RateLimited, "Far too many requests.", wait)
+/// Through a dam, or told when it lets one pass again, and when all that it holds.
+fn pass(dam: &Flood, who: &Identity, now: Time) -> Result<(), Problem> {
+    dam.pass(who.user.as_str()).map_err(|wait| {
+        metrics::counter!("songflight_floods_stopped_total").increment(1);
+        let all_again = Some(now + dam.full_after(wait));
+        limited(Kind::RateLimited, "Far too many requests.", wait).used_up(dam.limit(), all_again)
+    })
 }
 
 fn limited(kind: Kind, detail: &str, wait: Duration) -> Problem {

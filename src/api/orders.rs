@@ -138,6 +138,7 @@ async fn placed(
             take_turn(&api, id).await?;
             (id, None)
         }
+        Placed::Claimed => return Err(Problem::claimed()),
         Placed::KeyMismatch => {
             let detail = "This Idempotency-Key came with another order before.";
             return Err(Problem::new(Kind::IdempotencyMismatch, detail));
@@ -258,8 +259,8 @@ fn below(place: &str, errors: Vec<FieldError>) -> impl Iterator<Item = FieldErro
 fn date(body: &Body) -> Result<Option<String>, FieldError> {
     let Some(text) = body.text("occasion_date") else { return Ok(None) };
     match text.parse::<jiff::civil::Date>() {
-        // One way to write a day, of the several that are read.
-        Ok(date) if date.to_string() == text => Ok(Some(date.to_string())),
+        // One way to write a day, of the several that are read; the database knows no year 0.
+        Ok(date) if date.year() >= 1 && date.to_string() == text => Ok(Some(date.to_string())),
         _ => Err(error_at("occasion_date", "must be a day: YYYY-MM-DD")),
     }
 }
@@ -528,6 +529,7 @@ pub const OPERATIONS: &[Operation] = &[
             ),
             (400, "Every wrong field, with a pointer to each."),
             (402, "Not even one of the songs can be paid."),
+            (413, "Over 2 MiB."),
             (422, "The key came with another order; or no provider can do this."),
             (429, "The plan's limits allow none of the songs."),
         ],

@@ -220,6 +220,14 @@ impl Problem {
         Self::new(Kind::WrongState, detail).with("status", json!(status.as_str()))
     }
 
+    /// What this guest made has moved, and what else they made would be nobody's (CRED-7).
+    pub fn claimed() -> Self {
+        Self::new(
+            Kind::Forbidden,
+            "What this guest made belongs to an account now. Use a token of that account's.",
+        )
+    }
+
     pub fn short(required: Credits, available: Credits) -> Self {
         Self::new(Kind::InsufficientCredits, format!("This costs {required} credits; there are {available}."))
             .with("required", required.as_json())

@@ -39,9 +39,14 @@ pub async fn account(
     let statement = client
         .prepare_cached(
             "select p.plan, p.credits, p.created_at,
-                    (select coalesce(-sum(amount), 0)::bigint from credit_entries c where c.user_id = p.user_id
-                        and c.reason <> 'grant'
-                        and c.at >= date_trunc('day', $2 at time zone 'utc') at time zone 'utc') as spent_today,
+                    -- Back from the newest to the last of yesterday: there may be very many. What was paid yesterday
+                    -- and came back today was not spent today.
+                    (select greatest(coalesce(-sum(amount), 0), 0)::bigint from credit_entries c
+                      where c.user_id = p.user_id and c.reason <> 'grant'
+                        and c.id > coalesce((select e.id from credit_entries e
+                                              where e.user_id = p.user_id
+                                                and e.at < date_trunc('day', $2 at time zone 'utc') at time zone 'utc'
+                                              order by e.id desc limit 1), 0)) as spent_today,
                     case when p.day >= ($2 at time zone 'utc')::date then p.used_today else 0 end as songs_today,
                     case when p.day >= ($2 at time zone 'utc')::date then p.previews_today else 0 end
                         as previews_today,

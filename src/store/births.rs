@@ -50,7 +50,7 @@ const LOCK: &str =
 const BIRTHS: &str = "
 with fence as materialized (select id, epoch from nodes where id = $1 and epoch = $2 for key share),
 known as materialized (
-    select i.*, p.credits, p.u, named.plan, p.rate_full_at,
+    select i.*, p.credits, p.u, p.claimed_by, named.plan, p.rate_full_at,
            60000000 / ($3::bigint[])[named.plan] as share, ($4::integer[])[named.plan] as per_day,
            greatest(p.rate_full_at, i.now) as full_at,
            (extract(epoch from greatest(p.rate_full_at, i.now) - i.now) * 1000000)::bigint as spent,
@@ -93,6 +93,8 @@ decided as materialized (
                     case when k.keyed_hash <> k.hash then 'mismatch' when k.keyed_gone is not null then 'gone'
                          else 'replay' end
                 when k.same is not null then 'replay'
+                -- It would be nobody's: the songs of this guest have moved (CRED-7).
+                when k.claimed_by is not null then 'claimed'
                 when k.spent + k.share > 60000000 then 'too_fast'
                 when k.preview and k.previews >= $6 then 'previews_used_up'
                 when not k.preview and k.used >= k.per_day then 'day_used_up'
@@ -199,6 +201,8 @@ pub enum Birth {
     KeyMismatch,
     /// The key's song was deleted.
     KeyGone,
+    /// What this guest made is an account's by now (CRED-7).
+    Claimed,
     Short {
         required: Credits,
         available: Credits,
@@ -364,6 +368,7 @@ pub(super) fn read(row: &Row, new: &NewSong) -> (Birth, Standing) {
         "replay" => Birth::Replay { song: song() },
         "mismatch" => Birth::KeyMismatch,
         "gone" => Birth::KeyGone,
+        "claimed" => Birth::Claimed,
         "too_fast" => Birth::TooFast,
         "day_used_up" => Birth::DayUsedUp,
         "previews_used_up" => Birth::PreviewsUsedUp,

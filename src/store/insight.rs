@@ -26,7 +26,7 @@ select jsonb_build_object(
     'events', (select coalesce(jsonb_agg(to_jsonb(e) - 'song_id' - 'user_id' order by e.seq), '[]')
                  from (select * from song_events where song_id = s.id order by seq desc limit $2) e),
     'credits', (select coalesce(jsonb_agg(to_jsonb(c) order by c.id), '[]') from credit_entries c
-                 where c.user_id = s.user_id and c.song_id = s.id),
+                 where c.task_id in (select id from tasks where song_id = s.id)),
     'notifications', (select coalesce(jsonb_agg(to_jsonb(n) order by n.created_at), '[]')
                         from notifications n where n.song_id = s.id),
     'dead_letters', (select coalesce(jsonb_agg(to_jsonb(f) - 'context' order by f.id), '[]')
@@ -39,7 +39,8 @@ select jsonb_build_object(
 /// [`StoreError::Unavailable`] while Postgres is away.
 pub async fn song(client: &impl GenericClient, id: SongId) -> Result<Option<Value>, StoreError> {
     let Some(row) = client.query_opt(SONG, &[&id.0, &EVENTS_MAX]).await? else { return Ok(None) };
-    let mut all: Value = row.get(0);
+    // Not `get`: what a user wrote may be nested deeper than is read.
+    let mut all: Value = row.try_get(0)?;
     let sql = format!("{CALLBACKS} where task_id in (select id from tasks where song_id = $1) {NEWEST}");
     all["callbacks"] = callbacks(client, &sql, &id.0).await?;
     Ok(Some(all))

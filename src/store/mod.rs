@@ -154,7 +154,22 @@ fn is_in_the_way(error: &refinery::Error) -> bool {
         .any(|code| [SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE].contains(code))
 }
 
-/// Brings the schema up to date, one process at a time.
+/// The newest migration in the database, if this program does not have it: it was the next version's. What a migration does
+/// lets the version before work on, and so must be able to start (a restart, or the way back from an upgrade).
+async fn newer_than_this(client: &tokio_postgres::Client) -> Result<Option<i64>, String> {
+    let runner = embedded::migrations::runner();
+    let known = runner.get_migrations().iter().map(|one| i64::from(one.version())).max();
+    let there = "select to_regclass('refinery_schema_history') is not null";
+    let row = client.query_one(there, &[]).await.map_err(|error| error.to_string())?;
+    if !row.get::<_, bool>(0) {
+        return Ok(None);
+    }
+    let row = client.query_one("select max(version)::bigint from refinery_schema_history", &[]).await;
+    let newest: Option<i64> = row.map_err(|error| error.to_string())?.get(0);
+    Ok(newest.filter(|newest| known.is_some_and(|known| *newest > known)))
+}
+
+/// Brings the schema up to date, one process at a time. One that a later version has brought further is left as it is.
 ///
 /// # Errors
 /// What stood in the way, in words for an operator.
@@ -162,6 +177,12 @@ pub async fn migrate(server: impl Into<Server>) -> Result<usize, String> {
     let mut client = connect(server, "songflight migrate").await.map_err(|error| error.to_string())?;
     client.batch_execute("select pg_advisory_lock(5470600)").await.map_err(|error| error.to_string())?;
     client.batch_execute("set lock_timeout = '2s'").await.map_err(|error| error.to_string())?;
+    if let Some(newer) = newer_than_this(&client).await? {
+        tracing::warn!(
+            "the database is at migration {newer}, of a later version than this one; it is left as it is"
+        );
+        return Ok(0);
+    }
     let mut attempt = 1;
     let report = loop {
         match embedded::migrations::runner().run_async(&mut client).await {
@@ -195,7 +216,7 @@ mod tests {
 
     /// What databases that exist have run. One that finds another text under its number refuses to start: a migration is
     /// never edited, renamed or taken away, and each new one gets its line here.
-    const RUN: [(&str, u64); 20] = [
+    const RUN: [(&str, u64); 21] = [
         ("V1__songs", 8_374_984_745_123_961_302),
         ("V2__create_song", 11_777_778_220_981_482_804),
         ("V3__task_kinds", 6_665_573_189_111_020_625),
@@ -216,6 +237,7 @@ mod tests {
         ("V18__shared_with_users", 11_108_046_254_093_962_689),
         ("V19__revocations", 84_189_650_133_194_262),
         ("V20__old_letters", 3_361_160_545_063_424_632),
+        ("V21__links_and_guests", 12_386_849_371_614_420_356),
     ];
 
     #[test]

@@ -268,7 +268,7 @@ pub async fn count_activation(
     node: NodeKey,
     song: SongId,
 ) -> Result<i16, StoreError> {
-    let sql = "update tasks set activations = activations + 1, epoch = $3
+    let sql = "update tasks set activations = least(activations + 1, 32767), epoch = $3
                 where song_id = $1 and ended_at is null and owner = $2
                   and exists (select from nodes where id = $2 and epoch = $3)
                returning activations";
@@ -303,7 +303,7 @@ pub async fn claim(client: &impl GenericClient, node: NodeKey, song: SongId) -> 
     let sql = format!(
         "
         with head as materialized (select * from tasks where song_id = $3 and not beside order by number desc limit 1)
-        update tasks set owner = $1, epoch = $2, activations = activations + 1
+        update tasks set owner = $1, epoch = $2, activations = least(activations + 1, 32767)
          where song_id = $3 and (ended_at is null or id = (select id from head))
            and not exists (select from head t join nodes n on {OWNS}
                             where n.left_at is null and n.lease_until >= now() and n.id <> $1)

@@ -36,6 +36,8 @@ pub enum Placed {
     Replay(Uuid),
     /// The key was used for another order.
     KeyMismatch,
+    /// What this guest made is an account's by now (CRED-7).
+    Claimed,
 }
 
 /// Somebody has an order's songs made. Whoever comes later has a later turn.
@@ -69,6 +71,7 @@ pub async fn place(client: &impl GenericClient, id: Uuid, new: &NewOrder) -> Res
     Ok(match row.get("outcome") {
         "placed" => Placed::Placed(Turn(now)),
         "replay" => Placed::Replay(row.get("order_id")),
+        "claimed" => Placed::Claimed,
         _ => Placed::KeyMismatch,
     })
 }

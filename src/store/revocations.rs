@@ -29,25 +29,29 @@ pub enum Act {
     Pardon,
 }
 
-/// Notes it; the same again does no harm.
+/// Notes it; the same again does no harm. `None`: nothing is revoked of somebody to be pardoned.
 ///
 /// # Errors
 /// [`StoreError::Unavailable`] while Postgres is away.
-pub async fn revoke(client: &impl GenericClient, user: &UserId, act: Act) -> Result<Revocation, StoreError> {
-    let sql = "
-        insert into revocations as r (user_id, before, banned, changed_at)
-        values ($1, clock_timestamp(), coalesce($2, false), clock_timestamp())
-        on conflict (user_id) do update set
-            before = case when $2 is false then r.before else excluded.before end,
-            banned = coalesce($2, r.banned), changed_at = excluded.changed_at
+pub async fn revoke(
+    client: &impl GenericClient,
+    user: &UserId,
+    act: Act,
+) -> Result<Option<Revocation>, StoreError> {
+    let pardon = "
+        update revocations set banned = false, changed_at = clock_timestamp() where user_id = $1
         returning user_id, before, banned, changed_at";
-    let banned = match act {
-        Act::SignOut => None,
-        Act::Ban => Some(true),
-        Act::Pardon => Some(false),
+    let refuse = "
+        insert into revocations as r (user_id, before, banned, changed_at)
+        values ($1, clock_timestamp(), $2, clock_timestamp())
+        on conflict (user_id) do update set
+            before = excluded.before, banned = r.banned or excluded.banned, changed_at = excluded.changed_at
+        returning user_id, before, banned, changed_at";
+    let row = match act {
+        Act::Pardon => client.query_opt(pardon, &[&user.as_str()]).await?,
+        Act::SignOut | Act::Ban => client.query_opt(refuse, &[&user.as_str(), &(act == Act::Ban)]).await?,
     };
-    let row = client.query_one(sql, &[&user.as_str(), &banned]).await?;
-    Ok(read(&row))
+    Ok(row.map(|row| read(&row)))
 }
 
 /// What changed from this moment on.

@@ -71,6 +71,21 @@ pub async fn load_own(
     client.query_opt(&statement, &[&id.0, &user.as_str()]).await?.map(|row| read(&row)).transpose()
 }
 
+/// What this user had made under an idempotency key, also if it was deleted since, and the hash of what was asked for.
+///
+/// # Errors
+/// [`StoreError::Unavailable`] while Postgres is away.
+pub async fn made_under(
+    client: &impl GenericClient,
+    user: &UserId,
+    key: &str,
+) -> Result<Option<(SongId, Vec<u8>)>, StoreError> {
+    let sql = "select id, content_hash from songs where user_id = $1 and idempotency_key = $2";
+    let statement = client.prepare_cached(sql).await?;
+    let row = client.query_opt(&statement, &[&user.as_str(), &key]).await?;
+    Ok(row.map(|row| (SongId(row.get("id")), row.get("content_hash"))))
+}
+
 /// Whether a song is this user's and not deleted.
 ///
 /// # Errors

@@ -147,6 +147,32 @@ async fn who_is_banned_stays_out_on_every_node_and_over_a_restart() {
 }
 
 #[tokio::test]
+async fn who_was_never_banned_stays_signed_in_when_the_ban_is_lifted() {
+    let server = shared().await;
+    let (mira, operator) = (server.person("mira"), operator(server));
+    let lifted = operator.delete(&format!("/admin/users/{}/ban", mira.user)).await.expect(200);
+    assert_eq!((&lifted["banned"], &lifted["tokens_after"]), (&json!(false), &json!(null)));
+    mira.get("/v1/me").await.expect(200);
+}
+
+#[tokio::test]
+async fn what_was_paid_yesterday_and_comes_back_today_was_not_spent_today() {
+    let server = shared().await;
+    let mira = server.person("mira");
+    let song = mira.order(music("bad sim:fail=moderation")).await;
+    mira.until(&song, "failed").await;
+    let spent = async || mira.get("/v1/me").await.expect(200)["credits_used_today"].clone();
+    assert_eq!(spent().await, json!(0.0));
+    mira.order(music("good")).await;
+    assert_eq!(spent().await, json!(1.0));
+    let yesterday = "update credit_entries set at = at - interval '1 day' where user_id = $1 and id <= (
+                         select max(id) from credit_entries where user_id = $1 and reason = 'reserve' and song_id = $2)";
+    let failed = uuid::Uuid::parse_str(&song).expect("an id");
+    server.look().await.execute(yesterday, &[&mira.user, &failed]).await.unwrap();
+    assert_eq!(spent().await, json!(0.0), "one came back, one was spent");
+}
+
+#[tokio::test]
 async fn what_is_for_operators_is_for_nobody_else() {
     let server = shared().await;
     let mira = server.person("mira");

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use crate::harness::person::{answer, client, id, music};
 use crate::harness::{Person, Provider, Server, Setup, Socket, audit, eventually, shared};
+use crate::operators::operator;
 
 /// A server whose guests may make what they like.
 async fn generous(provider: &Provider) -> Server {
@@ -113,6 +114,23 @@ async fn a_claim_that_comes_again_changes_nothing_and_of_two_accounts_the_first_
         assert_eq!(people[1 - winner].get(&format!("/v1/songs/{song}")).await.problem(404), "not-found");
     }
     assert_eq!(claim(&people[winner], &guest).await.expect(200), json!({"count": 0, "songs": []}));
+    // What the guest asked for after that would be nobody's.
+    assert_eq!(guest.create(music("too late")).await.problem(403), "forbidden");
+    let order = json!({"package": "p", "songs": [{"prompt": "too late", "variations": [{}]}]});
+    assert_eq!(guest.post("/v1/orders", order).await.problem(403), "forbidden");
+    // Operators see who paid (SONG-4).
+    let known = operator(&server).get(&format!("/admin/songs/{}", songs[0])).await.expect(200);
+    assert_eq!(known["credits"][0]["user_id"], json!(guest.user), "{known}");
+    audit(server.look().await, None).await;
+}
+
+#[tokio::test]
+async fn a_guest_who_made_nothing_before_the_claim_makes_nothing_after_it() {
+    let provider = Provider::start().await;
+    let server = generous(&provider).await;
+    let (guest, mira) = (guest(&server).await, server.person("mira"));
+    assert_eq!(claim(&mira, &guest).await.expect(200)["count"], 0);
+    assert_eq!(guest.create(music("too late")).await.problem(403), "forbidden");
     audit(server.look().await, None).await;
 }
 

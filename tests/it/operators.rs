@@ -243,7 +243,8 @@ async fn the_audit_names_what_breaks_a_rule() {
         .unwrap();
     look.batch_execute(
         "delete from song_variants; insert into provider_refs values ('suno', 'x', gen_random_uuid(), 0, 0);
-         insert into notifications (song_id, kind, user_id) values (gen_random_uuid(), 'ready', 'nobody')",
+         insert into notifications (song_id, kind, user_id) values (gen_random_uuid(), 'ready', 'nobody');
+         update tasks set price = price + 1",
     )
     .await
     .unwrap();
@@ -252,6 +253,7 @@ async fn the_audit_names_what_breaks_a_rule() {
     let told = said(&broken);
     for rule in [
         "a balance is the sum of its entries",
+        "of a task its price is reserved",
         "a song's events are numbered",
         "a user's events are numbered",
         "a song that is ready can be played",

@@ -298,6 +298,10 @@ async fn an_order_is_checked_whole_before_anything_is_made() {
             vec!["/occasion_date"],
         ),
         (
+            json!({"package": "p", "occasion_date": "0000-05-01", "songs": [song("x")]}),
+            vec!["/occasion_date"],
+        ),
+        (
             order(&[json!({"variations": [{}]}), json!({"prompt": "p", "variations": [{"tags": []}]})]),
             vec!["/songs/0/prompt", "/songs/1/variations/0/tags"],
         ),

@@ -122,6 +122,11 @@ async fn a_share_link_shows_its_variant_and_nothing_else() {
         client.execute("select set_config($1, 'nonsense', false)", &[&name]).await.unwrap();
         assert!(client.query(seen, &[]).await.unwrap().is_empty(), "{name}");
     }
+    mira.delete(&format!("/v1/songs/{song}")).await;
+    for role in ["anon", "authenticated"] {
+        let client = become_role(server.look().await, role, &json!({"share_token": share})).await;
+        assert!(client.query(seen, &[]).await.unwrap().is_empty(), "of a deleted song, to {role}");
+    }
 }
 
 #[tokio::test]
@@ -190,6 +195,12 @@ async fn every_table_is_locked_and_its_owner_is_not_hindered() {
                  where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relrowsecurity";
     let open: Vec<String> = client.query(open, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
     assert!(open.is_empty(), "lock them with `select lock_rows()` at the end of the migration: {open:?}");
+    let hidden = "select relname::text from pg_class c
+                   where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
+                     and not exists (select from pg_policies p
+                                      where p.tablename = c.relname and p.policyname = 'service_rows')";
+    let hidden: Vec<String> = client.query(hidden, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert!(hidden.is_empty(), "show them with `select show_rows()` at the end of the migration: {hidden:?}");
     let forced = "select count(*) from pg_class where relforcerowsecurity";
     assert_eq!(client.query_one(forced, &[]).await.unwrap().get::<_, i64>(0), 0);
 }

@@ -138,6 +138,7 @@ async fn as_now(world: &World, new: &NewSong) -> Value {
         Birth::Replay { song } => ("replay", Some(song.0), None),
         Birth::KeyMismatch => ("mismatch", None, None),
         Birth::KeyGone => ("gone", None, None),
+        Birth::Claimed => ("claimed", None, None),
         Birth::Short { available, .. } => ("short", None, Some(available.thousandths())),
         Birth::TooFast => ("too_fast", None, None),
         Birth::DayUsedUp => ("day_used_up", None, None),

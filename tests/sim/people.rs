@@ -12,13 +12,12 @@ use songflight::song::actor::{TellError, Told, with_fallback_urls};
 use songflight::song::directory::Born;
 use songflight::song::event::{Choice, Event, NewAddition};
 use songflight::song::parts::{MusicOptions, SourceClip, TaskKind, Work};
-use songflight::song::phase::{Head, Phase, Progress, Run, Song};
+use songflight::song::phase::{Phase, Song};
 use songflight::song::view;
 use songflight::song::wish::{Alternative, Calls, Mode, Prices, Wish};
 use songflight::store::births::{Birth, Terms};
 use songflight::store::journal::{CommitError, Committed, Entry};
 use songflight::store::row::{InboxRow, NewSong};
-use songflight::time::Time;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
@@ -90,7 +89,7 @@ async fn create_until_answered(town: Town, user: UserId, key: String, wish: Wish
                 town.sim.lock().law.hold(there, || format!("song {song} was promised and is not there"));
                 return Some(song);
             }
-            Ok(Ok(Birth::Short { .. } | Birth::KeyGone)) => return None,
+            Ok(Ok(Birth::Short { .. } | Birth::KeyGone | Birth::Claimed)) => return None,
             Ok(Ok(other)) => {
                 town.sim.lock().law.hold(false, || format!("{key} is answered with {other:?}"));
                 return None;
@@ -122,7 +121,7 @@ fn new_song(ports: &Ports, user: &UserId, key: &str, wish: &Wish) -> NewSong {
     let now = ports.life.clock.now();
     let (id, task, grant) =
         ports.sim.with(|state, _| (state.dice.uuid(), state.dice.uuid(), state.plan.grant));
-    let song = pending(user, wish.clone(), SongId(id), TaskId(task), now);
+    let song = Song::pending(SongId(id), user.clone(), wish.clone(), json!({}), TaskId(task), now);
     let set = view::changes(None, &song, &rules());
     NewSong {
         set,
@@ -135,37 +134,6 @@ fn new_song(ports: &Ports, user: &UserId, key: &str, wish: &Wish) -> NewSong {
             grant: Credits::from_thousandths(grant),
             refuse_when_busy: false,
         },
-    }
-}
-
-fn pending(user: &UserId, wish: Wish, id: SongId, task: TaskId, now: Time) -> Song {
-    let kind = wish.first_task();
-    let run = Run::new(wish.calls(kind), now);
-    let price = wish.price(kind);
-    let lyrics_first = wish.mode == Mode::LyricsFirst;
-    let progress = Some(Progress { task: Some(task), ..Progress::default() });
-    Song {
-        id,
-        user: user.clone(),
-        metadata: Arc::new(json!({})),
-        phase: if lyrics_first { Phase::Lyrics(run) } else { Phase::Music(run) },
-        head: Head { task, number: 1, kind, provider: wish.provider.clone(), price },
-        lyrics_progress: progress.clone().filter(|_| lyrics_first),
-        music_progress: progress.filter(|_| !lyrics_first),
-        seq: 1,
-        title: wish.title.clone(),
-        lyrics: wish.lyrics.clone(),
-        lyrics_variants: Vec::new(),
-        variants: Vec::new(),
-        additions: Vec::new(),
-        cost: price,
-        refunded: Credits::ZERO,
-        retries: Vec::new(),
-        pushes: Vec::new(),
-        last_viewed_at: None,
-        created_at: now,
-        updated_at: now,
-        wish: Arc::new(wish),
     }
 }
 
