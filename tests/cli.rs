@@ -71,6 +71,19 @@ fn a_log_collector_reads_nothing_but_its_lines() {
     std::fs::remove_dir_all(home).expect("the folder");
 }
 
+#[test]
+fn a_token_in_the_environment_stands_against_no_user_that_is_named() {
+    let home = home("watch");
+    for token in ["", "from-elsewhere"] {
+        let output =
+            with(&home, &["watch", "--url", "no url", "--user", "alice"], &[("SONGFLIGHT_TOKEN", token)]);
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{said}");
+        assert!(said.contains("no url"), "{said}");
+    }
+    std::fs::remove_dir_all(home).expect("the folder");
+}
+
 /// Run in a folder of its own, with nothing configured from outside.
 fn songflight(home: &Path, arguments: &[&str]) -> Output {
     with(home, arguments, &[])

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 use super::creation::Asked;
 use super::problem::{Kind, Problem};
 use super::shape::{Body, Field, FieldKind, Shape, error_at, field};
-use super::songs::{begin, etag, idempotency_key, own};
+use super::songs::{as_before, begin, etag, idempotency_key, own};
 use super::who::{Creator, Who};
 use super::wishes::{self, LYRICS, METADATA_BYTES_MAX, PROMPT, TAGS, TITLE_CHARS_MAX};
 use super::{Api, Keyed, Operation, Raw, body, resource, song_id};
 use crate::id::{self, SongId, TaskId};
 use crate::song::event::{Event, NewAddition};
-use crate::song::parts::{Made, MusicOptions, SourceClip, Work};
+use crate::song::parts::{Made, MusicOptions, SourceClip, TaskKind, Work};
 use crate::song::phase::{Addition, AdditionState, Phase, Song, Variant};
 use crate::song::view::{AdditionView, View};
 use crate::song::wish::{Mode, Wish};
@@ -115,14 +115,19 @@ async fn extend(
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let (body, parent, of) = asked(&api, &who, &path, EXTEND, &raw).await?;
+    let body = body(EXTEND, &raw.0)?;
+    let wanted = Wanted::read(&request, TaskKind::Extend, vec![song_id(&path)?], body)?;
+    wanted.child_of_one(&api, &who, extension).await
+}
+
+fn extension(body: &Body, of: SourceClip) -> Result<Work, Problem> {
     let continue_at_ms = body.millis("continue_at_s");
-    if let (Some(at), Some(long)) = (continue_at_ms, of.duration_ms)
-        && !(1..=long).contains(&at)
-    {
-        return Err(Problem::invalid_at("/continue_at_s", within(long)));
+    match (continue_at_ms, of.duration_ms) {
+        (Some(at), Some(long)) if !(1..=long).contains(&at) => {
+            Err(Problem::invalid_at("/continue_at_s", within(long)))
+        }
+        _ => Ok(Work::Extend { of, continue_at_ms }),
     }
-    child(&api, &who, &request, &[&parent], &body, Work::Extend { of, continue_at_ms }).await
 }
 
 async fn replace_section(
@@ -132,18 +137,19 @@ async fn replace_section(
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let (body, parent, of) = asked(&api, &who, &path, REPLACE_SECTION, &raw).await?;
+    let body = body(REPLACE_SECTION, &raw.0)?;
+    let wanted = Wanted::read(&request, TaskKind::ReplaceSection, vec![song_id(&path)?], body)?;
+    wanted.child_of_one(&api, &who, replacement).await
+}
+
+fn replacement(body: &Body, of: SourceClip) -> Result<Work, Problem> {
     let (start_ms, end_ms) =
         (body.millis("start_s").unwrap_or_default(), body.millis("end_s").unwrap_or_default());
-    if start_ms >= end_ms {
-        return Err(Problem::invalid_at("/end_s", "must be after `start_s`"));
+    match of.duration_ms {
+        _ if start_ms >= end_ms => Err(Problem::invalid_at("/end_s", "must be after `start_s`")),
+        Some(long) if end_ms > long => Err(Problem::invalid_at("/end_s", within(long))),
+        _ => Ok(Work::ReplaceSection { of, start_ms, end_ms }),
     }
-    if let Some(long) = of.duration_ms
-        && end_ms > long
-    {
-        return Err(Problem::invalid_at("/end_s", within(long)));
-    }
-    child(&api, &who, &request, &[&parent], &body, Work::ReplaceSection { of, start_ms, end_ms }).await
 }
 
 async fn cover(
@@ -153,8 +159,9 @@ async fn cover(
     request: HttpRequest,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let (body, parent, of) = asked(&api, &who, &path, COVER, &raw).await?;
-    child(&api, &who, &request, &[&parent], &body, Work::Cover { of }).await
+    let body = body(COVER, &raw.0)?;
+    let wanted = Wanted::read(&request, TaskKind::Cover, vec![song_id(&path)?], body)?;
+    wanted.child_of_one(&api, &who, |_, of| Ok(Work::Cover { of })).await
 }
 
 async fn merge(
@@ -178,22 +185,25 @@ async fn merge(
     if !errors.is_empty() {
         return Err(Problem::invalid(errors));
     }
-    let mut parents = Vec::new();
-    for (index, id) in ids.into_iter().enumerate() {
-        match own(&api, &who, id).await {
-            Ok(parent) => parents.push(parent),
-            Err(problem) if problem.kind() == Kind::NotFound => {
-                errors.push(error_at_index(index, "there is no such song"));
+    let wanted = Wanted::read(&request, TaskKind::Merge, ids, body)?;
+    let child = async {
+        let (mut parents, mut errors) = (Vec::new(), Vec::new());
+        for (index, id) in wanted.of.iter().enumerate() {
+            match own(&api, &who, *id).await {
+                Ok(parent) => parents.push(parent),
+                Err(problem) if problem.kind() == Kind::NotFound => {
+                    errors.push(error_at_index(index, "there is no such song"));
+                }
+                Err(problem) => return Err(problem),
             }
-            Err(problem) => return Err(problem),
         }
-    }
-    if !errors.is_empty() {
-        return Err(Problem::not_found().with_errors(errors));
-    }
-    let of = parents.iter().map(|parent| source(parent, &body)).collect::<Result<Vec<_>, _>>()?;
-    let parents: Vec<&Song> = parents.iter().collect();
-    child(&api, &who, &request, &parents, &body, Work::Merge { of }).await
+        if !errors.is_empty() {
+            return Err(Problem::not_found().with_errors(errors));
+        }
+        let of = parents.iter().map(|parent| source(parent, &wanted.body)).collect::<Result<Vec<_>, _>>()?;
+        wanted.child(&api, &who, &parents[0], Work::Merge { of }).await
+    };
+    wanted.or_as_before(&api, &who, child.await).await
 }
 
 fn error_at_index(index: usize, detail: &str) -> super::problem::FieldError {
@@ -204,27 +214,76 @@ fn within(long_ms: i64) -> String {
     format!("must be within the {}.{:03} s of the clip", long_ms / 1000, long_ms % 1000)
 }
 
-/// Creates a song that is made from others (SONG-10): paid, stored and started as every song is.
-async fn child(
-    api: &web::Data<Api>,
-    who: &Who,
-    request: &HttpRequest,
-    parents: &[&Song],
-    body: &Body,
-    work: Work,
-) -> Result<HttpResponse, Problem> {
-    let key = idempotency_key(request.headers())?;
-    let (kind, parent) = (work.kind(), parents[0]);
-    let ids: Vec<SongId> = parents.iter().map(|parent| parent.id).collect();
-    // What the path says is part of what was asked for.
-    let whole = json!({ "kind": kind, "of": ids, "body": wishes::hash(body) });
-    let mut wish = wish_of(parent, body, work);
-    wish.parent_ids = ids;
-    let asked = preferred(api, body, &wish);
-    wishes::settle(api, asked.as_deref(), &mut wish)?;
-    let metadata = body.object("metadata").cloned().unwrap_or_else(|| json!({}));
-    let song = wishes::pending(&who.0.user, wish, metadata, api.clock().now());
-    begin(api, who, Asked { song, content_hash: wishes::hash_of(&whole), key, refuse_when_busy: false }).await
+/// A child that is asked for: all that is known of it before its parents are looked at.
+struct Wanted {
+    key: Option<String>,
+    content_hash: [u8; 32],
+    of: Vec<SongId>,
+    body: Body,
+}
+
+impl Wanted {
+    fn read(request: &HttpRequest, kind: TaskKind, of: Vec<SongId>, body: Body) -> Result<Self, Problem> {
+        let key = idempotency_key(request.headers())?;
+        // What the path says is part of what was asked for.
+        let whole = json!({ "kind": kind, "of": of, "body": wishes::hash(&body) });
+        Ok(Self { key, content_hash: wishes::hash_of(&whole), of, body })
+    }
+
+    async fn child_of_one(
+        &self,
+        api: &web::Data<Api>,
+        who: &Who,
+        work: impl FnOnce(&Body, SourceClip) -> Result<Work, Problem>,
+    ) -> Result<HttpResponse, Problem> {
+        let child = async {
+            let parent = own(api, who, self.of[0]).await?;
+            let work = work(&self.body, source(&parent, &self.body)?)?;
+            self.child(api, who, &parent, work).await
+        };
+        self.or_as_before(api, who, child.await).await
+    }
+
+    /// Creates a song that is made from others (SONG-10): paid, stored and started as every song is. It is like its first
+    /// parent, but for what was asked otherwise.
+    async fn child(
+        &self,
+        api: &web::Data<Api>,
+        who: &Who,
+        parent: &Song,
+        work: Work,
+    ) -> Result<HttpResponse, Problem> {
+        let mut wish = wish_of(parent, &self.body, work);
+        wish.parent_ids.clone_from(&self.of);
+        let asked = preferred(api, &self.body, &wish);
+        wishes::settle(api, asked.as_deref(), &mut wish)?;
+        let metadata = self.body.object("metadata").cloned().unwrap_or_else(|| json!({}));
+        let song = wishes::pending(&who.0.user, wish, metadata, api.clock().now());
+        let (content_hash, key) = (self.content_hash, self.key.clone());
+        begin(api, who, Asked { song, content_hash, key, refuse_when_busy: false }).await
+    }
+
+    /// What came of it, or what was made of it when it came before under its key: a parent that was deleted since, or is
+    /// being made again, takes nothing from who repeats it (CRED-5).
+    async fn or_as_before(
+        &self,
+        api: &Api,
+        who: &Who,
+        made: Result<HttpResponse, Problem>,
+    ) -> Result<HttpResponse, Problem> {
+        let (Err(problem), Some(key)) = (&made, &self.key) else { return made };
+        if !matches!(problem.kind(), Kind::NotFound | Kind::WrongState | Kind::InvalidInput) {
+            return made;
+        }
+        let question =
+            async |client: &deadpool_postgres::Object| songs::made_under(client, &who.0.user, key).await;
+        match store::ask(&api.world.pool, question).await? {
+            Some((song, hash)) if hash == self.content_hash => {
+                Ok(as_before(api, &own(api, who, song).await?))
+            }
+            Some(_) | None => made,
+        }
+    }
 }
 
 /// The wish of a child: its parent's, but for what was asked otherwise.
@@ -261,20 +320,6 @@ fn preferred(api: &Api, body: &Body, wish: &Wish) -> Option<String> {
 
 // --- what work is done on -------------------------------------------------------------------------
 
-/// What is asked of one's own finished song: the body, the song, and the clip that it is about.
-async fn asked(
-    api: &Api,
-    who: &Who,
-    id: &str,
-    shape: Shape,
-    raw: &Raw,
-) -> Result<(Body, Song, SourceClip), Problem> {
-    let body = body(shape, &raw.0)?;
-    let song = own(api, who, song_id(id)?).await?;
-    let of = source(&song, &body)?;
-    Ok((body, song, of))
-}
-
 /// The clip of a finished song that was asked for, with all that a provider may need to know of it.
 fn source(song: &Song, body: &Body) -> Result<SourceClip, Problem> {
     match song.phase {
@@ -301,12 +346,26 @@ fn source(song: &Song, body: &Body) -> Result<SourceClip, Problem> {
         clip_id: variant.clip_id.clone(),
         audio_url: variant.audio_url.clone(),
         duration_ms: variant.duration_ms,
-        model: song.wish.options.model.clone(),
+        model: song.wish.options.model.clone().or_else(|| inherited_model(song)),
         title: variant.title.clone().or_else(|| song.title.clone()),
         lyrics: song.lyrics.clone(),
         style_tags: song.wish.options.style_tags.clone(),
         instrumental: song.wish.options.instrumental,
     })
+}
+
+/// What goes on from a clip is made with the clip's model.
+fn inherited_model(song: &Song) -> Option<String> {
+    match &song.wish.work {
+        Work::Extend { of, .. } | Work::ReplaceSection { of, .. } => of.model.clone(),
+        Work::Lyrics
+        | Work::Generate
+        | Work::Merge { .. }
+        | Work::Cover { .. }
+        | Work::Stems { .. }
+        | Work::Persona { .. }
+        | Work::Video { .. } => None,
+    }
 }
 
 fn variant(song: &Song, number: Option<i64>) -> Result<&Variant, Problem> {
@@ -329,8 +388,7 @@ async fn stems(
     path: web::Path<String>,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let (body, song, of) = asked(&api, &who, &path, ADDITION, &raw).await?;
-    add(&api, who, &song, &body, Work::Stems { of }).await
+    add(&api, who, &path, &raw, |of| Work::Stems { of }).await
 }
 
 async fn video(
@@ -339,12 +397,19 @@ async fn video(
     path: web::Path<String>,
     raw: Raw,
 ) -> Result<HttpResponse, Problem> {
-    let (body, song, of) = asked(&api, &who, &path, ADDITION, &raw).await?;
-    add(&api, who, &song, &body, Work::Video { of }).await
+    add(&api, who, &path, &raw, |of| Work::Video { of }).await
 }
 
-async fn add(api: &Api, who: Who, song: &Song, body: &Body, work: Work) -> Result<HttpResponse, Problem> {
-    let addition = settle_addition(api, song, body, work)?;
+async fn add(
+    api: &Api,
+    who: Who,
+    id: &str,
+    raw: &Raw,
+    work: fn(SourceClip) -> Work,
+) -> Result<HttpResponse, Problem> {
+    let body = body(ADDITION, &raw.0)?;
+    let song = own(api, &who, song_id(id)?).await?;
+    let addition = settle_addition(api, &song, &body, work(source(&song, &body)?))?;
     let told = api.directories.tell(song.id, Some(who.0.user), Event::Asked { addition }, None).await?;
     Ok(HttpResponse::Accepted()
         .insert_header(("ETag", etag(told.song.seq)))
@@ -393,8 +458,9 @@ async fn ended(api: &Api, who: &Who, id: SongId, new: &NewAddition) -> Result<Op
     while api.clock().since(asked) < PERSONA_PATIENCE {
         let song = own(api, who, id).await?;
         // The same that was asked for before has an id of its own.
-        let found =
-            song.addition(new.task).or_else(|| song.additions.iter().rev().find(|one| one.work == new.work));
+        let found = song
+            .addition(new.task)
+            .or_else(|| song.additions.iter().rev().find(|one| one.work.adds_the_same_as(&new.work)));
         if let Some(one) = found.filter(|one| one.run().is_none()) {
             return Ok(Some(one.clone()));
         }

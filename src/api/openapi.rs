@@ -48,6 +48,8 @@ const REALTIME: &[Operation] = &[
             (200, "Durable: news, a duplicate, or kept although it cannot be read."),
             (202, "Kept; there is no such task (any more)."),
             (401, "The url's token does not match."),
+            (413, "Over 1 MiB."),
+            (429, "Too many at once; nothing was kept, send it again."),
             (503, "Nothing was kept; send it again."),
         ],
         public: true,

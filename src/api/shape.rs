@@ -223,9 +223,12 @@ fn check(kind: FieldKind, value: Value) -> Result<Option<Value>, Vec<Wrong>> {
         FieldKind::Flag => Err(wrong("must be true or false")),
         FieldKind::Url => url(&value).map(Some),
         FieldKind::Object { bytes_max } if value.is_object() => {
-            let bytes = value.to_string().len();
+            let bytes = bytes_written(&value);
             if bytes > bytes_max {
                 return Err(wrong(format!("is {bytes} bytes as JSON; at most {bytes_max}")));
+            }
+            if depth(&value) > DEPTH_MAX {
+                return Err(wrong(format!("holds more than {DEPTH_MAX} levels of objects and lists")));
             }
             if holds_nul(&value) {
                 return Err(wrong("must not contain the character U+0000"));
@@ -237,6 +240,35 @@ fn check(kind: FieldKind, value: Value) -> Result<Option<Value>, Vec<Wrong>> {
             Some(list) if (1..=max).contains(&list.len()) => Ok(Some(value)),
             _ => Err(wrong(format!("must be a list of 1 to {max}"))),
         },
+    }
+}
+
+/// Levels of an object that is kept as it is: it is shown within others, and what reads JSON gives up at 128.
+const DEPTH_MAX: usize = 32;
+
+fn depth(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or(0),
+        Value::Object(fields) => 1 + fields.values().map(depth).max().unwrap_or(0),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// How long it is as Postgres gives it back (but for the blanks between): numbers with all of their digits, `1e300` with 301.
+fn bytes_written(value: &Value) -> usize {
+    match value {
+        Value::Array(list) => {
+            2 + list.len().saturating_sub(1) + list.iter().map(bytes_written).sum::<usize>()
+        }
+        Value::Object(fields) => {
+            let each =
+                |(name, value): (&String, &Value)| json!(name).to_string().len() + 1 + bytes_written(value);
+            2 + fields.len().saturating_sub(1) + fields.iter().map(each).sum::<usize>()
+        }
+        Value::Number(number) if number.is_f64() => {
+            number.as_f64().map_or(0, |float| float.to_string().len().max(number.to_string().len()))
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.to_string().len(),
     }
 }
 
@@ -390,8 +422,23 @@ mod tests {
     #[test]
     fn numbers_stay_what_they_are_to_the_last_digit() {
         let text = r#"{"metadata":{"a":1.1110000000000001e+67},"mode":"a"}"#;
-        const WIDE: Shape = &[SHAPE[0], field("metadata", FieldKind::Object { bytes_max: 60 }, "")];
+        const WIDE: Shape = &[SHAPE[0], field("metadata", FieldKind::Object { bytes_max: 80 }, "")];
         assert_eq!(read(WIDE, text.as_bytes()).expect("fits").canonical(), text);
+    }
+
+    #[test]
+    fn an_object_is_as_large_as_it_is_read_and_not_nested_without_end() {
+        const KEPT: Shape = &[field("metadata", FieldKind::Object { bytes_max: 1_000 }, "")];
+        let refused = |metadata: String| {
+            let errors = read(KEPT, format!(r#"{{"metadata":{metadata}}}"#).as_bytes()).err();
+            errors.map(|errors| errors[0].detail.clone()).unwrap_or_default()
+        };
+        // Postgres writes each of them with 309 digits.
+        assert!(refused(format!(r#"{{"a":[{}]}}"#, ["1e308"; 4].join(","))).contains("bytes"));
+        assert_eq!(refused(format!(r#"{{"a":[{}]}}"#, ["1e308"; 3].join(","))), "");
+        let nested = |levels: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
+        assert!(refused(nested(32)).contains("32 levels"));
+        assert_eq!(refused(nested(31)), "");
     }
 
     #[test]

@@ -17,7 +17,9 @@ use super::{Api, Keyed, Operation, Raw, body, creation, resource, song_id};
 use crate::id::{self, ShareToken, SongId, TaskId};
 use crate::realtime::frames::Cursor;
 use crate::song::event::{Choice, Event};
-use crate::song::phase::{Song, Status};
+use crate::song::parts::TaskKind;
+use crate::song::phase::{Phase, Song, Status};
+use crate::song::refusal::Refusal;
 use crate::song::step::step;
 use crate::song::view::View;
 use crate::song::wish::{Alternative, Mode};
@@ -63,6 +65,13 @@ pub(super) async fn begin(api: &web::Data<Api>, who: &Who, asked: Asked) -> Resu
         response.insert_header(header);
     }
     Ok(with_song(&mut response, View { song: &made.song, rules: &api.world.rules }))
+}
+
+/// Answers with what was made of a creation that came before, where the limits were not asked again.
+pub(super) fn as_before(api: &Api, song: &Song) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response.insert_header(("Idempotent-Replayed", "true"));
+    with_song(&mut response, View { song, rules: &api.world.rules })
 }
 
 fn with_song(response: &mut actix_web::HttpResponseBuilder, view: View) -> HttpResponse {
@@ -182,6 +191,9 @@ async fn retry(
         if sung && song.wish.options.instrumental {
             return Err(Problem::invalid_at("/lyrics", "an instrumental has none"));
         }
+        if !sung && refused_words(&song) && !hears_the_prompt(&api, &song) {
+            return Err(Refusal::NeedsOtherWords.into());
+        }
         if song.wish.mode == Mode::Music && !told.contains(&("prompt", "prompt")) {
             // With words to sing, both may have less room than without.
             told.extend([("prompt", "lyrics"), ("style_tags", "lyrics")]);
@@ -189,6 +201,21 @@ async fn retry(
         event = fitting(&api, &song, event, &told)?;
     }
     tell(&api, who, &path, event).await
+}
+
+/// Whether its words are what failed.
+fn refused_words(song: &Song) -> bool {
+    matches!(&song.phase, Phase::Failed(failure) if !failure.retryable())
+}
+
+/// Whether the song's prompt is sent at all: where it is not, with another one the same would be refused again.
+fn hears_the_prompt(api: &Api, song: &Song) -> bool {
+    let described = song.lyrics.is_none() || song.wish.options.style_tags.is_empty();
+    let provider = api.world.providers.get(&song.head.provider);
+    song.head.kind != TaskKind::Generate
+        || described
+        || song.wish.options.instrumental
+        || provider.is_none_or(|provider| provider.capabilities().prompt_beside_words)
 }
 
 /// What a provider may find wrong (a field of a creation), and the field of this body that says it.

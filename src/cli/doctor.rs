@@ -222,12 +222,12 @@ async fn reaches(url: &str) -> Result<(), String> {
     client.get(url).send().await.map(drop).map_err(|error| error.without_url().to_string())
 }
 
-/// Each socket is a file: the limit is how many can be open.
+/// Each socket is a file: the limit is how many can be open. The hard one, to which the service raises its own.
 fn files() -> Finding {
     let limits = std::fs::read_to_string("/proc/self/limits").unwrap_or_default();
     let line = limits.lines().find(|line| line.starts_with("Max open files"));
     let limit =
-        line.and_then(|line| line.split_whitespace().nth(3)).and_then(|limit| limit.parse::<u64>().ok());
+        line.and_then(|line| line.split_whitespace().nth(4)).and_then(|limit| limit.parse::<u64>().ok());
     match limit {
         Some(limit) if limit < 10_000 => attention(
             "open files",

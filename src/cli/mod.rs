@@ -184,8 +184,8 @@ pub struct WatchArgs {
     /// Where the service is [default: the one that runs in this folder, else the configured address]
     #[arg(long)]
     pub url: Option<String>,
-    /// The token to use
-    #[arg(long, conflicts_with = "user", env = "SONGFLIGHT_TOKEN", hide_env_values = true)]
+    /// The token to use [without --user, also from the variable SONGFLIGHT_TOKEN]
+    #[arg(long, conflicts_with = "user")]
     pub token: Option<String>,
     /// Make a token for this user with the key of this machine
     #[arg(long, value_parser = user)]

@@ -64,7 +64,10 @@ pub enum WatchError {
 /// See [`run`]; also when there is no token and no user to make one for.
 pub fn command(config: &Config, args: WatchArgs) -> Result<(), Failure> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let token: Box<dyn Fn() -> String> = match (args.token, args.user) {
+    // Not read by the arguments' parser: a variable would then stand against `--user` as `--token` does.
+    let variable = || std::env::var("SONGFLIGHT_TOKEN").ok().filter(|token| !token.trim().is_empty());
+    let token = args.token.or_else(|| variable().filter(|_| args.user.is_none()));
+    let token: Box<dyn Fn() -> String> = match (token, args.user) {
         (Some(token), _) => Box::new(move || token.clone()),
         (None, Some(user)) => {
             let key = auth::own_key(&config.auth, config.local_dir())

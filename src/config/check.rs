@@ -1,5 +1,6 @@
 //! What is refused at the start: values out of bounds, and in production whatever is only for trying.
 
+use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -42,8 +43,7 @@ struct Check<'a> {
 impl Check<'_> {
     fn http(&mut self, config: &Config) {
         let http = &config.http;
-        let port = http.bind.rsplit_once(':').filter(|(host, _)| !host.is_empty());
-        let bound = port.is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+        let bound = http.bind.parse::<SocketAddr>().is_ok();
         self.require(bound, "http.bind", "must be an address and a port, such as 127.0.0.1:8080");
         self.url("http.public_url", http.public_url.as_deref(), &["http", "https"]);
         self.range("http.callbacks_at_once", http.callbacks_at_once, 1..=100_000);

@@ -2,6 +2,7 @@
 //! keeps its source, and unknown keys are found here, while it is known where they stand.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::path::Path;
 
 use figment::providers::{Format, Toml};
@@ -104,12 +105,23 @@ pub(super) fn add_file(
     problems: &mut Vec<Problem>,
 ) -> Result<(), ConfigError> {
     let text = std::fs::read_to_string(path).map_err(|error| ConfigError::File(path.into(), error))?;
-    let dict: Dict =
-        Toml::from_str(&text).map_err(|error| ConfigError::Syntax(path.into(), error.to_string()))?;
-    for (key, value) in leaves(Value::from(dict)) {
+    // Its line by its number alone: what is written there may be a secret.
+    let dict: Dict = Toml::from_str(&text).map_err(|error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        ConfigError::Syntax(path.into(), format!("line {line}: {}", error.message()))
+    })?;
+    let set = leaves(Value::from(dict)).into_iter().filter(|(key, value)| !left_empty(values, key, value));
+    for (key, value) in set.collect::<Vec<_>>() {
         add(values, Setting { key, value, source: path.display().to_string() }, problems);
     }
     Ok(())
+}
+
+/// Whether it is an empty text for what need not be set: a template in which nothing was filled in. It counts as left out.
+fn left_empty(values: &Values, key: &str, value: &Value) -> bool {
+    let optional = values.get(key).is_some_and(|known| matches!(known.value, Value::Empty(..)));
+    optional && value.as_str().is_some_and(|text| text.trim().is_empty())
 }
 
 /// Lays the environment over the values. A variable that is empty counts as not set.
@@ -120,7 +132,7 @@ pub(super) fn add_environment(
 ) {
     let set = || variables.iter().filter(|(_, text)| !text.trim().is_empty());
     for (name, text) in set().filter(|(name, _)| !ARGUMENTS.contains(&name.as_str())) {
-        if let Some(key) = name.strip_prefix(PREFIX) {
+        if let Some(key) = name.strip_prefix(PREFIX).filter(|rest| !is_service_link(rest, text)) {
             add_variable(values, key.to_lowercase().replace("__", "."), name, text, problems);
         }
     }
@@ -135,9 +147,29 @@ pub(super) fn add_environment(
     }
 }
 
+/// Whether it is one of the variables by which Kubernetes tells every container of a service that is called `songflight` or
+/// `songflight-…`: `…_SERVICE_HOST`, `…_SERVICE_PORT`, `…_PORT=tcp://…` and `…_PORT_80_TCP_ADDR`. No key is written so.
+fn is_service_link(rest: &str, text: &str) -> bool {
+    let of_service = rest.starts_with("SERVICE_") || rest.contains("_SERVICE_");
+    let of_port = rest.starts_with("PORT_") || rest.contains("_PORT_");
+    let address = ["tcp://", "udp://", "sctp://"].iter().any(|scheme| text.starts_with(scheme));
+    !rest.contains("__")
+        && (of_service && (rest.ends_with("_HOST") || rest.contains("SERVICE_PORT"))
+            || of_port
+                && ["_TCP", "_UDP", "_SCTP", "_PROTO", "_PORT", "_ADDR"]
+                    .iter()
+                    .any(|end| rest.ends_with(end))
+            || address && (rest == "PORT" || rest.ends_with("_PORT")))
+}
+
+/// The address of `http.bind` without its port, in brackets where a port behind it needs them.
 fn host_of(values: &Values) -> String {
     let bind = values.get("http.bind").and_then(|setting| setting.value.as_str()).unwrap_or_default();
-    bind.rsplit_once(':').map_or("127.0.0.1", |(host, _)| host).to_owned()
+    match bind.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        Ok(IpAddr::V4(address)) => address.to_string(),
+        Err(_) => bind.rsplit_once(':').map_or(bind, |(host, _)| host).to_owned(),
+    }
 }
 
 fn add_variable(values: &mut Values, key: String, name: &str, text: &str, problems: &mut Vec<Problem>) {

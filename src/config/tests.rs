@@ -229,6 +229,63 @@ fn a_named_file_must_exist_and_be_toml() {
 }
 
 #[test]
+fn a_slip_in_the_file_is_told_by_its_line_and_not_by_what_stands_there() {
+    let path = file("slip", "[providers.suno]\napi_key = \"sk-live-123\n");
+    let error = Config::load_from(Some(&path), []).expect_err("no TOML").to_string();
+    assert!(error.contains("line 2") && !error.contains("sk-live-123"), "{error}");
+    std::fs::remove_file(path).expect("the file");
+}
+
+#[test]
+fn what_a_template_left_empty_is_not_set() {
+    let path =
+        file("empty", "[providers.suno]\napi_key = \"\"\n[auth]\njwt_secret = \" \"\naudience = \"\"\n");
+    let loaded = Config::load_from(Some(&path), []).expect("a development configuration");
+    assert!(loaded.config.is_simulated() && loaded.config.auth.jwt_secret.is_none());
+    assert!(loaded.config.auth.audience.is_none());
+    let production = PRODUCTION.iter().filter(|(name, _)| !name.ends_with("API_KEY"));
+    let production = production.map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
+    match Config::load_from(Some(&path), production) {
+        Err(ConfigError::Problems(found)) => assert_eq!(keys(&found), ["providers.suno.api_key"]),
+        other => panic!("expected problems, got {other:?}"),
+    }
+    std::fs::remove_file(path).expect("the file");
+}
+
+#[test]
+fn what_kubernetes_tells_of_services_is_no_setting() {
+    load(&[
+        ("SONGFLIGHT_SERVICE_HOST", "10.0.0.7"),
+        ("SONGFLIGHT_SERVICE_PORT", "80"),
+        ("SONGFLIGHT_SERVICE_PORT_HTTP", "80"),
+        ("SONGFLIGHT_PORT", "tcp://10.0.0.7:80"),
+        ("SONGFLIGHT_PORT_80_TCP", "tcp://10.0.0.7:80"),
+        ("SONGFLIGHT_PORT_80_TCP_PROTO", "tcp"),
+        ("SONGFLIGHT_PORT_80_TCP_ADDR", "10.0.0.7"),
+        ("SONGFLIGHT_POSTGRESQL_SERVICE_HOST", "10.0.0.8"),
+        ("SONGFLIGHT_POSTGRESQL_PORT", "tcp://10.0.0.8:5432"),
+    ])
+    .expect("services of this name");
+    for misspelt in ["SONGFLIGHT_DATABASE_URL", "SONGFLIGHT_HTTP_PORT", "SONGFLIGHT_PORT"] {
+        assert_eq!(problems(&[(misspelt, "80")]).len(), 1, "{misspelt}");
+    }
+}
+
+#[test]
+fn a_port_alone_is_laid_over_the_address() {
+    for (bind, both) in [
+        ("0.0.0.0", "0.0.0.0:9000"),
+        ("0.0.0.0:80", "0.0.0.0:9000"),
+        ("::", "[::]:9000"),
+        ("[::]", "[::]:9000"),
+    ] {
+        let loaded = load(&[("SONGFLIGHT_HTTP__BIND", bind), ("PORT", "9000")]).expect(bind);
+        assert_eq!(loaded.config.http.bind, both);
+    }
+    assert_eq!(keys(&problems(&[("SONGFLIGHT_HTTP__BIND", "localhost:8080")])), ["http.bind"]);
+}
+
+#[test]
 fn a_secret_for_callbacks_that_nobody_signs_is_refused() {
     const SECRET: (&str, &str) = ("SONGFLIGHT_PROVIDERS__SUNO__WEBHOOK_SECRET", "hidden");
     const URL: &str = "SONGFLIGHT_PROVIDERS__SUNO__BASE_URL";

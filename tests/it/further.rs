@@ -68,6 +68,12 @@ async fn a_key_makes_one_child_however_often_it_is_sent() {
     assert_eq!(again.header("idempotent-replayed"), "true");
     assert_eq!(again.expect(200)["id"], first["id"]);
     assert_eq!(answer(ask(json!({"prompt": "less"}))).await.problem(422), "idempotency-mismatch");
+    // Whatever became of its parent (CRED-5).
+    mira.request(Method::DELETE, &format!("/v1/songs/{parent}")).send().await.expect("an answer");
+    let again = answer(ask(json!({"prompt": "more"}))).await;
+    assert_eq!(again.header("idempotent-replayed"), "true");
+    assert_eq!(again.expect(200)["id"], first["id"]);
+    assert_eq!(answer(ask(json!({"prompt": "less"}))).await.problem(404), "not-found");
 }
 
 #[tokio::test]
@@ -124,6 +130,10 @@ async fn a_persona_is_made_of_a_song_and_found_again() {
     let persona = mira.post("/v1/personas", wish).await.expect(201);
     assert!(persona["persona_id"].is_string(), "{persona}");
     assert_eq!(persona["name"], "Ada");
+    // By its name it is there already, whatever is said of it now.
+    let wish = json!({"song_id": song, "name": "Ada", "description": "loud"});
+    let again = mira.post("/v1/personas", wish).await.expect(201);
+    assert_eq!(again["persona_id"], persona["persona_id"]);
     let all = mira.get("/v1/personas").await.expect(200);
     assert_eq!(all["personas"][0]["persona_id"], persona["persona_id"]);
     assert_eq!(server.person("noah").get("/v1/personas").await.expect(200)["personas"], json!([]));

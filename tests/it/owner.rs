@@ -187,11 +187,20 @@ async fn moderation_fails_at_once_and_wants_other_words() {
     for same in [json!({}), json!({"prompt": "sim:fail=moderation something bad"})] {
         assert_eq!(mira.tell(&song, "retry", same).await.problem(409), "wrong-state");
     }
+    // Beside words and tags Suno is sent no prompt: with another one the same would be refused again.
+    let sung = json!({"mode": "music", "prompt": "a song", "lyrics": "sim:fail=moderation la", "style_tags": ["folk"],
+                      "provider": "suno"});
+    let sung = mira.order(sung).await;
+    socket.event(&sung, "failed").await;
+    assert_eq!(mira.tell(&sung, "retry", json!({"prompt": "nicer"})).await.problem(409), "wrong-state");
+    mira.tell(&sung, "retry", json!({"lyrics": "la la"})).await.expect(200);
+    socket.event(&sung, "ready").await;
+
     let other = mira.tell(&song, "retry", json!({"prompt": "something good"})).await.expect(200);
     assert_eq!(other["prompt"], "something good");
     socket.event(&song, "ready").await;
     assert_eq!(socket.overlay(&song), mira.song(&song).await);
-    assert_eq!(mira.credits().await, 9.0);
+    assert_eq!(mira.credits().await, 8.0);
     audit(server.look().await, Some(&mira.user)).await;
 }
 
