@@ -195,6 +195,7 @@ pub(super) fn bare_wish() -> Wish {
         preview: false,
         prices: Prices { lyrics: Credits::ZERO, music: Credits::ZERO },
         alternatives: Vec::new(),
+        left: Vec::new(),
         plan: None,
         share_tokens: (0..VARIANTS_MAX).map(|_| ShareToken(id::secret())).collect(),
     }

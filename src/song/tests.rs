@@ -70,6 +70,7 @@ pub(super) fn a_wish(mode: Mode) -> Wish {
         calls: Calls { lyrics: 1, music: 1 },
         preview: false,
         alternatives: Vec::new(),
+        left: Vec::new(),
         plan: None,
         prices: Prices { lyrics: Credits::from_thousandths(100), music: Credits::from_thousandths(1000) },
         share_tokens: (0..5).map(|n| ShareToken(Uuid::from_u128(0x5000 + n))).collect(),

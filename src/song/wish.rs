@@ -63,6 +63,9 @@ pub struct Wish {
     /// Who else can make it, best first, where the choice was ours (`auto`, PROV-12).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alternatives: Vec<Alternative>,
+    /// Who had it and did not make it, the first one first: where its owner tries again, they may once more.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<Alternative>,
 }
 
 /// What one variant is to have beside what all of them have.

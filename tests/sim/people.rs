@@ -171,6 +171,7 @@ fn a_wish(dice: &mut Dice) -> Wish {
         plan: None,
         variations: Vec::new(),
         alternatives,
+        left: Vec::new(),
     }
 }
 

@@ -262,7 +262,13 @@ fn work(state: &mut State, able: &Capabilities, order: &Order, begun: Instant) -
         .map(|stage| news(able, order, stage))
         .collect();
     if fails {
-        let class = dice.pick(&[Class::ProviderError, Class::Moderation, Class::Unknown, Class::Timeout]);
+        let class = dice.pick(&[
+            Class::ProviderError,
+            Class::Moderation,
+            Class::Unknown,
+            Class::Timeout,
+            Class::RateLimited,
+        ]);
         result[2] = News::Failed(Failure::new(class, "it failed"));
     }
     let forgotten = !able.synchronous && faults.forget && dice.percent(15);

@@ -18,6 +18,7 @@ pub(super) fn choose(next: &mut Draft, choice: &Choice, task: TaskId, unable: &[
         Choice::Text { text, title } => write_own(song, text, title.as_deref()),
     };
     let Some(title) = take(song, chosen) else { return };
+    give_all_a_turn(song);
     pass_over(song, unable);
     let title = title.filter(|title| !title.is_empty());
     if song.wish.title.is_none() && title.is_some() {
@@ -56,6 +57,7 @@ pub(super) fn retry(next: &mut Draft, event: &Event) {
         return;
     }
     change_words(&mut next.song, prompt.as_deref(), lyrics.as_deref());
+    give_all_a_turn(&mut next.song);
     pass_over(&mut next.song, unable);
     next.song.retries.push(now);
     start_again(next, *task);
@@ -89,6 +91,15 @@ fn change_words(song: &mut Song, prompt: Option<&str>, lyrics: Option<&str>) {
     }
     if wish != *song.wish {
         song.wish = Arc::new(wish);
+    }
+}
+
+/// Who had the song and failed it may take over once more, after the others (PROV-12).
+fn give_all_a_turn(song: &mut Song) {
+    if !song.wish.left.is_empty() {
+        let wish = Arc::make_mut(&mut song.wish);
+        let left = std::mem::take(&mut wish.left);
+        wish.alternatives.extend(left);
     }
 }
 

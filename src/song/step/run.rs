@@ -12,7 +12,7 @@ use crate::song::clips;
 use crate::song::event::EventKind;
 use crate::song::parts::{Makes, News, Stage};
 use crate::song::phase::{Call, CallState, Lost, PassedOver, Run, Waiting};
-use crate::song::wish::{Alternative, Wish};
+use crate::song::wish::Alternative;
 use crate::time::Time;
 
 pub(super) fn limited(
@@ -51,14 +51,13 @@ fn untouched(run: &Run, now: Time) -> bool {
 /// Around a provider that is down for the moment, to one that takes songs now; where all are down the song stays. The one
 /// that it leaves did not fail it, and may have it back, once.
 fn around(next: &mut Draft, run: &Run, open: &[String]) -> bool {
-    let Wish { provider, calls, options, .. } = &*next.song.wish;
-    let left = Alternative { provider: provider.clone(), calls: *calls, model: options.model.clone() };
-    let been = |one: &PassedOver| one.provider == left.provider;
-    let again = !next.progress().passed_over.iter().any(been);
+    let leaves = next.song.wish.provider.clone();
+    let again = !next.progress().passed_over.iter().any(|one| one.provider == leaves);
     let gone = elsewhere_among(next, run, Class::Network, |one| open.contains(&one.provider));
-    // Without a model of its own it would be asked for one of the other's.
-    if gone && again && (left.model.is_some() || next.song.wish.options.model.is_none()) {
-        Arc::make_mut(&mut next.song.wish).alternatives.push(left);
+    if gone && again {
+        let wish = Arc::make_mut(&mut next.song.wish);
+        let back = wish.left.pop_if(|one| one.provider == leaves);
+        wish.alternatives.extend(back);
     }
     gone
 }
@@ -74,6 +73,11 @@ fn elsewhere_among(next: &mut Draft, run: &Run, class: Class, takes: impl Fn(&Al
     let mut wish = (*next.song.wish).clone();
     let chosen = wish.alternatives.remove(place);
     let (at, before) = (next.now, std::mem::replace(&mut wish.provider, chosen.provider.clone()));
+    let model = wish.options.model.clone();
+    // Without a model of its own it would be asked for one of the other's.
+    if model.is_some() || chosen.model.is_none() {
+        wish.left.push(Alternative { provider: before.clone(), calls: wish.calls, model });
+    }
     wish.calls = chosen.calls;
     if chosen.model.is_some() {
         wish.options.model = chosen.model;

@@ -152,6 +152,23 @@ fn a_song_that_was_left_to_us_goes_to_the_next_provider_when_one_fails_for_its_o
 }
 
 #[test]
+fn who_failed_a_song_may_take_over_again_when_its_owner_tries_again() {
+    let fails = |song: Story, attempt: u16| {
+        song.ordered(0, attempt).heard(0, attempt, gave_up(Class::InsufficientProviderCredits))
+    };
+    let other = an_alternative(Some("music-2.6"));
+    let wish = Wish { alternatives: vec![other], ..a_wish(Mode::Music) };
+    let song =
+        story(Wish { options: MusicOptions { model: Some("V5".into()), ..wish.options.clone() }, ..wish });
+    let song = fails(fails(song, 0), 1);
+    assert_eq!((song.status(), song.song.wish.provider.as_str()), (Status::Failed, "minimax"));
+    let song = fails(song.retried(2), 0);
+    assert_eq!((song.status(), song.song.wish.provider.as_str()), (Status::GeneratingMusic, "suno"));
+    assert_eq!(song.song.order(song.key(0, 1)).options.model.as_deref(), Some("V5"));
+    assert_eq!(fails(song, 1).status(), Status::Failed, "each has had its turn");
+}
+
+#[test]
 fn a_call_is_paid_for_to_whoever_took_it_also_when_its_failure_leads_to_another_provider() {
     let song = with_another(Mode::Music).submitting(0, 0);
     let song = song.heard(0, 0, gave_up(Class::InsufficientProviderCredits));
