@@ -1,6 +1,7 @@
 //! The realtime protocol over real sockets, with a database of this test's own making: what clients see
 //! when events are lost on the way, the database is away, peers are slow or say the wrong thing.
 
+mod beginnings;
 mod client;
 mod handshakes;
 mod world;
@@ -98,40 +99,6 @@ async fn events_lost_on_the_way_are_read_when_the_next_one_comes_and_by_the_head
     assert_eq!(client.next("ev").await["seq"], 5);
     world.log().epoch = 8;
     assert_eq!(client.closed().await, 4014);
-}
-
-#[actix_web::test]
-async fn what_happens_while_a_snapshot_is_read_follows_it() {
-    let world = World::start(Settings::default());
-    let us = world.create("alice");
-    world.client("alice", &["me"]).await.until_live().await;
-    let held = world.hold();
-    let mut client = world.client("alice", &["me"]).await;
-    held.begun.notified().await;
-    world.change(us, json!({"n": 2}));
-    world.change(us, json!({"n": 3}));
-    held.let_go();
-    assert_eq!(client.next("snap").await["c"], "7.1");
-    assert_eq!(client.next("live").await["c"], "7.1");
-    let ev = client.next("ev").await;
-    let merged = (&json!(3), &json!(1), &json!(1), &json!("7.3"));
-    assert_eq!((&ev["seq"], &ev["prev"], &ev["skipped"], &ev["c"]), merged);
-}
-
-#[actix_web::test]
-async fn a_slow_first_reading_misses_nothing_that_a_later_quick_one_has_seen() {
-    let world = World::start(Settings::default());
-    let us = world.create("alice");
-    let held = world.hold();
-    let mut slow = world.client("alice", &["me"]).await;
-    held.begun.notified().await;
-    world.change(us, json!({"n": 2}));
-    world.log().held = None;
-    let mut quick = world.client("alice", &["me"]).await;
-    assert_eq!(quick.next("live").await["c"], "7.2");
-    held.let_go();
-    assert_eq!(slow.next("live").await["c"], "7.1");
-    assert_eq!(slow.next("ev").await["c"], "7.2");
 }
 
 /// The log forgets, so that only memory can still bring what is resumed.

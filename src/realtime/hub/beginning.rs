@@ -21,8 +21,6 @@ type Reading = Result<Option<Start>, StoreError>;
 impl Handler<Subscribe> for Hub {
     type Result = ResponseActFuture<Self, ()>;
 
-    /// First the watcher is there and its lane collects; then is read what it begins with. So there is no
-    /// event that comes neither with the beginning nor after it.
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
         let user = self.users.entry(subscribe.owner.clone()).or_default();
         if let Channel::Song(song) = subscribe.channel
@@ -35,9 +33,21 @@ impl Handler<Subscribe> for Hub {
             && let Some(start) = resume::from_memory(&subscribe, &user.recent, epoch, have, &self.settings)
         {
             self.put(&subscribe, start);
-            return Box::pin(actix::fut::ready(()));
+            return done();
         }
-        let known_before = user.have.is_some();
+        let collects = user.have.is_some();
+        self.read(subscribe, collects)
+    }
+}
+
+fn done() -> ResponseActFuture<Hub, ()> {
+    Box::pin(actix::fut::ready(()))
+}
+
+impl Hub {
+    /// Reads what a subscription begins with, whose watcher is there already. `collects`: what is delivered goes into its
+    /// lane, too, because it is known of the user what has been.
+    fn read(&self, subscribe: Subscribe, collects: bool) -> ResponseActFuture<Self, ()> {
         let (feed, settings) = (Arc::clone(&self.feed), Arc::clone(&self.settings));
         let admission = Arc::clone(&self.admission);
         let read = async move {
@@ -46,21 +56,57 @@ impl Handler<Subscribe> for Hub {
             let start = resume::read(&*feed, &subscribe, &settings).await;
             (subscribe, start)
         };
-        Box::pin(read.into_actor(self).map(move |(subscribe, start), hub, ctx| {
-            hub.begin(subscribe, known_before, start, ctx);
-        }))
+        Box::pin(
+            read.into_actor(self)
+                .then(move |(subscribe, start), hub, ctx| hub.begin(subscribe, collects, start, ctx)),
+        )
     }
-}
 
-impl Hub {
-    /// The reading for a subscription is done.
-    fn begin(&mut self, subscribe: Subscribe, known_before: bool, start: Reading, ctx: &mut Context<Self>) {
+    /// The reading for a subscription is done. No event may come neither with it nor after it:
+    ///
+    /// - From a certain number on everything has gone into the lane: from what had been delivered (`have`) when the watcher
+    ///   came, or else, of a user that was new here, from where the first reading of any watcher ended.
+    /// - The reading has everything up to its own number.
+    /// - So there is no hole if it was read at that number or later.
+    ///
+    /// A watcher that came while `have` was known was read later, and so was the one whose reading made it known. One of two
+    /// that came to a new user may not have been:
+    ///
+    /// ```text
+    /// slow    comes, reads at 8 .......................... begins?
+    /// log                         9                   10
+    /// quick                           comes, reads at 9   has 10
+    /// ```
+    ///
+    /// Nobody was told of 9, because the reading of the quick one has it; 10 is in both lanes. The slow one reads once more:
+    /// then it does so at 10 or later, and has collected everything after 9.
+    fn begin(
+        &mut self,
+        subscribe: Subscribe,
+        collects: bool,
+        start: Reading,
+        ctx: &mut Context<Self>,
+    ) -> ResponseActFuture<Self, ()> {
         let start = match start {
             Ok(Some(start)) => start,
-            Ok(None) => return self.nothing_there(subscribe, ctx),
-            Err(error) => return self.away(&subscribe, &error),
+            Ok(None) => {
+                self.nothing_there(subscribe, ctx);
+                return done();
+            }
+            Err(error) => {
+                self.away(&subscribe, &error);
+                return done();
+            }
         };
-        let subscribe = &subscribe;
+        let have = self.users.get(&subscribe.owner).and_then(|user| user.have);
+        if !collects && have.is_some_and(|(epoch, have)| epoch == start.from.epoch && start.u < have) {
+            return self.read(subscribe, true);
+        }
+        self.go_live(&subscribe, start, ctx);
+        done()
+    }
+
+    fn go_live(&mut self, subscribe: &Subscribe, start: Start, ctx: &mut Context<Self>) {
         let (cursor, u) = (start.from, start.u);
         if !self.put(subscribe, start) {
             return;
@@ -72,14 +118,6 @@ impl Hub {
         match user.have {
             None => user.have = Some((cursor.epoch, u)),
             Some((epoch, _)) if epoch != cursor.epoch => return self.invalidate(&subscribe.owner),
-            // Events between this reading and a later one of another watcher passed while nothing was
-            // pushed yet: again from here. Lanes drop what they have had.
-            Some((epoch, have)) if !known_before && u < have => {
-                user.seen = user.seen.max(have);
-                user.have = Some((epoch, u));
-                user.recent.clear();
-                user.recent_bytes = 0;
-            }
             Some(_) => {}
         }
         self.heard_of(&subscribe.owner, 0, ctx);
