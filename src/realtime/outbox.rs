@@ -189,6 +189,11 @@ impl Outbox {
         self.on().any(|lane| lane.id == id)
     }
 
+    /// Whether a lane is on, or is off with something of it left to be written.
+    pub fn knows(&self, id: LaneId) -> bool {
+        self.lanes.iter().any(|lane| lane.id == id)
+    }
+
     pub fn lanes(&self) -> usize {
         self.on().count()
     }

@@ -131,7 +131,9 @@ impl Hub {
         let feed = Arc::clone(&self.feed);
         let look = async move { feed.shared(token).await };
         ctx.spawn(look.into_actor(self).map(move |found, hub, _| {
-            let told_already = !subscribe.connection.outbox().has_lane(subscribe.lane);
+            // Who went with the song was told and has no lane any more. A lane that is off with `gone` in it never began, so
+            // that would not be written: this is its answer.
+            let told_already = !subscribe.connection.outbox().knows(subscribe.lane);
             match found {
                 _ if told_already => {}
                 Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
