@@ -25,7 +25,7 @@ use super::resume;
 use crate::chance;
 use crate::id::{ShareToken, SongId, UserId};
 use crate::song::event::EventKind;
-use crate::store::feed::{Feed, Head, Page};
+use crate::store::feed::{Feed, Head, Page, Snapshot};
 use crate::store::{SongChanged, StoreError};
 use crate::time::Clock;
 
@@ -280,11 +280,19 @@ impl User {
         watched.watchers.push(Watcher { connection, lane: subscribe.lane });
     }
 
-    /// Whether this connection follows all of the user's songs.
-    fn follows_all(&self, connection: &Connection) -> bool {
+    /// The lane in which this connection follows all of the user's songs.
+    fn me_of(&self, connection: &Connection) -> Option<LaneId> {
         let watchers = self.channels.get(&Channel::Me).map_or(&[][..], |watched| &watched.watchers);
-        let mine = |watcher: &&Watcher| watcher.connection.id() == connection.id();
-        watchers.iter().filter(mine).any(|watcher| connection.outbox().has_lane(watcher.lane))
+        let mine = watchers.iter().filter(|watcher| watcher.connection.id() == connection.id());
+        mine.map(|watcher| watcher.lane).find(|lane| connection.outbox().has_lane(*lane))
+    }
+
+    /// Whether more of a song may have gone out than a reading of it has seen.
+    fn has_told_more(&self, song: SongId, read: &Snapshot) -> bool {
+        let unseen = self.have.map_or(0, |(_, have)| have - read.u);
+        // Events further back than these are not remembered: they may have been of this song.
+        unseen > i64::try_from(self.recent.len()).unwrap_or(i64::MAX)
+            || self.recent.iter().any(|told| told.song == song && told.seq > read.head)
     }
 
     /// The lanes in which this connection follows single songs, with their channels' names.

@@ -262,6 +262,18 @@ impl Outbox {
         true
     }
 
+    /// Pages that go with what else comes in a lane that has begun: what is pushed from now on waits behind them. False
+    /// when the lane is off.
+    pub fn add_pages(&mut self, id: LaneId, pages: Vec<Bytes>) -> bool {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id && !lane.retired) else {
+            return false;
+        };
+        lane.bulk += pages.len();
+        self.bulk.extend(pages.into_iter().map(|bytes| Queued { lane: id, bytes, n: None }));
+        self.wake();
+        true
+    }
+
     // --- in ------------------------------------------------------------------------------------
 
     pub fn push(&mut self, id: LaneId, event: &Event) -> Pushed {

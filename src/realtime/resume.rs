@@ -209,17 +209,28 @@ async fn snapshot(feed: &dyn Feed, subscribe: &Subscribe) -> Result<Option<Snaps
     }
 }
 
-/// Shows a song that goes on with `me`; its own lane is over with that.
-pub(super) fn via_me(subscribe: &Subscribe, snapshot: Snapshot) {
-    let (name, from) = (&subscribe.name, Cursor { epoch: snapshot.epoch, n: snapshot.head });
-    let mut frames = vec![(wire::text(&frames::subd(subscribe.id, name, Mode::ViaMe)), None)];
-    frames.extend(frames::snap(name, snapshot.songs, None).iter().map(|page| (wire::text(page), None)));
-    let begun = subscribe.connection.outbox().start_lane(subscribe.lane, frames, from);
-    if begun {
-        subscribe.connection.outbox().retire_lane(subscribe.lane);
-    } else {
+/// Shows a song that goes on with `me`, in the lane of that: what happens to the song next waits behind it. Its own lane is
+/// over. False when `me` was left meanwhile.
+pub(super) fn via_me(subscribe: &Subscribe, me: LaneId, snapshot: Snapshot) -> bool {
+    let connection = &subscribe.connection;
+    let pages = frames::snap(&subscribe.name, snapshot.songs, None);
+    let mut outbox = connection.outbox();
+    if !outbox.has_lane(subscribe.lane) {
+        drop(outbox);
         taken_back(subscribe);
+        return true;
     }
+    if !outbox.add_pages(me, pages.iter().map(|page| wire::text(page)).collect()) {
+        return false;
+    }
+    outbox.close_lane(subscribe.lane);
+    // No page, so that it is not lost with them when `me` is left; said before anybody can take the first of them.
+    let said = outbox.reply(wire::text(&frames::subd(subscribe.id, &subscribe.name, Mode::ViaMe)));
+    drop(outbox);
+    if !said {
+        connection.cut("too slow");
+    }
+    true
 }
 
 /// Who waits for the answer to a subscription that was taken back before it began gets one.

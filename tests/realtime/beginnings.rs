@@ -74,3 +74,42 @@ async fn a_link_that_is_taken_back_while_its_song_is_read_is_answered() {
     let answer = guest.any().await;
     assert_eq!((&answer["id"], &answer["code"]), (&json!(2), &json!("not_found")), "{answer}");
 }
+
+#[actix_web::test]
+async fn a_song_that_comes_with_all_of_them_is_never_shown_older_than_it_was_told() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    let mut client = world.client("alice", &["me"]).await;
+    client.until_live().await;
+    let held = world.hold();
+    client.command(json!({"t": "sub", "id": 2, "ch": format!("song:{us}")})).await;
+    held.begun.notified().await;
+    world.log().held = None;
+    world.change(us, json!({"n": 2}));
+    assert_eq!(client.next("ev").await["seq"], 2);
+    held.let_go();
+    assert_eq!(client.next("subd").await["via"], "me");
+    assert_eq!(client.next("snap").await["songs"][0]["seq"], 2);
+    world.change(us, json!({"n": 3}));
+    let ev = client.next("ev").await;
+    assert_eq!((&ev["seq"], &ev["prev"]), (&json!(3), &json!(2)));
+}
+
+#[actix_web::test]
+async fn a_song_is_followed_by_itself_when_all_of_them_are_left_while_it_is_read() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    let mut client = world.client("alice", &["me"]).await;
+    client.until_live().await;
+    let held = world.hold();
+    client.command(json!({"t": "sub", "id": 2, "ch": format!("song:{us}")})).await;
+    held.begun.notified().await;
+    client.command(json!({"t": "unsub", "id": 3, "ch": "me"})).await;
+    client.next("unsubd").await;
+    world.log().held = None;
+    held.let_go();
+    assert_eq!(client.next("subd").await["mode"], "snapshot");
+    client.until_live().await;
+    world.change(us, json!({"n": 2}));
+    assert_eq!(client.next("ev").await["ch"], format!("song:{us}"));
+}

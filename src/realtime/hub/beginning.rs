@@ -13,6 +13,7 @@ use crate::id::SongId;
 use crate::realtime::frames::{self, Channel, Mode, Refusal};
 use crate::realtime::resume::{self, Start};
 use crate::store::StoreError;
+use crate::store::feed::Snapshot;
 
 const NO_SUCH_SONG: &str = "there is no such song";
 
@@ -22,9 +23,24 @@ impl Handler<Subscribe> for Hub {
     type Result = ResponseActFuture<Self, ()>;
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
+        self.subscribe(subscribe)
+    }
+}
+
+/// Whether the log has gone back since this much of it was told.
+fn is_another_log(had: Option<(i64, i64)>, read: &Snapshot) -> bool {
+    had.is_some_and(|(epoch, had)| read.epoch != epoch || read.u < had)
+}
+
+fn done() -> ResponseActFuture<Hub, ()> {
+    Box::pin(actix::fut::ready(()))
+}
+
+impl Hub {
+    fn subscribe(&mut self, subscribe: Subscribe) -> ResponseActFuture<Self, ()> {
         let user = self.users.entry(subscribe.owner.clone()).or_default();
         if let Channel::Song(song) = subscribe.channel
-            && user.follows_all(&subscribe.connection)
+            && user.me_of(&subscribe.connection).is_some()
         {
             return self.by_me(subscribe, song);
         }
@@ -38,13 +54,7 @@ impl Handler<Subscribe> for Hub {
         let collects = user.have.is_some();
         self.read(subscribe, collects)
     }
-}
 
-fn done() -> ResponseActFuture<Hub, ()> {
-    Box::pin(actix::fut::ready(()))
-}
-
-impl Hub {
     /// Reads what a subscription begins with, whose watcher is there already. `collects`: what is delivered goes into its
     /// lane, too, because it is known of the user what has been.
     fn read(&self, subscribe: Subscribe, collects: bool) -> ResponseActFuture<Self, ()> {
@@ -179,16 +189,31 @@ impl Hub {
     /// without it (`protocol.md` 3), and then its first event is one after a hole for the client.
     fn by_me(&self, subscribe: Subscribe, song: SongId) -> ResponseActFuture<Self, ()> {
         let (feed, admission) = (Arc::clone(&self.feed), Arc::clone(&self.admission));
+        let had = self.users.get(&subscribe.owner).and_then(|user| user.have);
         let look = async move {
             let _permit = admission.acquire_owned().await;
             let found = feed.song(&subscribe.owner, song).await;
             (subscribe, found)
         };
-        Box::pin(look.into_actor(self).map(|(subscribe, found), hub, _| match found {
-            Ok(Some(snapshot)) => resume::via_me(&subscribe, snapshot),
-            Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
-            Err(error) => hub.away(&subscribe, &error),
+        Box::pin(look.into_actor(self).then(move |(subscribe, found), hub, _| {
+            match found {
+                Ok(Some(read)) if is_another_log(had, &read) => hub.invalidate(&subscribe.owner),
+                Ok(Some(read)) => return hub.show(subscribe, song, read),
+                Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
+                Err(error) => hub.away(&subscribe, &error),
+            }
+            done()
         }))
+    }
+
+    /// A client takes what it is shown for newer than all that it was told. So where more was told meanwhile, the song is
+    /// read again (it has a few dozen events in all, so that ends); and where `me` was left, it is followed by itself.
+    fn show(&mut self, subscribe: Subscribe, song: SongId, read: Snapshot) -> ResponseActFuture<Self, ()> {
+        let shown = self.users.get(&subscribe.owner).is_some_and(|user| {
+            let me = user.me_of(&subscribe.connection).filter(|_| !user.has_told_more(song, &read));
+            me.is_some_and(|me| resume::via_me(&subscribe, me, read))
+        });
+        if shown { done() } else { self.subscribe(subscribe) }
     }
 
     fn away(&mut self, subscribe: &Subscribe, error: &StoreError) {

@@ -47,15 +47,16 @@ impl Log {
     }
 
     fn snapshot(&self) -> Vec<(Bytes, Option<i64>)> {
+        self.pages(Some(self.cursor())).into_iter().map(|page| (page, Some(self.u))).collect()
+    }
+
+    fn pages(&self, cursor: Option<Cursor>) -> Vec<Bytes> {
         let songs = self.songs.iter().map(|(id, (seq, fields))| {
             let mut song = fields.clone();
             song.extend([("id".to_owned(), json!(id)), ("seq".to_owned(), json!(seq))]);
             song
         });
-        frames::snap("me", songs.collect(), Some(self.cursor()))
-            .iter()
-            .map(|page| (wire::text(page), Some(self.u)))
-            .collect()
+        frames::snap("me", songs.collect(), cursor).iter().map(|page| wire::text(page)).collect()
     }
 
     const fn cursor(&self) -> Cursor {
@@ -87,6 +88,8 @@ impl Client {
                     fields.remove("id");
                     let seq = fields.remove("seq").and_then(|seq| seq.as_i64()).unwrap();
                     let id = snapped["id"].as_str().unwrap().parse().unwrap();
+                    let mine = self.songs.get(&id).map_or(0, |(seq, _)| *seq);
+                    assert!(seq >= mine, "shown at {seq}, which is older than {mine}");
                     self.songs.insert(id, (seq, fields));
                 }
             }
@@ -136,6 +139,8 @@ enum Move {
     Ping,
     /// The snapshot that was being read is as of now, and comes.
     Start,
+    /// Songs are shown beside the events.
+    Show,
     /// The connection breaks; the client comes back with its cursor.
     Reconnect,
 }
@@ -145,7 +150,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         .prop_map(|(song, field, large)| Move::Change { song, field, large });
     prop::collection::vec(
         prop_oneof![6 => change, 5 => Just(Move::Take), 1 => Just(Move::Ping), 1 => Just(Move::Start),
-                    1 => Just(Move::Reconnect)],
+                    1 => Just(Move::Show), 1 => Just(Move::Reconnect)],
         0..150,
     )
 }
@@ -174,7 +179,8 @@ proptest! {
                     started = true;
                     prop_assert!(outbox.start_lane(lane, log.snapshot(), log.cursor()));
                 }
-                Move::Reconnect if !started => {}
+                Move::Show | Move::Reconnect if !started => {}
+                Move::Show => prop_assert!(outbox.add_pages(lane, log.pages(None))),
                 Move::Reconnect => {
                     outbox = Outbox::new(LIMITS);
                     lane = outbox.open_lane("me").unwrap();
@@ -234,6 +240,23 @@ fn events_up_to_the_snapshot_are_dropped_and_newer_ones_follow_it() {
         client.take(&frame, &log);
     }
     assert_eq!(client.songs, log.songs);
+}
+
+#[test]
+fn what_happens_after_a_song_is_shown_comes_after_it() {
+    let mut log = Log::default();
+    let mut outbox = Outbox::new(LIMITS);
+    let lane = outbox.open_lane("me").unwrap();
+    outbox.start_lane(lane, Vec::new(), log.cursor());
+    outbox.push(lane, &log.change(0, "a", false));
+    assert!(outbox.add_pages(lane, log.pages(None)));
+    outbox.push(lane, &log.change(0, "b", false));
+    let mut client = Client::default();
+    let seqs = std::iter::from_fn(|| {
+        client.take(&outbox.take()?, &log);
+        Some(client.songs[&song(0)].0)
+    });
+    assert_eq!(seqs.collect::<Vec<_>>(), [1, 1, 2]);
 }
 
 #[test]
