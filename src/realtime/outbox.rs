@@ -34,6 +34,16 @@ pub struct Event {
     pub frame: Bytes,
 }
 
+/// What a lane begins with.
+pub struct Start {
+    /// Each with the number of the cursor that it carries, if any.
+    pub frames: Vec<(Bytes, Option<i64>)>,
+    /// Where they end.
+    pub from: Cursor,
+    /// The `seq` that they tell of each song.
+    pub told: HashMap<SongId, i64>,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub frames_max: usize,
@@ -108,7 +118,6 @@ struct Slot {
     prev: i64,
     seq: i64,
     n: i64,
-    skipped: i64,
     at: Time,
     kind: EventKind,
     /// In the order of their coming; merged when taken or when they grow.
@@ -238,9 +247,10 @@ impl Outbox {
         }
     }
 
-    /// A snapshot or replay has come: `frames` are written first, then what of the events that waited is
-    /// newer than `from`. The lane is live from now on. Each frame names the cursor it carries, if any.
-    pub fn start_lane(&mut self, id: LaneId, frames: Vec<(Bytes, Option<i64>)>, from: Cursor) -> bool {
+    /// A snapshot or replay has come: its frames are written first, then what of the events that waited is newer. The lane
+    /// is live from now on.
+    pub fn start_lane(&mut self, id: LaneId, start: Start) -> bool {
+        let Start { frames, from, told } = start;
         let Some(at) = self.lanes.iter().position(|lane| lane.id == id) else { return false };
         let known: Vec<_> = self
             .slots
@@ -252,6 +262,10 @@ impl Outbox {
             self.remove_slot(*key);
         }
         self.order.retain(|key| !known.contains(key));
+        // What is left may have begun with events that the frames told.
+        for ((_, song), slot) in self.slots.iter_mut().filter(|((lane, _), _)| *lane == id) {
+            slot.prev = told.get(song).map_or(slot.prev, |told| slot.prev.max((*told).min(slot.seq - 1)));
+        }
         let lane = &mut self.lanes[at];
         lane.starting = false;
         lane.epoch = from.epoch;
@@ -308,7 +322,6 @@ impl Outbox {
         match self.slots.get_mut(&key) {
             Some(slot) => {
                 self.slots_bytes -= slot.bytes;
-                slot.skipped += event.seq - slot.seq;
                 slot.seq = event.seq;
                 slot.n = event.n;
                 slot.at = event.at;
@@ -325,8 +338,7 @@ impl Outbox {
                 set.add(&event.set);
                 let Event { n, seq, at, kind, .. } = *event;
                 let prev = prev(kind, seq);
-                self.slots
-                    .insert(key, Slot { prev, seq, n, skipped: seq - 1 - prev, at, kind, set, bytes: size });
+                self.slots.insert(key, Slot { prev, seq, n, at, kind, set, bytes: size });
                 self.slots_bytes += size;
                 self.order.push_back(key);
                 if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) {
@@ -418,7 +430,7 @@ impl Outbox {
             song: key.1,
             seq: slot.seq,
             prev: slot.prev,
-            skipped: slot.skipped,
+            skipped: slot.seq - 1 - slot.prev,
             at: slot.at,
             kind: slot.kind,
             set: slot.set.merged(),

@@ -109,7 +109,7 @@ impl Hub {
             }
         };
         let have = self.users.get(&subscribe.owner).and_then(|user| user.have);
-        if !collects && have.is_some_and(|(epoch, have)| epoch == start.from.epoch && start.u < have) {
+        if !collects && have.is_some_and(|(epoch, have)| epoch == start.from().epoch && start.u < have) {
             return self.read(subscribe, true);
         }
         self.go_live(&subscribe, start, ctx);
@@ -117,7 +117,7 @@ impl Hub {
     }
 
     fn go_live(&mut self, subscribe: &Subscribe, start: Start, ctx: &mut Context<Self>) {
-        let (cursor, u) = (start.from, start.u);
+        let (cursor, u) = (start.from(), start.u);
         if !self.put(subscribe, start) {
             return;
         }

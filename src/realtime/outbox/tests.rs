@@ -46,8 +46,24 @@ impl Log {
         event
     }
 
-    fn snapshot(&self) -> Vec<(Bytes, Option<i64>)> {
-        self.pages(Some(self.cursor())).into_iter().map(|page| (page, Some(self.u))).collect()
+    fn snapshot(&self) -> Start {
+        let pages = self.pages(Some(self.cursor())).into_iter();
+        let told = self.songs.iter().map(|(song, (seq, _))| (*song, *seq));
+        Start {
+            frames: pages.map(|page| (page, Some(self.u))).collect(),
+            from: self.cursor(),
+            told: told.collect(),
+        }
+    }
+
+    /// Exactly the events after this one.
+    fn replay(&self, since: i64) -> Start {
+        let missed = || self.events.iter().filter(|event| event.n > since);
+        Start {
+            frames: missed().map(|event| (event.frame.clone(), Some(event.n))).collect(),
+            from: self.cursor(),
+            told: missed().map(|event| (event.song, event.seq)).collect(),
+        }
     }
 
     fn pages(&self, cursor: Option<Cursor>) -> Vec<Bytes> {
@@ -64,6 +80,15 @@ impl Log {
     }
 }
 
+fn parsed(frame: &Bytes) -> Value {
+    let start = match frame[1] {
+        ..126 => 2,
+        126 => 4,
+        127.. => 10,
+    };
+    serde_json::from_slice(&frame[start..]).unwrap()
+}
+
 /// A client that keeps to the rules of the protocol and checks that the server does.
 #[derive(Default, Clone)]
 struct Client {
@@ -73,14 +98,7 @@ struct Client {
 
 impl Client {
     fn take(&mut self, frame: &Bytes, log: &Log) {
-        let start = if frame[1] < 126 {
-            2
-        } else if frame[1] == 126 {
-            4
-        } else {
-            10
-        };
-        let frame: Value = serde_json::from_slice(&frame[start..]).unwrap();
+        let frame = parsed(frame);
         match frame["t"].as_str() {
             Some("snap") => {
                 for snapped in frame["songs"].as_array().unwrap() {
@@ -177,16 +195,14 @@ proptest! {
                 Move::Start if started => {}
                 Move::Start => {
                     started = true;
-                    prop_assert!(outbox.start_lane(lane, log.snapshot(), log.cursor()));
+                    prop_assert!(outbox.start_lane(lane, log.snapshot()));
                 }
                 Move::Show | Move::Reconnect if !started => {}
                 Move::Show => prop_assert!(outbox.add_pages(lane, log.pages(None))),
                 Move::Reconnect => {
                     outbox = Outbox::new(LIMITS);
                     lane = outbox.open_lane("me").unwrap();
-                    let missed = log.events.iter().filter(|event| event.n > client.cursor);
-                    let frames = missed.map(|event| (event.frame.clone(), Some(event.n))).collect();
-                    prop_assert!(outbox.start_lane(lane, frames, log.cursor()));
+                    prop_assert!(outbox.start_lane(lane, log.replay(client.cursor)));
                 }
             }
         }
@@ -206,7 +222,7 @@ fn what_waits_in_a_lane_that_is_off_is_still_written_and_nothing_more() {
     let mut log = Log::default();
     let mut outbox = Outbox::new(LIMITS);
     let lane = outbox.open_lane("me").unwrap();
-    outbox.start_lane(lane, Vec::new(), log.cursor());
+    outbox.start_lane(lane, log.replay(0));
     for _ in 0..2 * LIMITS.frames_max {
         outbox.push(lane, &log.change(0, "a", false));
     }
@@ -230,16 +246,18 @@ fn events_up_to_the_snapshot_are_dropped_and_newer_ones_follow_it() {
     let lane = outbox.open_lane("me").unwrap();
     let early = log.change(0, "a", false);
     outbox.push(lane, &early);
-    let (frames, cursor) = (log.snapshot(), log.cursor());
+    let snapshot = log.snapshot();
     outbox.push(lane, &log.change(0, "b", false));
     assert!(outbox.take().is_none(), "nothing before the snapshot");
-    outbox.start_lane(lane, frames, cursor);
+    outbox.start_lane(lane, snapshot);
     assert_eq!(outbox.push(lane, &early), Pushed::Known);
+    let frames: Vec<Bytes> = std::iter::from_fn(|| outbox.take()).collect();
     let mut client = Client::default();
-    while let Some(frame) = outbox.take() {
-        client.take(&frame, &log);
-    }
+    frames.iter().for_each(|frame| client.take(frame, &log));
     assert_eq!(client.songs, log.songs);
+    // Both events waited as one, of which the snapshot had the first.
+    let last = parsed(frames.last().unwrap());
+    assert_eq!((&last["seq"], &last["prev"], last.get("skipped")), (&json!(2), &json!(1), None), "{last}");
 }
 
 #[test]
@@ -247,7 +265,7 @@ fn what_happens_after_a_song_is_shown_comes_after_it() {
     let mut log = Log::default();
     let mut outbox = Outbox::new(LIMITS);
     let lane = outbox.open_lane("me").unwrap();
-    outbox.start_lane(lane, Vec::new(), log.cursor());
+    outbox.start_lane(lane, log.replay(0));
     outbox.push(lane, &log.change(0, "a", false));
     assert!(outbox.add_pages(lane, log.pages(None)));
     outbox.push(lane, &log.change(0, "b", false));
@@ -264,7 +282,7 @@ fn a_channel_that_is_left_takes_all_that_waits_with_it() {
     let mut log = Log::default();
     let mut outbox = Outbox::new(LIMITS);
     let lane = outbox.open_lane("me").unwrap();
-    outbox.start_lane(lane, log.snapshot(), log.cursor());
+    outbox.start_lane(lane, log.snapshot());
     for _ in 0..20 {
         outbox.push(lane, &log.change(0, "a", true));
     }
@@ -290,7 +308,7 @@ fn a_closing_says_bye_first_and_nothing_comes_after_it() {
     let mut log = Log::default();
     let mut outbox = Outbox::new(LIMITS);
     let lane = outbox.open_lane("me").unwrap();
-    outbox.start_lane(lane, Vec::new(), log.cursor());
+    outbox.start_lane(lane, log.replay(0));
     outbox.push(lane, &log.change(0, "a", false));
     outbox.reply(wire::text("{}"));
     let close = |code| Closing { code: Some(code), reason: "deploy".into(), after_ms: Some(5), asked: false };
