@@ -80,9 +80,9 @@ struct Watcher {
     lane: LaneId,
 }
 
-/// Begins a subscription whose lane is open already. Answered when its frames are in the outbox.
+/// Begins a subscription whose lane is open already. Answered when its frames, or why there are none, are in the outbox.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Begun")]
 pub(super) struct Subscribe {
     pub(super) connection: Arc<Connection>,
     pub(super) lane: LaneId,
@@ -95,6 +95,9 @@ pub(super) struct Subscribe {
     pub(super) song: Option<SongId>,
     pub(super) since: Option<String>,
 }
+
+/// Whether a subscription has begun. One that was taken back or went with its song was no mistake.
+pub(super) type Begun = Result<(), Refusal>;
 
 /// A lane was closed, or all of a connection's.
 #[derive(Message)]

@@ -423,6 +423,32 @@ async fn who_tries_tokens_in_a_row_is_closed_and_one_that_cannot_be_checked_is_n
 }
 
 #[actix_web::test]
+async fn who_asks_for_songs_that_are_not_there_in_a_row_is_closed_and_all_of_a_hello_are_one_command() {
+    let world = World::start(Settings { commands_per_second: 100, ..Settings::default() });
+    let us = world.create("alice");
+    let nowhere = || format!("song:{}", SongId(songflight::id::fresh()));
+    let hello: Vec<String> = (0..20).map(|_| nowhere()).collect();
+    let mut client = world.client("alice", &hello.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for _ in &hello {
+        assert_eq!(client.next("err").await["code"], "not_found");
+    }
+    let sub = |id: u64, ch: &str| json!({"t": "sub", "id": id, "ch": ch});
+    let links = || format!("share:{}", ShareToken(songflight::id::fresh()));
+    // One that begins forgives those before it.
+    for id in 2..11 {
+        client.command(sub(id, &nowhere())).await;
+        assert_eq!(client.next("err").await["id"], id);
+    }
+    client.command(sub(11, &format!("song:{us}"))).await;
+    client.until_live().await;
+    for id in 12..22 {
+        client.command(sub(id, &if id % 2 == 0 { nowhere() } else { links() })).await;
+        assert_eq!(client.next("err").await["id"], id);
+    }
+    assert_eq!(client.closed().await, 4509);
+}
+
+#[actix_web::test]
 async fn a_token_may_come_with_the_handshake_and_foreign_pages_are_refused() {
     let world = World::start(Settings {
         allowed_origins: vec!["https://app.example".to_owned()].into(),

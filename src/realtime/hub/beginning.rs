@@ -8,7 +8,7 @@ use std::sync::Arc;
 use actix::prelude::*;
 use tracing::warn;
 
-use super::{Hub, MOVED, Subscribe};
+use super::{Begun, Hub, MOVED, Subscribe};
 use crate::id::SongId;
 use crate::realtime::frames::{self, Channel, Mode, Refusal};
 use crate::realtime::resume::{self, Start};
@@ -18,9 +18,10 @@ use crate::store::feed::Snapshot;
 const NO_SUCH_SONG: &str = "there is no such song";
 
 type Reading = Result<Option<Start>, StoreError>;
+type Beginning = ResponseActFuture<Hub, Begun>;
 
 impl Handler<Subscribe> for Hub {
-    type Result = ResponseActFuture<Self, ()>;
+    type Result = Beginning;
 
     fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
         self.subscribe(subscribe)
@@ -32,12 +33,12 @@ fn is_another_log(had: Option<(i64, i64)>, read: &Snapshot) -> bool {
     had.is_some_and(|(epoch, had)| read.epoch != epoch || read.u < had)
 }
 
-fn done() -> ResponseActFuture<Hub, ()> {
-    Box::pin(actix::fut::ready(()))
+fn done(begun: Begun) -> Beginning {
+    Box::pin(actix::fut::ready(begun))
 }
 
 impl Hub {
-    fn subscribe(&mut self, subscribe: Subscribe) -> ResponseActFuture<Self, ()> {
+    fn subscribe(&mut self, subscribe: Subscribe) -> Beginning {
         let user = self.users.entry(subscribe.owner.clone()).or_default();
         if let Channel::Song(song) = subscribe.channel
             && user.me_of(&subscribe.connection).is_some()
@@ -49,7 +50,7 @@ impl Hub {
             && let Some(start) = resume::from_memory(&subscribe, &user.recent, epoch, have, &self.settings)
         {
             self.put(&subscribe, start);
-            return done();
+            return done(Ok(()));
         }
         let collects = user.have.is_some();
         self.read(subscribe, collects)
@@ -57,7 +58,7 @@ impl Hub {
 
     /// Reads what a subscription begins with, whose watcher is there already. `collects`: what is delivered goes into its
     /// lane, too, because it is known of the user what has been.
-    fn read(&self, subscribe: Subscribe, collects: bool) -> ResponseActFuture<Self, ()> {
+    fn read(&self, subscribe: Subscribe, collects: bool) -> Beginning {
         let (feed, settings) = (Arc::clone(&self.feed), Arc::clone(&self.settings));
         let admission = Arc::clone(&self.admission);
         let read = async move {
@@ -96,24 +97,18 @@ impl Hub {
         collects: bool,
         start: Reading,
         ctx: &mut Context<Self>,
-    ) -> ResponseActFuture<Self, ()> {
+    ) -> Beginning {
         let start = match start {
             Ok(Some(start)) => start,
-            Ok(None) => {
-                self.nothing_there(subscribe, ctx);
-                return done();
-            }
-            Err(error) => {
-                self.away(&subscribe, &error);
-                return done();
-            }
+            Ok(None) => return self.nothing_there(subscribe),
+            Err(error) => return done(self.away(&subscribe, &error)),
         };
         let have = self.users.get(&subscribe.owner).and_then(|user| user.have);
         if !collects && have.is_some_and(|(epoch, have)| epoch == start.from().epoch && start.u < have) {
             return self.read(subscribe, true);
         }
         self.go_live(&subscribe, start, ctx);
-        done()
+        done(Ok(()))
     }
 
     fn go_live(&mut self, subscribe: &Subscribe, start: Start, ctx: &mut Context<Self>) {
@@ -134,23 +129,23 @@ impl Hub {
     }
 
     /// Behind a link there may be a song all the same: another owner's, since it was looked up (CRED-7).
-    fn nothing_there(&mut self, subscribe: Subscribe, ctx: &mut Context<Self>) {
+    fn nothing_there(&mut self, subscribe: Subscribe) -> Beginning {
         let Channel::Share(token) = subscribe.channel else {
-            return self.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG);
+            return done(self.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG));
         };
         let feed = Arc::clone(&self.feed);
         let look = async move { feed.shared(token).await };
-        ctx.spawn(look.into_actor(self).map(move |found, hub, _| {
+        Box::pin(look.into_actor(self).map(move |found, hub, _| {
             // Who went with the song was told and has no lane any more. A lane that is off with `gone` in it never began, so
             // that would not be written: this is its answer.
             let told_already = !subscribe.connection.outbox().knows(subscribe.lane);
             match found {
-                _ if told_already => {}
+                _ if told_already => Ok(()),
                 Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
                 Ok(Some(_)) => hub.refuse(&subscribe, Refusal::Unavailable { after_ms: 0 }, MOVED),
                 Err(error) => hub.away(&subscribe, &error),
             }
-        }));
+        }))
     }
 
     /// Puts what a subscription begins with on its way. Who follows all songs needs none of them twice (RT-3): the
@@ -187,7 +182,7 @@ impl Hub {
 
     /// A song whose changes come with `me` anyway, if it is this user's. It is shown as it is now: `me` may have begun
     /// without it (`protocol.md` 3), and then its first event is one after a hole for the client.
-    fn by_me(&self, subscribe: Subscribe, song: SongId) -> ResponseActFuture<Self, ()> {
+    fn by_me(&self, subscribe: Subscribe, song: SongId) -> Beginning {
         let (feed, admission) = (Arc::clone(&self.feed), Arc::clone(&self.admission));
         let had = self.users.get(&subscribe.owner).and_then(|user| user.have);
         let look = async move {
@@ -195,36 +190,37 @@ impl Hub {
             let found = feed.song(&subscribe.owner, song).await;
             (subscribe, found)
         };
-        Box::pin(look.into_actor(self).then(move |(subscribe, found), hub, _| {
-            match found {
-                Ok(Some(read)) if is_another_log(had, &read) => hub.invalidate(&subscribe.owner),
-                Ok(Some(read)) => return hub.show(subscribe, song, read),
-                Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
-                Err(error) => hub.away(&subscribe, &error),
+        Box::pin(look.into_actor(self).then(move |(subscribe, found), hub, _| match found {
+            Ok(Some(read)) if is_another_log(had, &read) => {
+                hub.invalidate(&subscribe.owner);
+                done(Ok(()))
             }
-            done()
+            Ok(Some(read)) => hub.show(subscribe, song, read),
+            Ok(None) => done(hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG)),
+            Err(error) => done(hub.away(&subscribe, &error)),
         }))
     }
 
     /// A client takes what it is shown for newer than all that it was told. So where more was told meanwhile, the song is
     /// read again (it has a few dozen events in all, so that ends); and where `me` was left, it is followed by itself.
-    fn show(&mut self, subscribe: Subscribe, song: SongId, read: Snapshot) -> ResponseActFuture<Self, ()> {
+    fn show(&mut self, subscribe: Subscribe, song: SongId, read: Snapshot) -> Beginning {
         let shown = self.users.get(&subscribe.owner).is_some_and(|user| {
             let me = user.me_of(&subscribe.connection).filter(|_| !user.has_told_more(song, &read));
             me.is_some_and(|me| resume::via_me(&subscribe, me, read))
         });
-        if shown { done() } else { self.subscribe(subscribe) }
+        if shown { done(Ok(())) } else { self.subscribe(subscribe) }
     }
 
-    fn away(&mut self, subscribe: &Subscribe, error: &StoreError) {
+    fn away(&mut self, subscribe: &Subscribe, error: &StoreError) -> Begun {
         warn!(%error, "a subscription could not be read");
         let refusal = Refusal::Unavailable { after_ms: 1000 };
-        self.refuse(subscribe, refusal, "the database is away; subscribe again");
+        self.refuse(subscribe, refusal, "the database is away; subscribe again")
     }
 
-    fn refuse(&mut self, subscribe: &Subscribe, refusal: Refusal, message: &str) {
+    fn refuse(&mut self, subscribe: &Subscribe, refusal: Refusal, message: &str) -> Begun {
         subscribe.connection.outbox().close_lane(subscribe.lane);
         subscribe.connection.say(&frames::err(subscribe.id, Some(&subscribe.name), refusal, message));
         self.leave(&subscribe.owner, subscribe.connection.id(), Some(subscribe.lane));
+        Err(refusal)
     }
 }
