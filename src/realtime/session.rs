@@ -40,11 +40,11 @@ pub async fn open(
     if !origin_allowed(&request, &inner.settings.allowed_origins) {
         return Ok(Problem::new(Kind::Forbidden, "Pages of this origin may not connect.").error_response());
     }
-    if inner.is_draining() {
+    if inner.is_leaving() {
         return Ok(Problem::leaving().error_response());
     }
     let handshake = Handshake::of(&request)?;
-    let connection = inner.registry.open(handshake.line());
+    let connection = inner.open(&handshake);
     let session = Session::new(Arc::clone(&inner), Arc::clone(&connection), bearer(&request));
     let registry = Arc::clone(&inner.registry);
     Ok(handshake.accept(registry, connection, inner.settings.frame_bytes_max, session))

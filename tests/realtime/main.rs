@@ -584,6 +584,17 @@ async fn a_shutdown_says_bye_and_spreads_the_returns() {
 }
 
 #[actix_web::test]
+async fn a_socket_that_is_opened_while_all_are_closed_is_closed_as_well() {
+    let world = World::start(Settings::default());
+    world.realtime.close_all(4001, Duration::from_secs(30)).await;
+    let late = tokio_tungstenite::connect_async(world.url().replace("/v1/ws", "/v1/late")).await;
+    let mut late = Client(late.expect("connected").0);
+    let bye = late.next("bye").await;
+    assert_eq!((&bye["code"], &bye["retry"]), (&json!(4001), &json!("after")));
+    assert_eq!(late.closed().await, 4001);
+}
+
+#[actix_web::test]
 async fn what_stands_behind_a_token_in_one_message_waits_for_its_check() {
     let world = World::start(Settings::default());
     let us = world.create("alice");
