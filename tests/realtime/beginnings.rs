@@ -1,7 +1,6 @@
 //! How subscriptions begin while something happens: readings that are slow or come too late for what was told meanwhile.
 
 use serde_json::json;
-use songflight::id::ShareToken;
 use songflight::realtime::Settings;
 
 use crate::client::Model;
@@ -45,34 +44,6 @@ async fn a_slow_first_reading_misses_nothing_that_a_later_quick_one_has_seen() {
         model.take(&slow.any().await);
     }
     assert_eq!(model.songs, world.truth());
-}
-
-#[actix_web::test]
-async fn a_link_that_is_taken_back_while_its_song_is_read_is_answered() {
-    let world = World::start(Settings::default());
-    let us = world.create("alice");
-    let link = ShareToken(songflight::id::fresh());
-    world.change(us, json!({"variants": [{"share_token": link}]}));
-    world.log().links.insert(link.to_string(), us);
-    let mut alice = world.client("alice", &["me"]).await;
-    alice.until_live().await;
-    let looked_up = world.hold();
-    let mut guest = world.connect().await;
-    guest.hello(None, &[]).await;
-    guest.next("welcome").await;
-    guest.command(json!({"t": "sub", "id": 2, "ch": format!("share:{link}"), "since": "7.1"})).await;
-    looked_up.begun.notified().await;
-    // The next reading is the hub's, which has the watcher by then.
-    let watched = world.hold();
-    looked_up.let_go();
-    watched.begun.notified().await;
-    world.log().links.clear();
-    world.change(us, json!({"variants": [{"share_token": "another"}]}));
-    alice.next("ev").await;
-    world.log().held = None;
-    watched.let_go();
-    let answer = guest.any().await;
-    assert_eq!((&answer["id"], &answer["code"]), (&json!(2), &json!("not_found")), "{answer}");
 }
 
 #[actix_web::test]
