@@ -89,7 +89,7 @@ struct Lane {
     epoch: i64,
     /// Subscribed, but its snapshot or replay has not come yet: events wait in slots.
     starting: bool,
-    /// Off, but for what waits in it.
+    /// Off, but for what waits in it. One that is starting as well writes that once it has begun, or is closed.
     retired: bool,
     /// The newest event pushed, or known from the snapshot.
     high: i64,

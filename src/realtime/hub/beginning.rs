@@ -28,7 +28,7 @@ impl Handler<Subscribe> for Hub {
     }
 }
 
-/// Whether the log has gone back since this much of it was told.
+/// Whether this was read of another log than what had been told, or of one that has gone back.
 fn is_another_log(had: Option<(i64, i64)>, read: &Snapshot) -> bool {
     had.is_some_and(|(epoch, had)| read.epoch != epoch || read.u < had)
 }
