@@ -132,7 +132,7 @@ impl Connection {
     }
 
     pub fn token_ends(&self, at: Time) {
-        lock(&self.liveness).token_ends(at);
+        lock(&self.liveness).token_ends(at, self.clock.now());
     }
 
     pub fn has_ended(&self) -> bool {

@@ -4,7 +4,9 @@
 //! whoever tells it of one too many (or the head check) makes it read the rest from Postgres
 //! (`protocol.md` 1.2). It never waits for a connection: it pushes into outboxes and goes on.
 //!
-//! Not here: what a subscription begins with (`resume`), how frames wait (`outbox`).
+//! Not here: how a subscription begins (`beginning`) and with what (`resume`), how frames wait (`outbox`).
+
+mod beginning;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -17,19 +19,18 @@ use tracing::warn;
 
 use super::Settings;
 use super::connection::Connection;
-use super::frames::{self, Channel, Mode, Refusal};
+use super::frames::{self, Channel, Refusal};
 use super::outbox::{LaneId, Pushed};
-use super::resume::{self, Start};
+use super::resume;
 use crate::chance;
 use crate::id::{ShareToken, SongId, UserId};
 use crate::song::event::EventKind;
-use crate::store::feed::{Feed, Head, Page};
+use crate::store::feed::{Feed, Head, Page, Snapshot};
 use crate::store::{SongChanged, StoreError};
 use crate::time::Clock;
 
 /// How often hubs look for who left and what is due.
 const SWEEP: Duration = Duration::from_secs(5);
-const NO_SUCH_SONG: &str = "there is no such song";
 const MOVED: &str = "another owner's now; subscribe again";
 /// Events read at once to close a gap.
 const GAP_EVENTS_MAX: i64 = 500;
@@ -79,9 +80,9 @@ struct Watcher {
     lane: LaneId,
 }
 
-/// Begins a subscription whose lane is open already. Answered when its frames are in the outbox.
+/// Begins a subscription whose lane is open already. Answered when its frames, or why there are none, are in the outbox.
 #[derive(Message)]
-#[rtype(result = "()")]
+#[rtype(result = "Begun")]
 pub(super) struct Subscribe {
     pub(super) connection: Arc<Connection>,
     pub(super) lane: LaneId,
@@ -94,6 +95,9 @@ pub(super) struct Subscribe {
     pub(super) song: Option<SongId>,
     pub(super) since: Option<String>,
 }
+
+/// Whether a subscription has begun. One that was taken back or went with its song was no mistake.
+pub(super) type Begun = Result<(), Refusal>;
 
 /// A lane was closed, or all of a connection's.
 #[derive(Message)]
@@ -258,116 +262,6 @@ impl Hub {
         }
     }
 
-    /// The reading for a subscription is done.
-    fn begin(&mut self, subscribe: Subscribe, known_before: bool, start: Reading, ctx: &mut Context<Self>) {
-        let start = match start {
-            Ok(Some(start)) => start,
-            Ok(None) => return self.nothing_there(subscribe, ctx),
-            Err(error) => return self.away(&subscribe, &error),
-        };
-        let subscribe = &subscribe;
-        let (cursor, u) = (start.from, start.u);
-        if !self.put(subscribe, start) {
-            return;
-        }
-        let Some(user) = self.users.get_mut(&subscribe.owner) else {
-            // Invalidated while it was read.
-            return subscribe.connection.close(4014, "state invalidated");
-        };
-        match user.have {
-            None => user.have = Some((cursor.epoch, u)),
-            Some((epoch, _)) if epoch != cursor.epoch => return self.invalidate(&subscribe.owner),
-            // Events between this reading and a later one of another watcher passed while nothing was
-            // pushed yet: again from here. Lanes drop what they have had.
-            Some((epoch, have)) if !known_before && u < have => {
-                user.seen = user.seen.max(have);
-                user.have = Some((epoch, u));
-                user.recent.clear();
-                user.recent_bytes = 0;
-            }
-            Some(_) => {}
-        }
-        self.heard_of(&subscribe.owner, 0, ctx);
-    }
-
-    /// Behind a link there may be a song all the same: another owner's, since it was looked up (CRED-7).
-    fn nothing_there(&mut self, subscribe: Subscribe, ctx: &mut Context<Self>) {
-        let Channel::Share(token) = subscribe.channel else {
-            return self.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG);
-        };
-        let feed = Arc::clone(&self.feed);
-        let look = async move { feed.shared(token).await };
-        ctx.spawn(look.into_actor(self).map(move |found, hub, _| {
-            let told_already = !subscribe.connection.outbox().has_lane(subscribe.lane);
-            match found {
-                _ if told_already => {}
-                Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
-                Ok(Some(_)) => hub.refuse(&subscribe, Refusal::Unavailable { after_ms: 0 }, MOVED),
-                Err(error) => hub.away(&subscribe, &error),
-            }
-        }));
-    }
-
-    /// Puts what a subscription begins with on its way. Who follows all songs needs none of them twice (RT-3): the
-    /// `song:` channels of this connection are off from then on, and are told to go on with `me`. Not before: as long as
-    /// that may still be refused, they bring what happens. False when the lane is gone.
-    fn put(&mut self, subscribe: &Subscribe, start: Start) -> bool {
-        let begun = self.put_first(subscribe, start);
-        if !begun {
-            resume::taken_back(subscribe);
-        }
-        begun
-    }
-
-    fn put_first(&mut self, subscribe: &Subscribe, mut start: Start) -> bool {
-        let (connection, user) = (&subscribe.connection, self.users.get_mut(&subscribe.owner));
-        let Some(user) = user.filter(|_| subscribe.channel == Channel::Me) else {
-            return start.put(connection, subscribe.lane);
-        };
-        let songs = user.songs_of(connection);
-        for (_, name) in &songs {
-            start.tell(&frames::subd(None, name, Mode::ViaMe));
-        }
-        if !start.put(connection, subscribe.lane) {
-            return false;
-        }
-        for (lane, _) in &songs {
-            connection.outbox().retire_lane(*lane);
-        }
-        user.forget(|watcher| {
-            watcher.connection.id() == connection.id() && songs.iter().any(|(lane, _)| *lane == watcher.lane)
-        });
-        true
-    }
-
-    /// A song whose changes come with `me` anyway, if it is this user's. It is shown as it is now: `me` may have begun
-    /// without it (`protocol.md` 3), and then its first event is one after a hole for the client.
-    fn by_me(&self, subscribe: Subscribe, song: SongId) -> ResponseActFuture<Self, ()> {
-        let (feed, admission) = (Arc::clone(&self.feed), Arc::clone(&self.admission));
-        let look = async move {
-            let _permit = admission.acquire_owned().await;
-            let found = feed.song(&subscribe.owner, song).await;
-            (subscribe, found)
-        };
-        Box::pin(look.into_actor(self).map(|(subscribe, found), hub, _| match found {
-            Ok(Some(snapshot)) => resume::via_me(&subscribe, snapshot),
-            Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
-            Err(error) => hub.away(&subscribe, &error),
-        }))
-    }
-
-    fn away(&mut self, subscribe: &Subscribe, error: &StoreError) {
-        warn!(%error, "a subscription could not be read");
-        let refusal = Refusal::Unavailable { after_ms: 1000 };
-        self.refuse(subscribe, refusal, "the database is away; subscribe again");
-    }
-
-    fn refuse(&mut self, subscribe: &Subscribe, refusal: Refusal, message: &str) {
-        subscribe.connection.outbox().close_lane(subscribe.lane);
-        subscribe.connection.say(&frames::err(subscribe.id, Some(&subscribe.name), refusal, message));
-        self.leave(&subscribe.owner, subscribe.connection.id(), Some(subscribe.lane));
-    }
-
     fn leave(&mut self, owner: &UserId, connection: u64, lane: Option<LaneId>) {
         if let Some(user) = self.users.get_mut(owner) {
             user.forget(|watcher| {
@@ -376,8 +270,6 @@ impl Hub {
         }
     }
 }
-
-type Reading = Result<Option<Start>, StoreError>;
 
 impl User {
     fn watch(&mut self, subscribe: &Subscribe) {
@@ -391,11 +283,19 @@ impl User {
         watched.watchers.push(Watcher { connection, lane: subscribe.lane });
     }
 
-    /// Whether this connection follows all of the user's songs.
-    fn follows_all(&self, connection: &Connection) -> bool {
+    /// The lane in which this connection follows all of the user's songs.
+    fn me_of(&self, connection: &Connection) -> Option<LaneId> {
         let watchers = self.channels.get(&Channel::Me).map_or(&[][..], |watched| &watched.watchers);
-        let mine = |watcher: &&Watcher| watcher.connection.id() == connection.id();
-        watchers.iter().filter(mine).any(|watcher| connection.outbox().has_lane(watcher.lane))
+        let mine = watchers.iter().filter(|watcher| watcher.connection.id() == connection.id());
+        mine.map(|watcher| watcher.lane).find(|lane| connection.outbox().has_lane(*lane))
+    }
+
+    /// Whether more of a song may have gone out than a reading of it has seen.
+    fn has_told_more(&self, song: SongId, read: &Snapshot) -> bool {
+        let unseen = self.have.map_or(0, |(_, have)| have - read.u);
+        // Events further back than these are not remembered: they may have been of this song.
+        unseen > i64::try_from(self.recent.len()).unwrap_or(i64::MAX)
+            || self.recent.iter().any(|told| told.song == song && told.seq > read.head)
     }
 
     /// The lanes in which this connection follows single songs, with their channels' names.
@@ -498,40 +398,6 @@ impl Handler<SongChanged> for Hub {
             }
             Some(_) | None => self.heard_of(&change.user, change.u, ctx),
         }
-    }
-}
-
-impl Handler<Subscribe> for Hub {
-    type Result = ResponseActFuture<Self, ()>;
-
-    /// First the watcher is there and its lane collects; then is read what it begins with. So there is no
-    /// event that comes neither with the beginning nor after it.
-    fn handle(&mut self, subscribe: Subscribe, _: &mut Self::Context) -> Self::Result {
-        let user = self.users.entry(subscribe.owner.clone()).or_default();
-        if let Channel::Song(song) = subscribe.channel
-            && user.follows_all(&subscribe.connection)
-        {
-            return self.by_me(subscribe, song);
-        }
-        user.watch(&subscribe);
-        if let Some((epoch, have)) = user.have.filter(|_| !user.reading)
-            && let Some(start) = resume::from_memory(&subscribe, &user.recent, epoch, have, &self.settings)
-        {
-            self.put(&subscribe, start);
-            return Box::pin(actix::fut::ready(()));
-        }
-        let known_before = user.have.is_some();
-        let (feed, settings) = (Arc::clone(&self.feed), Arc::clone(&self.settings));
-        let admission = Arc::clone(&self.admission);
-        let read = async move {
-            // The semaphore is never closed; if it were, the reading would go ahead.
-            let _permit = admission.acquire_owned().await;
-            let start = resume::read(&*feed, &subscribe, &settings).await;
-            (subscribe, start)
-        };
-        Box::pin(read.into_actor(self).map(move |(subscribe, start), hub, ctx| {
-            hub.begin(subscribe, known_before, start, ctx);
-        }))
     }
 }
 

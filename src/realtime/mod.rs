@@ -22,8 +22,7 @@ pub mod session;
 pub mod socket;
 pub mod wire;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use actix::{Actor as _, Addr, ArbiterHandle};
@@ -158,7 +157,22 @@ struct Inner {
     feed: Arc<dyn Feed>,
     verifier: Arc<dyn Verifier>,
     clock: Clock,
-    draining: AtomicBool,
+    leaving: OnceLock<Leaving>,
+}
+
+/// How this program says good-bye to its sockets.
+struct Leaving {
+    code: u16,
+    /// They come back spread over this much time.
+    spread: Duration,
+}
+
+impl Leaving {
+    fn say_bye(&self, connection: &Connection) {
+        let after = self.spread.mul_f64(chance::of_number(connection.id(), 2));
+        let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
+        connection.close_after(self.code, "deploy", Some(after_ms));
+    }
 }
 
 impl Realtime {
@@ -185,8 +199,8 @@ impl Realtime {
         };
         let (hubs, reapers) = arbiters.iter().enumerate().map(start_one).unzip();
         let Deps { feed, verifier, clock } = deps;
-        let draining = AtomicBool::new(false);
-        Self { inner: Arc::new(Inner { settings, registry, hubs, reapers, feed, verifier, clock, draining }) }
+        let leaving = OnceLock::new();
+        Self { inner: Arc::new(Inner { settings, registry, hubs, reapers, feed, verifier, clock, leaving }) }
     }
 
     /// Something is durable and may be shown (RT-1). To be called in the order of a user's commits, from
@@ -210,11 +224,9 @@ impl Realtime {
     /// Says `bye` to everybody and closes; they come back spread over `spread`. New ones are turned away.
     /// Returns when all are gone, or after three seconds.
     pub async fn close_all(&self, code: u16, spread: Duration) {
-        self.inner.draining.store(true, Ordering::Relaxed);
+        let leaving = self.inner.leaving.get_or_init(|| Leaving { code, spread });
         for connection in self.inner.registry.all() {
-            let after = spread.mul_f64(chance::of_number(connection.id(), 2));
-            let after_ms = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            connection.close_after(code, "deploy", Some(after_ms));
+            leaving.say_bye(&connection);
         }
         for _ in 0..60 {
             if self.connections() == 0 {
@@ -233,7 +245,7 @@ impl Realtime {
 
     /// A connection without songs behind it, for trying the socket itself.
     pub fn bare_connection(&self, handshake: &Handshake) -> (Arc<Connection>, Arc<Registry>) {
-        let connection = self.inner.registry.open(handshake.line());
+        let connection = self.inner.open(handshake);
         connection.hello_came();
         (connection, Arc::clone(&self.inner.registry))
     }
@@ -244,8 +256,18 @@ impl Inner {
         &self.hubs[shard(user) % self.hubs.len()]
     }
 
-    fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::Relaxed)
+    fn is_leaving(&self) -> bool {
+        self.leaving.get().is_some()
+    }
+
+    /// A socket that comes while this program leaves may be missed by who lists them all, so it looks for itself. One of both
+    /// sees the other: listing takes the lock under which this one was entered.
+    fn open(&self, handshake: &Handshake) -> Arc<Connection> {
+        let connection = self.registry.open(handshake.line());
+        if let Some(leaving) = self.leaving.get() {
+            leaving.say_bye(&connection);
+        }
+        connection
     }
 }
 

@@ -34,6 +34,16 @@ pub struct Event {
     pub frame: Bytes,
 }
 
+/// What a lane begins with.
+pub struct Start {
+    /// Each with the number of the cursor that it carries, if any.
+    pub frames: Vec<(Bytes, Option<i64>)>,
+    /// Where they end.
+    pub from: Cursor,
+    /// The `seq` that they tell of each song.
+    pub told: HashMap<SongId, i64>,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     pub frames_max: usize,
@@ -79,7 +89,7 @@ struct Lane {
     epoch: i64,
     /// Subscribed, but its snapshot or replay has not come yet: events wait in slots.
     starting: bool,
-    /// Off, but for what waits in it.
+    /// Off, but for what waits in it. One that is starting as well writes that once it has begun, or is closed.
     retired: bool,
     /// The newest event pushed, or known from the snapshot.
     high: i64,
@@ -108,7 +118,6 @@ struct Slot {
     prev: i64,
     seq: i64,
     n: i64,
-    skipped: i64,
     at: Time,
     kind: EventKind,
     /// In the order of their coming; merged when taken or when they grow.
@@ -189,6 +198,11 @@ impl Outbox {
         self.on().any(|lane| lane.id == id)
     }
 
+    /// Whether a lane is on, or is off with something of it left to be written.
+    pub fn knows(&self, id: LaneId) -> bool {
+        self.lanes.iter().any(|lane| lane.id == id)
+    }
+
     pub fn lanes(&self) -> usize {
         self.on().count()
     }
@@ -233,9 +247,10 @@ impl Outbox {
         }
     }
 
-    /// A snapshot or replay has come: `frames` are written first, then what of the events that waited is
-    /// newer than `from`. The lane is live from now on. Each frame names the cursor it carries, if any.
-    pub fn start_lane(&mut self, id: LaneId, frames: Vec<(Bytes, Option<i64>)>, from: Cursor) -> bool {
+    /// A snapshot or replay has come: its frames are written first, then what of the events that waited is newer. The lane
+    /// is live from now on.
+    pub fn start_lane(&mut self, id: LaneId, start: Start) -> bool {
+        let Start { frames, from, told } = start;
         let Some(at) = self.lanes.iter().position(|lane| lane.id == id) else { return false };
         let known: Vec<_> = self
             .slots
@@ -247,12 +262,28 @@ impl Outbox {
             self.remove_slot(*key);
         }
         self.order.retain(|key| !known.contains(key));
+        // What is left may have begun with events that the frames told.
+        for ((_, song), slot) in self.slots.iter_mut().filter(|((lane, _), _)| *lane == id) {
+            slot.prev = told.get(song).map_or(slot.prev, |told| slot.prev.max((*told).min(slot.seq - 1)));
+        }
         let lane = &mut self.lanes[at];
         lane.starting = false;
         lane.epoch = from.epoch;
         lane.high = lane.high.max(from.n);
         lane.bulk = frames.len();
         self.bulk.extend(frames.into_iter().map(|(bytes, n)| Queued { lane: id, bytes, n }));
+        self.wake();
+        true
+    }
+
+    /// Pages that go with what else comes in a lane that has begun: what is pushed from now on waits behind them. False
+    /// when the lane is off.
+    pub fn add_pages(&mut self, id: LaneId, pages: Vec<Bytes>) -> bool {
+        let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id && !lane.retired) else {
+            return false;
+        };
+        lane.bulk += pages.len();
+        self.bulk.extend(pages.into_iter().map(|bytes| Queued { lane: id, bytes, n: None }));
         self.wake();
         true
     }
@@ -291,7 +322,6 @@ impl Outbox {
         match self.slots.get_mut(&key) {
             Some(slot) => {
                 self.slots_bytes -= slot.bytes;
-                slot.skipped += event.seq - slot.seq;
                 slot.seq = event.seq;
                 slot.n = event.n;
                 slot.at = event.at;
@@ -308,8 +338,7 @@ impl Outbox {
                 set.add(&event.set);
                 let Event { n, seq, at, kind, .. } = *event;
                 let prev = prev(kind, seq);
-                self.slots
-                    .insert(key, Slot { prev, seq, n, skipped: seq - 1 - prev, at, kind, set, bytes: size });
+                self.slots.insert(key, Slot { prev, seq, n, at, kind, set, bytes: size });
                 self.slots_bytes += size;
                 self.order.push_back(key);
                 if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id) {
@@ -401,7 +430,7 @@ impl Outbox {
             song: key.1,
             seq: slot.seq,
             prev: slot.prev,
-            skipped: slot.skipped,
+            skipped: slot.seq - 1 - slot.prev,
             at: slot.at,
             kind: slot.kind,
             set: slot.set.merged(),

@@ -69,6 +69,10 @@ impl Patience {
         self.in_hello = None;
     }
 
+    pub(super) const fn is_in_hello(&self) -> bool {
+        self.in_hello.is_some()
+    }
+
     /// The code to close with, once it is enough.
     pub(super) const fn refused(&mut self, refusal: Refusal) -> Option<(u16, &'static str, Option<u64>)> {
         if let Some(refused) = &mut self.in_hello {

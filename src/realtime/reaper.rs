@@ -16,7 +16,7 @@ use crate::time::Time;
 const TICK: Duration = Duration::from_millis(250);
 /// How long a peer has to answer our close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(2);
-/// How long before its token's end a client is asked for a new one.
+/// How long before its token's end a client is asked for a new one, if it lives for twice as long.
 const AUTH_SOON: Duration = Duration::from_secs(60);
 /// How long past its token's end a connection is kept.
 const AUTH_GRACE: Duration = Duration::from_secs(25);
@@ -51,7 +51,8 @@ pub(super) struct Liveness {
     pinged_last: Instant,
     pings: u64,
     token_ends: Option<Time>,
-    asked_for_token: bool,
+    /// When it is time to ask for the next token; `None` once that has been done.
+    ask_for_token: Option<Time>,
     /// Since when the peer has taken nothing of what waits.
     stuck: Option<Instant>,
     bytes_taken: u64,
@@ -69,7 +70,7 @@ impl Liveness {
             pinged_last: now,
             pings: 0,
             token_ends: None,
-            asked_for_token: false,
+            ask_for_token: None,
             stuck: None,
             bytes_taken: 0,
             closing: None,
@@ -85,9 +86,10 @@ impl Liveness {
         self.helloed = true;
     }
 
-    pub(super) const fn token_ends(&mut self, at: Time) {
+    /// Half of a short life passes first: who only gets tokens of a minute would be asked again with each of them at once.
+    pub(super) fn token_ends(&mut self, at: Time, now: Time) {
         self.token_ends = Some(at);
-        self.asked_for_token = false;
+        self.ask_for_token = Some(at - AUTH_SOON.min(at.since(now) / 2));
     }
 
     pub(super) fn check(&mut self, seen: &Observed, settings: &Settings) -> Option<Act> {
@@ -119,11 +121,7 @@ impl Liveness {
         if wall >= ends + AUTH_GRACE {
             return Some(Act::Close(4009, "token expired"));
         }
-        if !self.asked_for_token && wall + AUTH_SOON >= ends {
-            self.asked_for_token = true;
-            return Some(Act::AuthSoon);
-        }
-        None
+        self.ask_for_token.take_if(|ask| wall >= *ask).map(|_| Act::AuthSoon)
     }
 
     fn ping(&mut self, now: Instant, settings: &Settings) -> Option<Act> {
@@ -187,6 +185,12 @@ mod tests {
             }
         }
 
+        /// A token comes that lives for so long.
+        fn token_at(&mut self, seconds: f64, lives: u64) {
+            let now = Time::from_millis(0) + Duration::from_secs_f64(seconds);
+            self.liveness.token_ends(now + Duration::from_secs(lives), now);
+        }
+
         fn at(&mut self, seconds: f64) -> Option<Act> {
             let passed = Duration::from_secs_f64(seconds);
             let observed = Observed {
@@ -225,14 +229,29 @@ mod tests {
         let mut world = World::new();
         world.settings.ping = Duration::from_secs(10_000);
         world.liveness.hello_came();
-        world.liveness.token_ends(Time::from_millis(100_000));
-        assert_eq!(world.at(39.0), None);
-        assert_eq!(world.at(40.0), Some(Act::AuthSoon));
-        assert_eq!(world.at(41.0), None);
-        assert_eq!(world.at(124.9), None);
-        assert_eq!(world.at(125.0), Some(Act::Close(4009, "token expired")));
-        world.liveness.token_ends(Time::from_millis(900_000));
-        assert_eq!(world.at(126.0), None);
+        world.token_at(0.0, 200);
+        assert_eq!(world.at(139.0), None);
+        assert_eq!(world.at(140.0), Some(Act::AuthSoon));
+        assert_eq!(world.at(141.0), None);
+        assert_eq!(world.at(224.9), None);
+        assert_eq!(world.at(225.0), Some(Act::Close(4009, "token expired")));
+        world.token_at(225.5, 900);
+        assert_eq!(world.at(226.0), None);
+    }
+
+    #[test]
+    fn of_a_token_that_is_short_lived_half_passes_before_the_next_one_is_asked_for() {
+        let mut world = World::new();
+        world.settings.ping = Duration::from_secs(10_000);
+        world.liveness.hello_came();
+        for given in [0_u32, 30, 60] {
+            let given = f64::from(given);
+            world.token_at(given, 60);
+            assert_eq!(world.at(given + 0.25), None);
+            assert_eq!(world.at(given + 29.75), None);
+            assert_eq!(world.at(given + 30.0), Some(Act::AuthSoon));
+        }
+        assert_eq!(world.at(90.25), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What a subscription begins with: exactly the events it missed, or a snapshot and why (RT-2,
 //! `protocol.md` 3). From the hub's memory when that reaches back far enough, else from the database.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -13,31 +13,34 @@ use super::Settings;
 use super::connection::Connection;
 use super::frames::{self, Channel, Cursor, EventFrame, Mode, Why};
 use super::hub::Subscribe;
-use super::outbox::{Event, LaneId, prev};
+use super::outbox::{self, Event, LaneId, prev};
 use super::wire;
-use crate::id::ShareToken;
+use crate::id::{ShareToken, SongId};
 use crate::song::event::EventKind;
 use crate::song::view::{self, shared};
 use crate::store::feed::{Feed, Page, Snapshot};
 use crate::store::{SongChanged, StoreError};
 
-/// The frames a subscription begins with, and where they end.
+/// What a subscription begins with.
 pub(super) struct Start {
-    frames: Vec<(Bytes, Option<i64>)>,
-    pub(super) from: Cursor,
+    lane: outbox::Start,
     /// The owner's newest event at that moment.
     pub(super) u: i64,
 }
 
 impl Start {
+    pub(super) const fn from(&self) -> Cursor {
+        self.lane.from
+    }
+
     /// Says something more right after the first frame, which answers the subscription.
     pub(super) fn tell(&mut self, frame: &str) {
-        self.frames.insert(1, (wire::text(frame), None));
+        self.lane.frames.insert(1, (wire::text(frame), None));
     }
 
     /// False when the lane is gone.
     pub(super) fn put(self, connection: &Connection, lane: LaneId) -> bool {
-        connection.outbox().start_lane(lane, self.frames, self.from)
+        connection.outbox().start_lane(lane, self.lane)
     }
 }
 
@@ -179,6 +182,7 @@ fn resumed<'a>(
     settings: &Settings,
 ) -> Option<Start> {
     let mut frames = vec![(Bytes::new(), None)];
+    let mut told = HashMap::new();
     let mut bytes = 0;
     for change in events {
         let event = event(&subscribe.channel, &subscribe.name, change, from.epoch);
@@ -186,13 +190,14 @@ fn resumed<'a>(
         if bytes > settings.resume_bytes_max || event.kind != change.kind {
             return None;
         }
+        told.insert(event.song, event.seq);
         frames.push((event.frame, Some(event.n)));
     }
     counter!("songflight_realtime_starts_total", "mode" => "resumed").increment(1);
     let n = frames.len() - 1;
     frames[0].0 = wire::text(&frames::subd(subscribe.id, &subscribe.name, Mode::Resumed(n)));
     frames.push((wire::text(&frames::live(&subscribe.name, from)), Some(from.n)));
-    Some(Start { frames, from, u })
+    Some(Start { lane: outbox::Start { frames, from, told }, u })
 }
 
 async fn snapshot(feed: &dyn Feed, subscribe: &Subscribe) -> Result<Option<Snapshot>, StoreError> {
@@ -209,17 +214,28 @@ async fn snapshot(feed: &dyn Feed, subscribe: &Subscribe) -> Result<Option<Snaps
     }
 }
 
-/// Shows a song that goes on with `me`; its own lane is over with that.
-pub(super) fn via_me(subscribe: &Subscribe, snapshot: Snapshot) {
-    let (name, from) = (&subscribe.name, Cursor { epoch: snapshot.epoch, n: snapshot.head });
-    let mut frames = vec![(wire::text(&frames::subd(subscribe.id, name, Mode::ViaMe)), None)];
-    frames.extend(frames::snap(name, snapshot.songs, None).iter().map(|page| (wire::text(page), None)));
-    let begun = subscribe.connection.outbox().start_lane(subscribe.lane, frames, from);
-    if begun {
-        subscribe.connection.outbox().retire_lane(subscribe.lane);
-    } else {
+/// Shows a song that goes on with `me`, in the lane of that: what happens to the song next waits behind it. Its own lane is
+/// over. False when `me` was left meanwhile.
+pub(super) fn via_me(subscribe: &Subscribe, me: LaneId, snapshot: Snapshot) -> bool {
+    let connection = &subscribe.connection;
+    let pages = frames::snap(&subscribe.name, snapshot.songs, None);
+    let mut outbox = connection.outbox();
+    if !outbox.has_lane(subscribe.lane) {
+        drop(outbox);
         taken_back(subscribe);
+        return true;
     }
+    if !outbox.add_pages(me, pages.iter().map(|page| wire::text(page)).collect()) {
+        return false;
+    }
+    outbox.close_lane(subscribe.lane);
+    // No page, so that it is not lost with them when `me` is left; said before anybody can take the first of them.
+    let said = outbox.reply(wire::text(&frames::subd(subscribe.id, &subscribe.name, Mode::ViaMe)));
+    drop(outbox);
+    if !said {
+        connection.cut("too slow");
+    }
+    true
 }
 
 /// Who waits for the answer to a subscription that was taken back before it began gets one.
@@ -232,11 +248,17 @@ fn begin_anew(subscribe: &Subscribe, snapshot: Snapshot, why: Why) -> Start {
     let from = Cursor { epoch: snapshot.epoch, n: snapshot.head };
     let name = &subscribe.name;
     let mut frames = vec![(wire::text(&frames::subd(subscribe.id, name, Mode::Snapshot(why))), None)];
+    let told = snapshot.songs.iter().filter_map(seen).collect();
     let pages = frames::snap(name, snapshot.songs, Some(from));
     let last = pages.len() - 1;
     frames.extend(
         pages.iter().enumerate().map(|(at, page)| (wire::text(page), (at == last).then_some(from.n))),
     );
     frames.push((wire::text(&frames::live(name, from)), Some(from.n)));
-    Start { frames, from, u: snapshot.u }
+    Start { lane: outbox::Start { frames, from, told }, u: snapshot.u }
+}
+
+/// Which song this is, and how new.
+fn seen(song: &Map<String, Value>) -> Option<(SongId, i64)> {
+    Some((song.get("id")?.as_str()?.parse().ok()?, song.get("seq")?.as_i64()?))
 }

@@ -19,7 +19,7 @@ use tracing::warn;
 use super::commands::{BadCommand, Command, Commands, Hello, Sub};
 use super::connection::Connection;
 use super::frames::{self, Channel, Mode, Refusal};
-use super::hub::{Leave, Subscribe};
+use super::hub::{Begun, Leave, Subscribe};
 use super::outbox::LaneId;
 use super::patience::{Admission, Patience};
 use super::socket::{self, Ctx, Handshake, Talk};
@@ -40,11 +40,11 @@ pub async fn open(
     if !origin_allowed(&request, &inner.settings.allowed_origins) {
         return Ok(Problem::new(Kind::Forbidden, "Pages of this origin may not connect.").error_response());
     }
-    if inner.is_draining() {
+    if inner.is_leaving() {
         return Ok(Problem::leaving().error_response());
     }
     let handshake = Handshake::of(&request)?;
-    let connection = inner.registry.open(handshake.line());
+    let connection = inner.open(&handshake);
     let session = Session::new(Arc::clone(&inner), Arc::clone(&connection), bearer(&request));
     let registry = Arc::clone(&inner.registry);
     Ok(handshake.accept(registry, connection, inner.settings.frame_bytes_max, session))
@@ -91,6 +91,8 @@ struct Beginning {
     name: Arc<str>,
     since: Option<String>,
     user: Option<UserId>,
+    /// Part of a `hello`, which was one command and a good one, however its channels begin.
+    of_hello: bool,
 }
 
 impl Session {
@@ -113,8 +115,15 @@ impl Session {
 
     fn refuse(&mut self, id: Option<u64>, channel: Option<&str>, refusal: Refusal, message: &str) {
         self.connection.say(&frames::err(id, channel, refusal, message));
+        self.refused(refusal);
+    }
+
+    /// One that the client has been told.
+    fn refused(&mut self, refusal: Refusal) {
         if let Some((code, reason, after_ms)) = self.patience.refused(refusal) {
             self.connection.close_after(code, reason, after_ms);
+            // What waits to begin would be read for nobody.
+            self.beginnings = VecDeque::new();
         }
     }
 
@@ -239,20 +248,22 @@ impl Session {
         drop(outbox);
         if on {
             self.connection.say(&frames::subd(id, &name, Mode::Dup));
+            self.patience.pleased();
         }
         if let Some(lane) = lane {
             let user = self.user.clone();
-            let beginning = Beginning { id, lane, channel, name: Arc::clone(&name), since: sub.since, user };
+            let of_hello = self.patience.is_in_hello();
+            let Sub { since, .. } = sub;
+            let beginning = Beginning { id, lane, channel, name: Arc::clone(&name), since, user, of_hello };
             if self.beginnings.len() < 2 * self.inner.settings.subs_max {
                 self.beginnings.push_back(beginning);
                 self.begin_next(ctx);
             } else {
                 self.connection.outbox().close_lane(lane);
                 let refusal = Refusal::RateLimited { after_ms: 1000 };
-                return self.refuse(id, Some(&name), refusal, "too many subscriptions wait to begin");
+                self.refuse(id, Some(&name), refusal, "too many subscriptions wait to begin");
             }
         }
-        self.patience.pleased();
     }
 
     /// Begins subscriptions one after the other, each when the pages of the one before are on their way: so a peer that
@@ -266,11 +277,18 @@ impl Session {
             return;
         };
         self.begins = true;
+        let of_hello = beginning.of_hello;
         let begin = begin_with_room(Arc::clone(&self.inner), Arc::clone(&self.connection), beginning);
-        ctx.spawn(wrap_future(begin).map(|(), socket: &mut socket::Socket<Self>, ctx: &mut Ctx<Self>| {
+        let go_on = move |begun, socket: &mut socket::Socket<Self>, ctx: &mut Ctx<Self>| {
+            match begun {
+                _ if of_hello => {}
+                Ok(()) => socket.talk.patience.pleased(),
+                Err(refusal) => socket.talk.refused(refusal),
+            }
             socket.talk.begins = false;
             socket.talk.begin_next(ctx);
-        }));
+        };
+        ctx.spawn(wrap_future(begin).map(go_on));
     }
 
     fn unsubscribe(&mut self, id: Option<u64>, channel: &str) {
@@ -416,7 +434,7 @@ impl Session {
 }
 
 /// Once the pages of an earlier one are on their way, and if it is still wanted.
-async fn begin_with_room(inner: Arc<Inner>, connection: Arc<Connection>, beginning: Beginning) {
+async fn begin_with_room(inner: Arc<Inner>, connection: Arc<Connection>, beginning: Beginning) -> Begun {
     poll_fn(|cx| {
         let mut outbox = connection.outbox();
         if outbox.has_room() {
@@ -427,18 +445,20 @@ async fn begin_with_room(inner: Arc<Inner>, connection: Arc<Connection>, beginni
     })
     .await;
     if connection.outbox().has_lane(beginning.lane) {
-        begin(&inner, &connection, beginning).await;
+        begin(&inner, &connection, beginning).await
     } else {
         // Taken back before it began: who waits for its answer gets one.
         connection.say(&frames::unsubd(beginning.id, &beginning.name));
+        Ok(())
     }
 }
 
-async fn begin(inner: &Inner, connection: &Arc<Connection>, beginning: Beginning) {
-    let Beginning { id, lane, channel, name, since, user } = beginning;
+async fn begin(inner: &Inner, connection: &Arc<Connection>, beginning: Beginning) -> Begun {
+    let Beginning { id, lane, channel, name, since, user, .. } = beginning;
     let refuse = |refusal, message| {
         connection.outbox().close_lane(lane);
         connection.say(&frames::err(id, Some(&name), refusal, message));
+        Err(refusal)
     };
     let (owner, song) = match channel {
         Channel::Share(token) => match inner.feed.shared(token).await {
@@ -459,9 +479,10 @@ async fn begin(inner: &Inner, connection: &Arc<Connection>, beginning: Beginning
     let connection = Arc::clone(connection);
     let subscribe =
         Subscribe { connection: Arc::clone(&connection), lane, id, channel, name, owner, song, since };
-    if hub.send(subscribe).await.is_err() {
+    hub.send(subscribe).await.unwrap_or_else(|_| {
         connection.close_after(1012, "restart", Some(1000));
-    }
+        Ok(())
+    })
 }
 
 #[cfg(test)]

@@ -1,21 +1,23 @@
 //! The realtime protocol over real sockets, with a database of this test's own making: what clients see
 //! when events are lost on the way, the database is away, peers are slow or say the wrong thing.
 
+mod beginnings;
 mod client;
+mod closings;
 mod handshakes;
+mod links;
 mod world;
 
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use songflight::cli::watch;
-use songflight::id::{ShareToken, SongId, UserId};
+use songflight::id::SongId;
 use songflight::realtime::Settings;
+use tokio_tungstenite::tungstenite;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
-use tokio_tungstenite::tungstenite::{self, Message};
 
-use client::{Client, Model, Now as _};
+use client::{Client, Model};
 use world::World;
 
 #[actix_web::test]
@@ -98,40 +100,6 @@ async fn events_lost_on_the_way_are_read_when_the_next_one_comes_and_by_the_head
     assert_eq!(client.next("ev").await["seq"], 5);
     world.log().epoch = 8;
     assert_eq!(client.closed().await, 4014);
-}
-
-#[actix_web::test]
-async fn what_happens_while_a_snapshot_is_read_follows_it() {
-    let world = World::start(Settings::default());
-    let us = world.create("alice");
-    world.client("alice", &["me"]).await.until_live().await;
-    let held = world.hold();
-    let mut client = world.client("alice", &["me"]).await;
-    held.begun.notified().await;
-    world.change(us, json!({"n": 2}));
-    world.change(us, json!({"n": 3}));
-    held.let_go();
-    assert_eq!(client.next("snap").await["c"], "7.1");
-    assert_eq!(client.next("live").await["c"], "7.1");
-    let ev = client.next("ev").await;
-    let merged = (&json!(3), &json!(1), &json!(1), &json!("7.3"));
-    assert_eq!((&ev["seq"], &ev["prev"], &ev["skipped"], &ev["c"]), merged);
-}
-
-#[actix_web::test]
-async fn a_slow_first_reading_misses_nothing_that_a_later_quick_one_has_seen() {
-    let world = World::start(Settings::default());
-    let us = world.create("alice");
-    let held = world.hold();
-    let mut slow = world.client("alice", &["me"]).await;
-    held.begun.notified().await;
-    world.change(us, json!({"n": 2}));
-    world.log().held = None;
-    let mut quick = world.client("alice", &["me"]).await;
-    assert_eq!(quick.next("live").await["c"], "7.2");
-    held.let_go();
-    assert_eq!(slow.next("live").await["c"], "7.1");
-    assert_eq!(slow.next("ev").await["c"], "7.2");
 }
 
 /// The log forgets, so that only memory can still bring what is resumed.
@@ -317,89 +285,6 @@ async fn who_follows_all_songs_is_told_of_a_song_that_is_none_of_them() {
 }
 
 #[actix_web::test]
-async fn other_peoples_songs_are_not_found_and_a_link_shows_one_variant() {
-    let world = World::start(Settings::default());
-    let us = world.create("alice");
-    let link = ShareToken(songflight::id::fresh());
-    let variants = json!([{"share_token": link, "n": 1}, {"share_token": "another", "n": 2}]);
-    world.change(us, json!({"prompt": "secret", "status": "ready", "variants": variants}));
-    world.log().links.insert(link.to_string(), us);
-    let mut client = world.client("bob", &[&format!("song:{us}")]).await;
-    client.next("welcome").await;
-    assert_eq!(client.next("err").await["code"], "not_found");
-
-    let mut guest = world.connect().await;
-    let share = format!("share:{link}");
-    guest.hello(None, &[json!({"ch": share}), json!({"ch": "me"})]).await;
-    guest.next("welcome").await;
-    assert_eq!(guest.next("err").await["code"], "unauthorized");
-    let snap = guest.next("snap").await;
-    assert!(!snap.to_string().contains("secret") && !snap.to_string().contains("another"), "{snap}");
-    world.change(us, json!({"prompt": "more secrets"}));
-    world.change(us, json!({"title": "Us"}));
-    assert_eq!(guest.next("ev").await["set"], json!({}));
-    let ev = guest.next("ev").await;
-    assert_eq!((&ev["set"], &ev["c"]), (&json!({"title": "Us"}), &json!("7.4")));
-}
-
-#[actix_web::test]
-async fn a_share_link_that_is_taken_back_says_so_and_then_nothing_more() {
-    let world = World::start(Settings::default());
-    let us = world.create("alice");
-    let link = ShareToken(songflight::id::fresh());
-    let shows = |link: &str| json!({"title": "Us", "variants": [{"share_token": link}]});
-    world.change(us, shows(&link.to_string()));
-    world.log().links.insert(link.to_string(), us);
-    let share = json!({"ch": format!("share:{link}")});
-    let mut guest = world.connect().await;
-    guest.hello(None, std::slice::from_ref(&share)).await;
-    guest.until_live().await;
-    world.change(us, shows("another"));
-    world.change(us, json!({"title": "Only ours"}));
-    let gone = guest.next("ev").await;
-    assert_eq!((&gone["kind"], &gone["set"], &gone["c"]), (&json!("gone"), &Value::Null, &json!("7.3")));
-    guest.command(json!({"t": "ping", "id": 2})).await;
-    assert_eq!(guest.any().await["t"], "pong");
-
-    // Who looked it up a moment before it was taken back, with a cursor and without.
-    for since in [Value::Null, json!("7.2"), json!("7.4")] {
-        world.log().links.insert(link.to_string(), us);
-        let held = world.hold();
-        let mut late = world.connect().await;
-        late.hello(None, &[json!({"ch": share["ch"], "since": since})]).await;
-        held.begun.notified().await;
-        world.log().links.clear();
-        world.log().held = None;
-        held.let_go();
-        late.next("welcome").await;
-        let answer = late.any().await;
-        assert_eq!((&answer["t"], &answer["code"]), (&json!("err"), &json!("not_found")), "{since}");
-    }
-}
-
-#[actix_web::test]
-async fn who_looks_a_link_up_in_the_moment_its_song_is_claimed_is_told_to_subscribe_again() {
-    for since in [Value::Null, json!("7.1")] {
-        let world = World::start(Settings::default());
-        let us = world.create("guest");
-        let link = ShareToken(songflight::id::fresh());
-        world.change(us, json!({"variants": [{"share_token": link}]}));
-        world.log().links.insert(link.to_string(), us);
-        let held = world.hold();
-        let mut late = world.connect().await;
-        late.hello(None, &[json!({"ch": format!("share:{link}"), "since": since})]).await;
-        held.begun.notified().await;
-        world.remove(us, Some("alice"));
-        world.log().held = None;
-        held.let_go();
-        let err = late.next("err").await;
-        assert_eq!((&err["code"], &err["retry"]), (&json!("unavailable"), &json!("after")), "{since}: {err}");
-        late.command(json!({"t": "sub", "id": 2, "ch": format!("share:{link}")})).await;
-        late.until_live().await;
-    }
-}
-
-#[actix_web::test]
 async fn a_database_that_is_away_is_said_and_a_later_subscription_works() {
     let world = World::start(Settings::default());
     world.create("alice");
@@ -414,45 +299,6 @@ async fn a_database_that_is_away_is_said_and_a_later_subscription_works() {
     world.log().away = false;
     client.command(json!({"t": "sub", "id": 2, "ch": "me"})).await;
     client.until_live().await;
-}
-
-#[actix_web::test]
-async fn tokens_are_checked_refreshed_and_run_out() {
-    let world = World::start(Settings { connections_per_user: 2, ..Settings::default() });
-    for (token, code) in [("bad", 4500), ("expired", 4009), ("banned", 4503), ("away", 1013)] {
-        let mut client = world.connect().await;
-        client.hello(Some(token), &[]).await;
-        assert_eq!(client.closed().await, code, "{token}");
-    }
-    let mut one = world.client("alice", &[]).await;
-    one.next("welcome").await;
-    one.command(json!({"t": "auth", "id": 9, "token": "alice"})).await;
-    assert_eq!(one.next("authd").await["id"], 9);
-    let mut two = world.client("alice", &[]).await;
-    two.next("welcome").await;
-    assert_eq!(world.client("alice", &[]).await.closed().await, 4504);
-    two.command(json!({"t": "auth", "id": 9, "token": "bob"})).await;
-    assert_eq!(two.closed().await, 4500);
-    world.realtime.revoke(&UserId::trusted("alice"));
-    assert_eq!(one.closed().await, 4503);
-    assert_eq!(world.client("leaving", &["me"]).await.closed().await, 4503);
-}
-
-#[actix_web::test]
-async fn who_tries_tokens_in_a_row_is_closed_and_one_that_cannot_be_checked_is_no_mistake() {
-    let world = World::start(Settings { commands_per_second: 100, ..Settings::default() });
-    let auth = |id: u64, token: &str| json!({"t": "auth", "id": id, "token": token});
-    let mut client = world.connect().await;
-    client.hello(None, &[]).await;
-    for (id, token) in (2..).zip(["bad", "bad", "away", "alice"].repeat(4)) {
-        client.command(auth(id, token)).await;
-        let t = if token == "alice" { "authd" } else { "err" };
-        assert_eq!(client.next(t).await["id"], id);
-    }
-    for id in 20..30 {
-        client.command(auth(id, "bad")).await;
-    }
-    assert_eq!(client.closed().await, 4509);
 }
 
 #[actix_web::test]
@@ -475,119 +321,6 @@ async fn a_token_may_come_with_the_handshake_and_foreign_pages_are_refused() {
     request.headers_mut().insert("origin", "https://evil.example".parse().expect("header"));
     let refused = tokio_tungstenite::connect_async(request).await.expect_err("refused");
     assert!(matches!(refused, tungstenite::Error::Http(response) if response.status() == 403));
-}
-
-#[actix_web::test]
-async fn whoever_says_the_wrong_thing_is_closed_with_the_code_for_it() {
-    let settings = Settings { hello_timeout: Duration::from_millis(300), ..Settings::default() };
-    let world = World::start(settings);
-    assert_eq!(world.connect().await.closed().await, 4502);
-
-    let mut client = world.client("alice", &[]).await;
-    client.0.send(Message::binary(vec![1])).await.expect("sent");
-    assert_eq!(client.closed().await, 1003);
-
-    let mut client = world.client("alice", &[]).await;
-    client.0.send(Message::text("x".repeat(65_537))).await.expect("sent");
-    assert_eq!(client.closed().await, 1009);
-
-    let mut client = world.client("alice", &[]).await;
-    for n in 0..10 {
-        client.command(json!({"t": "sub", "id": n})).await;
-    }
-    client.next("welcome").await;
-    assert_eq!(client.next("err").await["code"], "bad_request");
-    assert_eq!(client.closed().await, 4509);
-
-    let mut client = world.client("alice", &[]).await;
-    client.command_lines(&vec![json!({"t": "ping"}); 60]).await;
-    client.next("welcome").await;
-    assert_eq!(client.next("err").await["code"], "rate_limited");
-    assert_eq!(client.closed().await, 4013);
-
-    let mut client = world.client("alice", &[]).await;
-    client.next("welcome").await;
-    client.0.close(None).await.expect("closed");
-    while client.0.next().await.is_some() {}
-    world.emptied().await;
-}
-
-#[actix_web::test]
-async fn pings_carry_the_heads_and_who_does_not_answer_is_closed() {
-    let settings = Settings {
-        ping: Duration::from_millis(300),
-        pong: Duration::from_millis(300),
-        ..Settings::default()
-    };
-    let world = World::start(settings);
-    let us = world.create("alice");
-    let mut client = world.client("alice", &["me"]).await;
-    client.until_live().await;
-    world.change(us, json!({"n": 2}));
-    assert_eq!(client.next("ping").await["heads"], json!({"me": "7.2"}));
-    client.command(json!({"t": "pong"})).await;
-    client.next("ping").await;
-    assert_eq!(client.closed().await, 4012);
-}
-
-#[actix_web::test]
-async fn a_peer_that_does_not_read_is_cut_and_costs_nothing_more() {
-    let settings = Settings { stall: Duration::from_millis(700), ..Settings::default() };
-    let world = World::start(settings);
-    let us = world.create("alice");
-    let mut client = world.client("alice", &["me"]).await;
-    client.until_live().await;
-    let mut reader = world.client("alice", &["me"]).await;
-    reader.until_live().await;
-    for n in 0..3000 {
-        world.change(us, json!({"text": "x".repeat(2000), "n": n}));
-        if n % 20 == 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        while reader.0.next().now().is_some() {}
-    }
-    while world.realtime.connections() > 1 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-        while reader.0.next().now().is_some() {}
-    }
-    let broken = async {
-        loop {
-            match client.0.next().await {
-                Some(Ok(Message::Close(_))) | None => return false,
-                Some(Err(_)) => return true,
-                Some(Ok(_)) => {}
-            }
-        }
-    };
-    assert!(broken.await, "the end comes as a reset, without a close frame");
-}
-
-#[actix_web::test]
-async fn a_shutdown_says_bye_and_spreads_the_returns() {
-    let world = World::start(Settings::default());
-    let mut clients = Vec::new();
-    for _ in 0..5 {
-        let mut client = world.client("alice", &["me"]).await;
-        client.until_live().await;
-        clients.push(client);
-    }
-    let mut after = Vec::new();
-    let closing = world.realtime.close_all(4001, Duration::from_secs(30));
-    let reading = async {
-        for client in &mut clients {
-            let bye = client.next("bye").await;
-            assert_eq!((&bye["code"], &bye["retry"]), (&json!(4001), &json!("after")));
-            after.push(bye["after_ms"].as_u64().expect("after_ms"));
-            assert_eq!(client.closed().await, 4001);
-        }
-    };
-    tokio::join!(closing, reading);
-    after.sort_unstable();
-    after.dedup();
-    assert_eq!(after.len(), 5, "{after:?}");
-    assert_eq!(world.realtime.connections(), 0);
-    let refused = tokio_tungstenite::connect_async(world.url()).await.expect_err("refused");
-    assert!(matches!(refused, tungstenite::Error::Http(response) if response.status() == 503));
 }
 
 #[actix_web::test]
@@ -675,44 +408,6 @@ async fn a_song_that_is_gone_is_no_longer_subscribed() {
     assert_eq!(client.next("ev").await["kind"], "gone");
     client.command(json!({"t": "sub", "id": 2, "ch": channel})).await;
     assert_eq!(client.next("err").await["code"], "not_found");
-}
-
-#[actix_web::test]
-async fn who_follows_a_link_is_told_whether_its_song_is_gone_or_went_to_another_owner() {
-    for (to, t) in [(Some("alice"), "err"), (None, "ev")] {
-        let world = World::start(Settings::default());
-        let us = world.create("guest");
-        let link = ShareToken(songflight::id::fresh());
-        world.change(us, json!({"variants": [{"share_token": link}]}));
-        world.log().links.insert(link.to_string(), us);
-        let share = json!({"ch": format!("share:{link}")});
-        let mut client = world.connect().await;
-        client.hello(None, std::slice::from_ref(&share)).await;
-        client.until_live().await;
-        world.remove(us, to);
-        let told = client.any().await;
-        assert_eq!(told["t"], t, "{told}");
-        match to {
-            Some(_) => assert_eq!((&told["ch"], &told["retry"]), (&share["ch"], &json!("after"))),
-            None => assert_eq!(told["kind"], "gone"),
-        }
-        client.command(json!({"t": "sub", "id": 2, "ch": share["ch"]})).await;
-        match to {
-            Some(_) => client.until_live().await,
-            None => assert_eq!(client.next("err").await["code"], "not_found"),
-        }
-    }
-}
-
-#[actix_web::test]
-async fn a_hub_that_stumbles_is_noticed_and_its_watchers_are_sent_to_the_next_start() {
-    let world = World::start(Settings::default());
-    world.create("alice");
-    world.client("alice", &["me"]).await.until_live().await;
-    assert!(!world.realtime.has_fallen());
-    world.log().stumbles = true;
-    assert_eq!(world.client("alice", &["me"]).await.closed().await, 1012);
-    assert!(world.realtime.has_fallen());
 }
 
 #[actix_web::test]

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use actix_web::dev::Server;
-use actix_web::{App, HttpResponse, web};
+use actix_web::{App, HttpRequest, HttpResponse, web};
 use async_trait::async_trait;
 use futures_util::future::LocalBoxFuture;
 use serde_json::{Map, Value, json};
 use songflight::id::{ShareToken, SongId, UserId};
+use songflight::realtime::socket::{Ctx, Handshake, Talk};
 use songflight::realtime::{Deps, Identity, Realtime, Settings, TokenError, Verifier, handover, session};
 use songflight::song::event::EventKind;
 use songflight::store::feed::{Feed, Head, Page, Snapshot};
@@ -76,6 +77,7 @@ impl World {
             App::new()
                 .app_data(data.clone())
                 .route("/v1/ws", web::get().to(session::open))
+                .route("/v1/late", web::get().to(late))
                 .route("/said", web::post().to(|said: String| async { said }))
                 .route("/piecemeal", web::get().to(piecemeal))
         };
@@ -185,6 +187,21 @@ impl World {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
+}
+
+/// A socket that is opened although this program leaves, as by a worker that looked for that a moment before.
+async fn late(request: HttpRequest, realtime: web::Data<Realtime>) -> actix_web::Result<HttpResponse> {
+    let handshake = Handshake::of(&request)?;
+    let (connection, registry) = realtime.bare_connection(&handshake);
+    Ok(handshake.accept(registry, connection, Settings::default().frame_bytes_max, Mute))
+}
+
+/// Has nothing to say.
+struct Mute;
+
+impl Talk for Mute {
+    fn text(&mut self, _: String, _: &mut Ctx<Self>) {}
+    fn binary(&mut self, _: Vec<u8>, _: &mut Ctx<Self>) {}
 }
 
 /// The feed out of the log.

@@ -46,21 +46,47 @@ impl Log {
         event
     }
 
-    fn snapshot(&self) -> Vec<(Bytes, Option<i64>)> {
+    fn snapshot(&self) -> Start {
+        let pages = self.pages(Some(self.cursor())).into_iter();
+        let told = self.songs.iter().map(|(song, (seq, _))| (*song, *seq));
+        Start {
+            frames: pages.map(|page| (page, Some(self.u))).collect(),
+            from: self.cursor(),
+            told: told.collect(),
+        }
+    }
+
+    /// Exactly the events after this one.
+    fn replay(&self, since: i64) -> Start {
+        let missed = || self.events.iter().filter(|event| event.n > since);
+        Start {
+            frames: missed().map(|event| (event.frame.clone(), Some(event.n))).collect(),
+            from: self.cursor(),
+            told: missed().map(|event| (event.song, event.seq)).collect(),
+        }
+    }
+
+    fn pages(&self, cursor: Option<Cursor>) -> Vec<Bytes> {
         let songs = self.songs.iter().map(|(id, (seq, fields))| {
             let mut song = fields.clone();
             song.extend([("id".to_owned(), json!(id)), ("seq".to_owned(), json!(seq))]);
             song
         });
-        frames::snap("me", songs.collect(), Some(self.cursor()))
-            .iter()
-            .map(|page| (wire::text(page), Some(self.u)))
-            .collect()
+        frames::snap("me", songs.collect(), cursor).iter().map(|page| wire::text(page)).collect()
     }
 
     const fn cursor(&self) -> Cursor {
         Cursor { epoch: 1, n: self.u }
     }
+}
+
+fn parsed(frame: &Bytes) -> Value {
+    let start = match frame[1] {
+        ..126 => 2,
+        126 => 4,
+        127.. => 10,
+    };
+    serde_json::from_slice(&frame[start..]).unwrap()
 }
 
 /// A client that keeps to the rules of the protocol and checks that the server does.
@@ -72,14 +98,7 @@ struct Client {
 
 impl Client {
     fn take(&mut self, frame: &Bytes, log: &Log) {
-        let start = if frame[1] < 126 {
-            2
-        } else if frame[1] == 126 {
-            4
-        } else {
-            10
-        };
-        let frame: Value = serde_json::from_slice(&frame[start..]).unwrap();
+        let frame = parsed(frame);
         match frame["t"].as_str() {
             Some("snap") => {
                 for snapped in frame["songs"].as_array().unwrap() {
@@ -87,6 +106,8 @@ impl Client {
                     fields.remove("id");
                     let seq = fields.remove("seq").and_then(|seq| seq.as_i64()).unwrap();
                     let id = snapped["id"].as_str().unwrap().parse().unwrap();
+                    let mine = self.songs.get(&id).map_or(0, |(seq, _)| *seq);
+                    assert!(seq >= mine, "shown at {seq}, which is older than {mine}");
                     self.songs.insert(id, (seq, fields));
                 }
             }
@@ -136,6 +157,8 @@ enum Move {
     Ping,
     /// The snapshot that was being read is as of now, and comes.
     Start,
+    /// Songs are shown beside the events.
+    Show,
     /// The connection breaks; the client comes back with its cursor.
     Reconnect,
 }
@@ -145,7 +168,7 @@ fn moves() -> impl Strategy<Value = Vec<Move>> {
         .prop_map(|(song, field, large)| Move::Change { song, field, large });
     prop::collection::vec(
         prop_oneof![6 => change, 5 => Just(Move::Take), 1 => Just(Move::Ping), 1 => Just(Move::Start),
-                    1 => Just(Move::Reconnect)],
+                    1 => Just(Move::Show), 1 => Just(Move::Reconnect)],
         0..150,
     )
 }
@@ -172,15 +195,14 @@ proptest! {
                 Move::Start if started => {}
                 Move::Start => {
                     started = true;
-                    prop_assert!(outbox.start_lane(lane, log.snapshot(), log.cursor()));
+                    prop_assert!(outbox.start_lane(lane, log.snapshot()));
                 }
-                Move::Reconnect if !started => {}
+                Move::Show | Move::Reconnect if !started => {}
+                Move::Show => prop_assert!(outbox.add_pages(lane, log.pages(None))),
                 Move::Reconnect => {
                     outbox = Outbox::new(LIMITS);
                     lane = outbox.open_lane("me").unwrap();
-                    let missed = log.events.iter().filter(|event| event.n > client.cursor);
-                    let frames = missed.map(|event| (event.frame.clone(), Some(event.n))).collect();
-                    prop_assert!(outbox.start_lane(lane, frames, log.cursor()));
+                    prop_assert!(outbox.start_lane(lane, log.replay(client.cursor)));
                 }
             }
         }
@@ -200,7 +222,7 @@ fn what_waits_in_a_lane_that_is_off_is_still_written_and_nothing_more() {
     let mut log = Log::default();
     let mut outbox = Outbox::new(LIMITS);
     let lane = outbox.open_lane("me").unwrap();
-    outbox.start_lane(lane, Vec::new(), log.cursor());
+    outbox.start_lane(lane, log.replay(0));
     for _ in 0..2 * LIMITS.frames_max {
         outbox.push(lane, &log.change(0, "a", false));
     }
@@ -224,16 +246,35 @@ fn events_up_to_the_snapshot_are_dropped_and_newer_ones_follow_it() {
     let lane = outbox.open_lane("me").unwrap();
     let early = log.change(0, "a", false);
     outbox.push(lane, &early);
-    let (frames, cursor) = (log.snapshot(), log.cursor());
+    let snapshot = log.snapshot();
     outbox.push(lane, &log.change(0, "b", false));
     assert!(outbox.take().is_none(), "nothing before the snapshot");
-    outbox.start_lane(lane, frames, cursor);
+    outbox.start_lane(lane, snapshot);
     assert_eq!(outbox.push(lane, &early), Pushed::Known);
+    let frames: Vec<Bytes> = std::iter::from_fn(|| outbox.take()).collect();
     let mut client = Client::default();
-    while let Some(frame) = outbox.take() {
-        client.take(&frame, &log);
-    }
+    frames.iter().for_each(|frame| client.take(frame, &log));
     assert_eq!(client.songs, log.songs);
+    // Both events waited as one, of which the snapshot had the first.
+    let last = parsed(frames.last().unwrap());
+    assert_eq!((&last["seq"], &last["prev"], last.get("skipped")), (&json!(2), &json!(1), None), "{last}");
+}
+
+#[test]
+fn what_happens_after_a_song_is_shown_comes_after_it() {
+    let mut log = Log::default();
+    let mut outbox = Outbox::new(LIMITS);
+    let lane = outbox.open_lane("me").unwrap();
+    outbox.start_lane(lane, log.replay(0));
+    outbox.push(lane, &log.change(0, "a", false));
+    assert!(outbox.add_pages(lane, log.pages(None)));
+    outbox.push(lane, &log.change(0, "b", false));
+    let mut client = Client::default();
+    let seqs = std::iter::from_fn(|| {
+        client.take(&outbox.take()?, &log);
+        Some(client.songs[&song(0)].0)
+    });
+    assert_eq!(seqs.collect::<Vec<_>>(), [1, 1, 2]);
 }
 
 #[test]
@@ -241,7 +282,7 @@ fn a_channel_that_is_left_takes_all_that_waits_with_it() {
     let mut log = Log::default();
     let mut outbox = Outbox::new(LIMITS);
     let lane = outbox.open_lane("me").unwrap();
-    outbox.start_lane(lane, log.snapshot(), log.cursor());
+    outbox.start_lane(lane, log.snapshot());
     for _ in 0..20 {
         outbox.push(lane, &log.change(0, "a", true));
     }
@@ -267,7 +308,7 @@ fn a_closing_says_bye_first_and_nothing_comes_after_it() {
     let mut log = Log::default();
     let mut outbox = Outbox::new(LIMITS);
     let lane = outbox.open_lane("me").unwrap();
-    outbox.start_lane(lane, Vec::new(), log.cursor());
+    outbox.start_lane(lane, log.replay(0));
     outbox.push(lane, &log.change(0, "a", false));
     outbox.reply(wire::text("{}"));
     let close = |code| Closing { code: Some(code), reason: "deploy".into(), after_ms: Some(5), asked: false };
