@@ -115,6 +115,7 @@ pub const fn prev(kind: EventKind, seq: i64) -> i64 {
 }
 
 struct Slot {
+    /// The song's event that was told last before this; also where that is as new as this one.
     prev: i64,
     seq: i64,
     n: i64,
@@ -262,10 +263,7 @@ impl Outbox {
             self.remove_slot(*key);
         }
         self.order.retain(|key| !known.contains(key));
-        // What is left may have begun with events that the frames told.
-        for ((_, song), slot) in self.slots.iter_mut().filter(|((lane, _), _)| *lane == id) {
-            slot.prev = told.get(song).map_or(slot.prev, |told| slot.prev.max((*told).min(slot.seq - 1)));
-        }
+        self.lift(id, &told);
         let lane = &mut self.lanes[at];
         lane.starting = false;
         lane.epoch = from.epoch;
@@ -276,13 +274,21 @@ impl Outbox {
         true
     }
 
-    /// Pages that go with what else comes in a lane that has begun: what is pushed from now on waits behind them. False
-    /// when the lane is off.
-    pub fn add_pages(&mut self, id: LaneId, pages: Vec<Bytes>) -> bool {
+    /// What waits in slots may have begun with events that frames tell which are written before it: it follows on those.
+    fn lift(&mut self, id: LaneId, told: &HashMap<SongId, i64>) {
+        for ((_, song), slot) in self.slots.iter_mut().filter(|((lane, _), _)| *lane == id) {
+            slot.prev = told.get(song).map_or(slot.prev, |told| slot.prev.max(*told));
+        }
+    }
+
+    /// Pages that go with what else comes in a lane that has begun: what is pushed from now on waits behind them, as does what
+    /// waits already. `told`: up to which event they show each song. False when the lane is off.
+    pub fn add_pages(&mut self, id: LaneId, pages: Vec<Bytes>, told: &HashMap<SongId, i64>) -> bool {
         let Some(lane) = self.lanes.iter_mut().find(|lane| lane.id == id && !lane.retired) else {
             return false;
         };
         lane.bulk += pages.len();
+        self.lift(id, told);
         self.bulk.extend(pages.into_iter().map(|bytes| Queued { lane: id, bytes, n: None }));
         self.wake();
         true
@@ -424,13 +430,15 @@ impl Outbox {
         if let Some(cursor) = cursor {
             lane.told = Some(cursor.n);
         }
+        // All of it may have been told before.
+        let prev = slot.prev.min(slot.seq - 1);
         Some(wire::text(&frames::event(&frames::EventFrame {
             channel: &lane.channel,
             cursor,
             song: key.1,
             seq: slot.seq,
-            prev: slot.prev,
-            skipped: slot.seq - 1 - slot.prev,
+            prev,
+            skipped: slot.seq - 1 - prev,
             at: slot.at,
             kind: slot.kind,
             set: slot.set.merged(),

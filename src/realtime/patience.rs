@@ -18,9 +18,24 @@ pub(super) struct Patience {
     over: u32,
     bad: u32,
     subs: u32,
-    /// Within a `hello`: what of it was refused so far.
-    in_hello: Option<u32>,
+    /// Commands that were good; whatever was said before one is forgiven, also where it turns out to be wrong later.
+    good: u64,
+    /// What comes is of a `hello`.
+    in_hello: bool,
+    /// What of the `hello` was refused so far.
+    of_hello: u32,
 }
+
+/// When a subscription was asked for, which is refused or not only later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Said {
+    InHello,
+    /// After so many good commands.
+    After(u64),
+}
+
+/// The code to close with, the reason, and when to come again.
+pub(super) type Enough = (u16, &'static str, Option<u64>);
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission {
@@ -32,7 +47,17 @@ pub(super) enum Admission {
 impl Patience {
     pub(super) fn new(per_second: u32, now: Instant) -> Self {
         let per_second = f64::from(per_second.max(1));
-        Self { per_second, allowance: per_second, last: now, over: 0, bad: 0, subs: 0, in_hello: None }
+        Self {
+            per_second,
+            allowance: per_second,
+            last: now,
+            over: 0,
+            bad: 0,
+            subs: 0,
+            good: 0,
+            in_hello: false,
+            of_hello: 0,
+        }
     }
 
     /// An error first; who goes on for as long again is closed.
@@ -56,32 +81,52 @@ impl Patience {
     }
 
     pub(super) const fn pleased(&mut self) {
+        self.good += 1;
         self.bad = 0;
         self.subs = 0;
     }
 
     /// What is refused until [`hello_ends`](Self::hello_ends) are channels of one `hello`.
     pub(super) const fn hello_begins(&mut self) {
-        self.in_hello = Some(0);
+        self.in_hello = true;
     }
 
     pub(super) const fn hello_ends(&mut self) {
-        self.in_hello = None;
+        self.in_hello = false;
     }
 
-    pub(super) const fn is_in_hello(&self) -> bool {
-        self.in_hello.is_some()
+    /// For a subscription that is judged later.
+    pub(super) const fn said(&self) -> Said {
+        if self.in_hello { Said::InHello } else { Said::After(self.good) }
+    }
+
+    /// A subscription has begun, after whatever was said meanwhile.
+    pub(super) const fn begun(&mut self, said: Said) {
+        if let Said::After(_) = said {
+            self.bad = 0;
+            self.subs = 0;
+        }
+    }
+
+    /// A subscription is refused that was said a while ago. As [`refused`](Self::refused).
+    pub(super) fn refused_late(&mut self, refusal: Refusal, said: Said) -> Option<Enough> {
+        match (said, refusal) {
+            (Said::InHello, Refusal::Unavailable { .. }) => None,
+            (Said::InHello, _) => self.refused_of_hello(),
+            (Said::After(good), _) if good < self.good => None,
+            (Said::After(_), refusal) => self.refused(refusal),
+        }
+    }
+
+    const fn refused_of_hello(&mut self) -> Option<Enough> {
+        self.of_hello += 1;
+        if self.of_hello > REFUSED_IN_HELLO_MAX { Some((4505, "too many subscriptions", None)) } else { None }
     }
 
     /// The code to close with, once it is enough.
-    pub(super) const fn refused(&mut self, refusal: Refusal) -> Option<(u16, &'static str, Option<u64>)> {
-        if let Some(refused) = &mut self.in_hello {
-            *refused += 1;
-            return if *refused > REFUSED_IN_HELLO_MAX {
-                Some((4505, "too many subscriptions", None))
-            } else {
-                None
-            };
+    pub(super) const fn refused(&mut self, refusal: Refusal) -> Option<Enough> {
+        if self.in_hello {
+            return self.refused_of_hello();
         }
         match refusal {
             Refusal::LimitSubs => self.subs += 1,
@@ -126,5 +171,37 @@ mod tests {
             assert_eq!(patience.refused(Refusal::UnknownChannel), None);
         }
         assert!(matches!(patience.refused(Refusal::BadRequest), Some((4509, ..))));
+    }
+
+    #[test]
+    fn what_turns_out_wrong_later_is_forgiven_by_what_was_said_after_it() {
+        let mut patience = Patience::new(20, Clock.monotonic());
+        let first = patience.said();
+        patience.pleased();
+        let second = patience.said();
+        for said in [[first; 5], [second; 5], [first; 5]].concat() {
+            assert_eq!(patience.refused_late(Refusal::NotFound, said), None);
+        }
+        patience.begun(second);
+        for _ in 0..9 {
+            assert_eq!(patience.refused_late(Refusal::NotFound, second), None);
+        }
+        assert!(matches!(patience.refused_late(Refusal::NotFound, second), Some((4509, ..))));
+    }
+
+    #[test]
+    fn channels_of_a_hello_count_together_whenever_they_are_refused() {
+        let mut patience = Patience::new(20, Clock.monotonic());
+        patience.hello_begins();
+        let said = patience.said();
+        for _ in 0..64 {
+            assert_eq!(patience.refused(Refusal::UnknownChannel), None);
+        }
+        patience.hello_ends();
+        for _ in 0..64 {
+            assert_eq!(patience.refused_late(Refusal::NotFound, said), None);
+            assert_eq!(patience.refused_late(Refusal::Unavailable { after_ms: 1 }, said), None);
+        }
+        assert!(matches!(patience.refused_late(Refusal::NotFound, said), Some((4505, ..))));
     }
 }

@@ -26,6 +26,8 @@ pub(super) struct Start {
     lane: outbox::Start,
     /// The owner's newest event at that moment.
     pub(super) u: i64,
+    /// Why it is a snapshot, where it is one.
+    why: Option<Why>,
 }
 
 impl Start {
@@ -40,7 +42,16 @@ impl Start {
 
     /// False when the lane is gone.
     pub(super) fn put(self, connection: &Connection, lane: LaneId) -> bool {
-        connection.outbox().start_lane(lane, self.lane)
+        let begun = connection.outbox().start_lane(lane, self.lane);
+        match self.why {
+            _ if !begun => {}
+            None => counter!("songflight_realtime_starts_total", "mode" => "resumed").increment(1),
+            Some(why) => {
+                counter!("songflight_realtime_starts_total", "mode" => "snapshot", "why" => why.as_str())
+                    .increment(1);
+            }
+        }
+        begun
     }
 }
 
@@ -193,11 +204,10 @@ fn resumed<'a>(
         told.insert(event.song, event.seq);
         frames.push((event.frame, Some(event.n)));
     }
-    counter!("songflight_realtime_starts_total", "mode" => "resumed").increment(1);
     let n = frames.len() - 1;
     frames[0].0 = wire::text(&frames::subd(subscribe.id, &subscribe.name, Mode::Resumed(n)));
     frames.push((wire::text(&frames::live(&subscribe.name, from)), Some(from.n)));
-    Some(Start { lane: outbox::Start { frames, from, told }, u })
+    Some(Start { lane: outbox::Start { frames, from, told }, u, why: None })
 }
 
 async fn snapshot(feed: &dyn Feed, subscribe: &Subscribe) -> Result<Option<Snapshot>, StoreError> {
@@ -218,6 +228,7 @@ async fn snapshot(feed: &dyn Feed, subscribe: &Subscribe) -> Result<Option<Snaps
 /// over. False when `me` was left meanwhile.
 pub(super) fn via_me(subscribe: &Subscribe, me: LaneId, snapshot: Snapshot) -> bool {
     let connection = &subscribe.connection;
+    let told = snapshot.songs.iter().filter_map(seen).collect();
     let pages = frames::snap(&subscribe.name, snapshot.songs, None);
     let mut outbox = connection.outbox();
     if !outbox.has_lane(subscribe.lane) {
@@ -225,7 +236,7 @@ pub(super) fn via_me(subscribe: &Subscribe, me: LaneId, snapshot: Snapshot) -> b
         taken_back(subscribe);
         return true;
     }
-    if !outbox.add_pages(me, pages.iter().map(|page| wire::text(page)).collect()) {
+    if !outbox.add_pages(me, pages.iter().map(|page| wire::text(page)).collect(), &told) {
         return false;
     }
     outbox.close_lane(subscribe.lane);
@@ -244,7 +255,6 @@ pub(super) fn taken_back(subscribe: &Subscribe) {
 }
 
 fn begin_anew(subscribe: &Subscribe, snapshot: Snapshot, why: Why) -> Start {
-    counter!("songflight_realtime_starts_total", "mode" => "snapshot", "why" => why.as_str()).increment(1);
     let from = Cursor { epoch: snapshot.epoch, n: snapshot.head };
     let name = &subscribe.name;
     let mut frames = vec![(wire::text(&frames::subd(subscribe.id, name, Mode::Snapshot(why))), None)];
@@ -255,7 +265,7 @@ fn begin_anew(subscribe: &Subscribe, snapshot: Snapshot, why: Why) -> Start {
         pages.iter().enumerate().map(|(at, page)| (wire::text(page), (at == last).then_some(from.n))),
     );
     frames.push((wire::text(&frames::live(name, from)), Some(from.n)));
-    Start { lane: outbox::Start { frames, from, told }, u: snapshot.u }
+    Start { lane: outbox::Start { frames, from, told }, u: snapshot.u, why: Some(why) }
 }
 
 /// Which song this is, and how new.

@@ -21,7 +21,7 @@ use super::connection::Connection;
 use super::frames::{self, Channel, Mode, Refusal};
 use super::hub::{Begun, Leave, Subscribe};
 use super::outbox::LaneId;
-use super::patience::{Admission, Patience};
+use super::patience::{Admission, Enough, Patience, Said};
 use super::socket::{self, Ctx, Handshake, Talk};
 use super::{Identity, Inner, Realtime, TokenError};
 use crate::api::problem::{Kind, Problem};
@@ -91,8 +91,7 @@ struct Beginning {
     name: Arc<str>,
     since: Option<String>,
     user: Option<UserId>,
-    /// Part of a `hello`, which was one command and a good one, however its channels begin.
-    of_hello: bool,
+    said: Said,
 }
 
 impl Session {
@@ -115,12 +114,13 @@ impl Session {
 
     fn refuse(&mut self, id: Option<u64>, channel: Option<&str>, refusal: Refusal, message: &str) {
         self.connection.say(&frames::err(id, channel, refusal, message));
-        self.refused(refusal);
+        let enough = self.patience.refused(refusal);
+        self.judged(enough);
     }
 
-    /// One that the client has been told.
-    fn refused(&mut self, refusal: Refusal) {
-        if let Some((code, reason, after_ms)) = self.patience.refused(refusal) {
+    /// What the client has been told may have been too much of it.
+    fn judged(&mut self, enough: Option<Enough>) {
+        if let Some((code, reason, after_ms)) = enough {
             self.connection.close_after(code, reason, after_ms);
             // What waits to begin would be read for nobody.
             self.beginnings = VecDeque::new();
@@ -252,9 +252,8 @@ impl Session {
         }
         if let Some(lane) = lane {
             let user = self.user.clone();
-            let of_hello = self.patience.is_in_hello();
-            let Sub { since, .. } = sub;
-            let beginning = Beginning { id, lane, channel, name: Arc::clone(&name), since, user, of_hello };
+            let (said, Sub { since, .. }) = (self.patience.said(), sub);
+            let beginning = Beginning { id, lane, channel, name: Arc::clone(&name), since, user, said };
             if self.beginnings.len() < 2 * self.inner.settings.subs_max {
                 self.beginnings.push_back(beginning);
                 self.begin_next(ctx);
@@ -277,13 +276,15 @@ impl Session {
             return;
         };
         self.begins = true;
-        let of_hello = beginning.of_hello;
+        let said = beginning.said;
         let begin = begin_with_room(Arc::clone(&self.inner), Arc::clone(&self.connection), beginning);
         let go_on = move |begun, socket: &mut socket::Socket<Self>, ctx: &mut Ctx<Self>| {
             match begun {
-                _ if of_hello => {}
-                Ok(()) => socket.talk.patience.pleased(),
-                Err(refusal) => socket.talk.refused(refusal),
+                Ok(()) => socket.talk.patience.begun(said),
+                Err(refusal) => {
+                    let enough = socket.talk.patience.refused_late(refusal, said);
+                    socket.talk.judged(enough);
+                }
             }
             socket.talk.begins = false;
             socket.talk.begin_next(ctx);

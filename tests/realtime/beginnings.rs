@@ -84,3 +84,20 @@ async fn a_song_is_followed_by_itself_when_all_of_them_are_left_while_it_is_read
     world.change(us, json!({"n": 2}));
     assert_eq!(client.next("ev").await["ch"], format!("song:{us}"));
 }
+
+#[actix_web::test]
+async fn who_left_all_of_them_while_a_song_of_another_log_was_read_is_closed_as_well() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    let mut client = world.client("alice", &["me"]).await;
+    client.until_live().await;
+    world.log().epoch = 8;
+    let held = world.hold();
+    client.command(json!({"t": "sub", "id": 2, "ch": format!("song:{us}")})).await;
+    held.begun.notified().await;
+    client.command(json!({"t": "unsub", "id": 3, "ch": "me"})).await;
+    client.next("unsubd").await;
+    world.log().held = None;
+    held.let_go();
+    assert_eq!(client.closed().await, 4014);
+}

@@ -77,6 +77,32 @@ async fn who_asks_for_songs_that_are_not_there_in_a_row_is_closed_and_all_of_a_h
 }
 
 #[actix_web::test]
+async fn a_good_command_between_them_forgives_songs_that_turn_out_not_to_be_there_later() {
+    let world = World::start(Settings { commands_per_second: 100, ..Settings::default() });
+    let mut client = world.client("alice", &[]).await;
+    client.next("welcome").await;
+    let nowhere =
+        |id: u64| json!({"t": "sub", "id": id, "ch": format!("song:{}", SongId(songflight::id::fresh()))});
+    let five = |from: u64| (from..from + 5).map(nowhere);
+    let said: Vec<_> = five(2).chain([json!({"t": "ping", "id": 7})]).chain(five(8)).collect();
+    client.command_lines(&said).await;
+    for _ in 0..10 {
+        assert_eq!(client.next("err").await["code"], "not_found");
+    }
+    client.command(json!({"t": "ping", "id": 99})).await;
+    while client.next("pong").await["id"] != 99 {}
+}
+
+#[actix_web::test]
+async fn a_hello_of_which_far_too_many_songs_are_not_there_is_closed() {
+    let world = World::start(Settings::default());
+    let nowhere = (0..150).map(|_| format!("song:{}", SongId(songflight::id::fresh())));
+    let subs: Vec<String> = std::iter::once("me".to_owned()).chain(nowhere).collect();
+    let mut client = world.client("alice", &subs.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    assert_eq!(client.closed().await, 4505);
+}
+
+#[actix_web::test]
 async fn whoever_says_the_wrong_thing_is_closed_with_the_code_for_it() {
     let settings = Settings { hello_timeout: Duration::from_millis(300), ..Settings::default() };
     let world = World::start(settings);

@@ -143,3 +143,28 @@ async fn a_link_that_is_taken_back_while_its_song_is_read_is_answered() {
     let answer = guest.any().await;
     assert_eq!((&answer["id"], &answer["code"]), (&json!(2), &json!("not_found")), "{answer}");
 }
+
+#[actix_web::test]
+async fn who_leaves_a_link_while_it_is_read_hears_of_the_subscription_as_well() {
+    let world = World::start(Settings::default());
+    let us = world.create("alice");
+    let link = ShareToken(songflight::id::fresh());
+    world.change(us, json!({"variants": [{"share_token": link}]}));
+    world.log().links.insert(link.to_string(), us);
+    let share = format!("share:{link}");
+    let looked_up = world.hold();
+    let mut guest = world.connect().await;
+    guest.hello(None, &[]).await;
+    guest.next("welcome").await;
+    guest.command(json!({"t": "sub", "id": 2, "ch": share, "since": "7.1"})).await;
+    looked_up.begun.notified().await;
+    let watched = world.hold();
+    looked_up.let_go();
+    watched.begun.notified().await;
+    world.log().links.clear();
+    guest.command(json!({"t": "unsub", "id": 3, "ch": share})).await;
+    assert_eq!(guest.next("unsubd").await["id"], 3);
+    world.log().held = None;
+    watched.let_go();
+    assert_eq!(guest.next("unsubd").await["id"], 2);
+}

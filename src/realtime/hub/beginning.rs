@@ -136,11 +136,14 @@ impl Hub {
         let feed = Arc::clone(&self.feed);
         let look = async move { feed.shared(token).await };
         Box::pin(look.into_actor(self).map(move |found, hub, _| {
-            // Who went with the song was told and has no lane any more. A lane that is off with `gone` in it never began, so
-            // that would not be written: this is its answer.
-            let told_already = !subscribe.connection.outbox().knows(subscribe.lane);
+            // Who went with the song was told and has no lane any more, nor has who left: the subscription as such is not
+            // answered yet. A lane that is off with `gone` in it never began, so that would not be written: this is its answer.
+            let is_over = !subscribe.connection.outbox().knows(subscribe.lane);
             match found {
-                _ if told_already => Ok(()),
+                _ if is_over => {
+                    resume::taken_back(&subscribe);
+                    Ok(())
+                }
                 Ok(None) => hub.refuse(&subscribe, Refusal::NotFound, NO_SUCH_SONG),
                 Ok(Some(_)) => hub.refuse(&subscribe, Refusal::Unavailable { after_ms: 0 }, MOVED),
                 Err(error) => hub.away(&subscribe, &error),
@@ -193,6 +196,8 @@ impl Hub {
         Box::pin(look.into_actor(self).then(move |(subscribe, found), hub, _| match found {
             Ok(Some(read)) if is_another_log(had, &read) => {
                 hub.invalidate(&subscribe.owner);
+                // Also where `me` was left meanwhile, so that it is nobody's watcher any more.
+                subscribe.connection.close(4014, "state invalidated");
                 done(Ok(()))
             }
             Ok(Some(read)) => hub.show(subscribe, song, read),

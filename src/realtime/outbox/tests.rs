@@ -48,12 +48,15 @@ impl Log {
 
     fn snapshot(&self) -> Start {
         let pages = self.pages(Some(self.cursor())).into_iter();
-        let told = self.songs.iter().map(|(song, (seq, _))| (*song, *seq));
         Start {
             frames: pages.map(|page| (page, Some(self.u))).collect(),
             from: self.cursor(),
-            told: told.collect(),
+            told: self.told(),
         }
+    }
+
+    fn told(&self) -> HashMap<SongId, i64> {
+        self.songs.iter().map(|(song, (seq, _))| (*song, *seq)).collect()
     }
 
     /// Exactly the events after this one.
@@ -198,7 +201,7 @@ proptest! {
                     prop_assert!(outbox.start_lane(lane, log.snapshot()));
                 }
                 Move::Show | Move::Reconnect if !started => {}
-                Move::Show => prop_assert!(outbox.add_pages(lane, log.pages(None))),
+                Move::Show => prop_assert!(outbox.add_pages(lane, log.pages(None), &log.told())),
                 Move::Reconnect => {
                     outbox = Outbox::new(LIMITS);
                     lane = outbox.open_lane("me").unwrap();
@@ -267,7 +270,7 @@ fn what_happens_after_a_song_is_shown_comes_after_it() {
     let lane = outbox.open_lane("me").unwrap();
     outbox.start_lane(lane, log.replay(0));
     outbox.push(lane, &log.change(0, "a", false));
-    assert!(outbox.add_pages(lane, log.pages(None)));
+    assert!(outbox.add_pages(lane, log.pages(None), &log.told()));
     outbox.push(lane, &log.change(0, "b", false));
     let mut client = Client::default();
     let seqs = std::iter::from_fn(|| {
@@ -275,6 +278,26 @@ fn what_happens_after_a_song_is_shown_comes_after_it() {
         Some(client.songs[&song(0)].0)
     });
     assert_eq!(seqs.collect::<Vec<_>>(), [1, 1, 2]);
+}
+
+#[test]
+fn what_waits_when_a_song_is_shown_follows_on_what_is_shown() {
+    let mut log = Log::default();
+    let mut outbox = Outbox::new(LIMITS);
+    let lane = outbox.open_lane("me").unwrap();
+    outbox.start_lane(lane, log.replay(0));
+    for _ in 0..LIMITS.frames_max + 2 {
+        outbox.push(lane, &log.change(0, "a", false));
+    }
+    let shown = log.told()[&song(0)];
+    assert!(outbox.add_pages(lane, log.pages(None), &log.told()));
+    outbox.push(lane, &log.change(0, "b", false));
+    let last = parsed(&std::iter::from_fn(|| outbox.take()).last().unwrap());
+    assert_eq!(
+        (&last["seq"], &last["prev"], last.get("skipped")),
+        (&json!(shown + 1), &json!(shown), None),
+        "{last}"
+    );
 }
 
 #[test]
