@@ -39,14 +39,14 @@ pub async fn account(
     let statement = client
         .prepare_cached(
             "select p.plan, p.credits, p.created_at,
-                    -- Back from the newest to the last of yesterday: there may be very many. What was paid yesterday
-                    -- and came back today was not spent today.
-                    (select greatest(coalesce(-sum(amount), 0), 0)::bigint from credit_entries c
-                      where c.user_id = p.user_id and c.reason <> 'grant'
-                        and c.id > coalesce((select e.id from credit_entries e
-                                              where e.user_id = p.user_id
-                                                and e.at < date_trunc('day', $2 at time zone 'utc') at time zone 'utc'
-                                              order by e.id desc limit 1), 0)) as spent_today,
+                    -- Of what came back only what was paid today as well.
+                    (select coalesce(-sum(c.amount), 0)::bigint from credit_entries c
+                      where c.user_id = p.user_id and c.id > today.after
+                        and (c.reason = 'reserve' or c.reason <> 'grant' and exists (
+                                select from credit_entries r
+                                 where r.task_id = c.task_id
+                                   and (case when r.reason = 'reserve' then 'reserve' else 'settle' end) = 'reserve'
+                                   and r.id > today.after))) as spent_today,
                     case when p.day >= ($2 at time zone 'utc')::date then p.used_today else 0 end as songs_today,
                     case when p.day >= ($2 at time zone 'utc')::date then p.previews_today else 0 end
                         as previews_today,
@@ -54,6 +54,12 @@ pub async fn account(
                         and s.rank = 4) as in_flight,
                     c.of_all, c.of_previews
                from profiles p
+              -- Back from the newest to the last of yesterday: there may be very many before that.
+              cross join lateral (select coalesce((
+                        select e.id from credit_entries e
+                         where e.user_id = p.user_id
+                           and e.at < date_trunc('day', $2 at time zone 'utc') at time zone 'utc'
+                         order by e.id desc limit 1), 0) as after) today
                left join lateral (select coalesce(sum(cost_usd_milli), 0)::bigint as of_all,
                         coalesce(sum(cost_usd_milli) filter (where preview), 0)::bigint as of_previews
                    from provider_costs c where c.user_id = p.user_id) c on $3

@@ -177,16 +177,19 @@ pub async fn migrate(server: impl Into<Server>) -> Result<usize, String> {
     let mut client = connect(server, "songflight migrate").await.map_err(|error| error.to_string())?;
     client.batch_execute("select pg_advisory_lock(5470600)").await.map_err(|error| error.to_string())?;
     client.batch_execute("set lock_timeout = '2s'").await.map_err(|error| error.to_string())?;
-    if let Some(newer) = newer_than_this(&client).await? {
+    let newer = newer_than_this(&client).await?;
+    if let Some(newer) = newer {
         tracing::warn!(
             "the database is at migration {newer}, of a later version than this one; it is left as it is"
         );
-        return Ok(0);
     }
     let mut attempt = 1;
-    let report = loop {
+    let applied = loop {
+        if newer.is_some() {
+            break 0;
+        }
         match embedded::migrations::runner().run_async(&mut client).await {
-            Ok(report) => break report,
+            Ok(report) => break report.applied_migrations().len(),
             // What nodes of the version before are writing and a migration may wait for each other; one of them is ended.
             // And as long as a migration waits for somebody who reads, everybody who comes later waits for the migration.
             Err(error) if attempt < MIGRATION_ATTEMPTS && is_in_the_way(&error) => {
@@ -207,7 +210,7 @@ pub async fn migrate(server: impl Into<Server>) -> Result<usize, String> {
     let epoch = "update event_log set epoch = epoch + 1, system_identifier = s.system_identifier::text
                    from pg_control_system() s where event_log.system_identifier <> s.system_identifier::text";
     client.batch_execute(epoch).await.map_err(|error| error.to_string())?;
-    Ok(report.applied_migrations().len())
+    Ok(applied)
 }
 
 #[cfg(test)]
@@ -237,7 +240,7 @@ mod tests {
         ("V18__shared_with_users", 11_108_046_254_093_962_689),
         ("V19__revocations", 84_189_650_133_194_262),
         ("V20__old_letters", 3_361_160_545_063_424_632),
-        ("V21__links_and_guests", 12_386_849_371_614_420_356),
+        ("V21__links_and_guests", 13_360_555_408_216_435_069),
     ];
 
     #[test]

@@ -169,7 +169,7 @@ async fn what_was_paid_yesterday_and_comes_back_today_was_not_spent_today() {
                          select max(id) from credit_entries where user_id = $1 and reason = 'reserve' and song_id = $2)";
     let failed = uuid::Uuid::parse_str(&song).expect("an id");
     server.look().await.execute(yesterday, &[&mira.user, &failed]).await.unwrap();
-    assert_eq!(spent().await, json!(0.0), "one came back, one was spent");
+    assert_eq!(spent().await, json!(1.0), "what came back is yesterday's, what was spent is today's");
 }
 
 #[tokio::test]
