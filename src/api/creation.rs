@@ -86,7 +86,9 @@ impl Creation {
 
     /// Stops floods of creations before they reach the database.
     pub(super) fn dam(&self, who: &Identity, now: Time) -> Result<(), Problem> {
-        pass(&self.inner[self.generous_plan(who) as usize], who, now)
+        let plan = self.generous_plan(who);
+        // What a client is to go by is its plan, of which the dam lets pass a few times as much.
+        pass(&self.inner[plan as usize], self.plans.of(plan).per_minute, who, now)
     }
 
     /// The same before all that changes anything. Not for operators, who put back at once what an outage left.
@@ -94,7 +96,8 @@ impl Creation {
         if who.role == Role::Service {
             return Ok(());
         }
-        pass(&self.outer[self.generous_plan(who) as usize], who, now)
+        let dam = &self.outer[self.generous_plan(who) as usize];
+        pass(dam, dam.limit(), who, now)
     }
 
     /// Whose token names no plan may have the most generous one.
@@ -183,11 +186,11 @@ fn refusal(birth: Birth, standing: &Standing, now: Time) -> Problem {
 }
 
 /// Through a dam, or told when it lets one pass again, and when all that it holds.
-fn pass(dam: &Flood, who: &Identity, now: Time) -> Result<(), Problem> {
+fn pass(dam: &Flood, limit: u32, who: &Identity, now: Time) -> Result<(), Problem> {
     dam.pass(who.user.as_str()).map_err(|wait| {
         metrics::counter!("songflight_floods_stopped_total").increment(1);
         let all_again = Some(now + dam.full_after(wait));
-        limited(Kind::RateLimited, "Far too many requests.", wait).used_up(dam.limit(), all_again)
+        limited(Kind::RateLimited, "Far too many requests.", wait).used_up(limit, all_again)
     })
 }
 

@@ -67,6 +67,8 @@ pub struct Capabilities {
     pub writes_words: fn(model: &str) -> bool,
     /// Whether a song's prompt is sent as well where it has words to sing and style tags.
     pub prompt_beside_words: bool,
+    /// Whether a clip of its own is extended with the model that it was made with, where that is known.
+    pub extends_as_made: bool,
     /// Every model name that is taken; the first is the default, unless one is configured.
     pub models: &'static [&'static str],
     /// What the operator has made the default.
@@ -102,7 +104,14 @@ impl Capabilities {
 
     /// The model that an order is made with, and by whose limits it is checked.
     pub fn model_of<'a>(&'a self, order: &'a Order) -> &'a str {
-        order.options.model.as_deref().unwrap_or(self.default_model())
+        let source = match &order.work {
+            Work::Extend { of, .. } if self.extends_as_made && of.provider == self.name => {
+                of.model.as_deref()
+            }
+            _ => None,
+        };
+        let asked = source.filter(|model| self.knows(model)).or(order.options.model.as_deref());
+        asked.unwrap_or(self.default_model())
     }
 
     /// Whether this is the name of a model here. A default that is configured is taken by its name as well.
@@ -201,11 +210,7 @@ pub fn unsupported(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
 
 /// Texts above the limits of the order's model. The prompt of a `lyrics` task is shortened instead.
 fn too_long(able: &Capabilities, order: &Order) -> Vec<Unsupported> {
-    beyond((able.limits)(able.model_of(order)), able.name, order)
-}
-
-/// Texts above these limits of this provider's.
-fn beyond(limits: TextLimits, name: &str, order: &Order) -> Vec<Unsupported> {
+    let limits = (able.limits)(able.model_of(order));
     let chars = |text: &Option<String>| text.as_deref().map_or(0, |text| text.chars().count());
     let style = order.options.style_tags.join(", ").chars().count();
     let sings_it = matches!(order.kind(), TaskKind::Generate | TaskKind::Cover);
@@ -217,8 +222,11 @@ fn beyond(limits: TextLimits, name: &str, order: &Order) -> Vec<Unsupported> {
         ("prompt", if described { chars(&order.prompt) } else { 0 }, limits.prompt),
     ];
     let over = texts.into_iter().filter(|(_, is, most)| is > most);
-    over.map(|(field, is, most)| Unsupported { field, why: format!("{is} characters; {name} takes {most}") })
-        .collect()
+    over.map(|(field, is, most)| Unsupported {
+        field,
+        why: format!("{is} characters; {} takes {most}", able.name),
+    })
+    .collect()
 }
 
 /// How a provider took an order.

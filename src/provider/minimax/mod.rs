@@ -89,6 +89,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     personas: false,
     instrumental: request::has_instrumental_switch,
     writes_words: request::has_lyrics_optimizer,
+    extends_as_made: false,
     prompt_beside_words: true,
     models: &[
         "music-2.6",

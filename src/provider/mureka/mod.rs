@@ -67,6 +67,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     personas: false,
     instrumental: |model| !matches!(model, "mureka-o1" | "mureka-o2"),
     writes_words: |_| true,
+    extends_as_made: false,
     prompt_beside_words: true,
     models: &[
         "auto",

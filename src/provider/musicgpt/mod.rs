@@ -61,6 +61,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     personas: false,
     instrumental: |_| true,
     writes_words: |_| true,
+    extends_as_made: false,
     prompt_beside_words: true,
     models: &["v7", "v7-pro", "v6", "v6-pro"],
     configured_model: None,

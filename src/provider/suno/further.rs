@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::Stems;
 use super::request::{self, Body, NEUTRAL_STYLE, Request, given, tags};
 use crate::provider::failure::{Class, Failure};
-use crate::provider::{Order, SourceClip, TextLimits, Unsupported, Work, beyond};
+use crate::provider::{Order, SourceClip, TextLimits, Unsupported, Work};
 
 /// A section that is replaced is 6 to 60 s long, and at most half of the song.
 const SECTION_MS: std::ops::RangeInclusive<i64> = 6_000..=60_000;
@@ -58,10 +58,6 @@ pub(super) fn refusals(order: &Order, model: &str) -> Vec<Unsupported> {
         Work::Cover { of } => found.extend(request::without_place(&covering(order, of), limits)),
         Work::Extend { of, .. } if is_wish(order, of) => {
             found.extend(request::without_place(&filled(order, of), limits));
-        }
-        Work::Extend { of, .. } if matches!(place(of), Some(Place::Own { .. })) => {
-            let limits = super::limits(model_of(of).unwrap_or(model));
-            found.extend(beyond(limits, super::CAPABILITIES.name, order));
         }
         Work::Lyrics
         | Work::Extend { .. }
@@ -176,8 +172,6 @@ fn extend(
     match place(of).ok_or_else(not_made)? {
         Place::Own { clip, .. } => {
             let flag = from_ms.is_some() || !adds_nothing(order, of);
-            let model = model_of(of).unwrap_or(model);
-            let limits = super::limits(model);
             let who = json!({
                 "defaultParamFlag": flag, "audioId": clip, "model": model, "callBackUrl": reply_to,
             });
@@ -202,11 +196,6 @@ fn extend(
             Ok(Request { path: "/api/v1/generate/upload-extend", body: Body::Further(body) })
         }
     }
-}
-
-/// An extension of a clip of its own is made with the model of that (`suno.md` section 3), where it is known.
-fn model_of(of: &SourceClip) -> Option<&str> {
-    of.model.as_deref().filter(|model| super::CAPABILITIES.models.contains(model))
 }
 
 fn wish(filled: &Order, limits: TextLimits) -> Result<Value, Failure> {

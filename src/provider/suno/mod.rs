@@ -107,6 +107,7 @@ static CAPABILITIES: Capabilities = Capabilities {
     personas: true,
     instrumental: |_| true,
     writes_words: |_| true,
+    extends_as_made: true,
     prompt_beside_words: false,
     models: &["V5", "V5_5", "V4_5PLUS", "V4_5ALL", "V4_5", "V4"],
     configured_model: None,

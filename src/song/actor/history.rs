@@ -32,9 +32,7 @@ pub(super) fn how_it_went(before: &Song, after: &Song, task: TaskId) -> Option<b
 /// Since when its provider has been at work on it: where others were before, not since they were.
 pub(super) fn at_work_since(song: &Song, task: TaskId) -> Option<Time> {
     let progress = song.progress_of(task)?;
-    if progress.passed_over.is_empty() {
-        return progress.started_at;
-    }
+    let Some(last) = progress.passed_over.last() else { return progress.started_at };
     let ordered = |call: &Call| match &call.state {
         CallState::Submitted { since, .. } => Some(*since),
         // Within seconds of its start.
@@ -44,7 +42,8 @@ pub(super) fn at_work_since(song: &Song, task: TaskId) -> Option<Time> {
         | CallState::Done
         | CallState::Failed { .. } => None,
     };
-    song.run_of(task)?.calls.iter().filter_map(ordered).min()
+    // Of an order of unknown fate no more is known than when it got the song.
+    song.run_of(task)?.calls.iter().filter_map(ordered).min().or(Some(last.at))
 }
 
 #[cfg(test)]
@@ -86,6 +85,10 @@ mod tests {
         let since = song.now;
         let song = song.later(seconds(60));
         assert_eq!(at_work_since(&song.song, song.song.head.task), Some(since));
+        let song = with_another(Mode::Music).ordered(0, 0);
+        let song =
+            song.heard(0, 0, gave_up(Class::InsufficientProviderCredits)).ambiguous(1).later(seconds(40));
+        assert_eq!(at_work_since(&song.song, song.song.head.task), Some(song.now - seconds(40)));
         let done = a_song().ordered(0, 0);
         assert_eq!(went(&done, &done.clone().heard(0, 0, finished())), Some(true));
     }

@@ -402,13 +402,12 @@ const fn was_taken(call: &Call) -> bool {
 fn again_in(next: &Draft, call: &Call, failure: &Failure) -> Option<Duration> {
     let chance = chance::of(next.task().0, u64::from(call.next_attempt));
     let used = call.failed_by(failure.class);
-    if failure.class != Class::RateLimited {
-        let bearable = failure.retry_after.is_none_or(|wait| wait <= next.rules.max_wait);
-        return failure.retry_in(used, &next.rules.retry, chance).filter(|_| bearable);
+    if failure.retry_after.is_some_and(|wait| wait > next.rules.max_wait) {
+        return None;
     }
     let as_an_error = || Failure { class: Class::ProviderError, ..failure.clone() };
-    let failure = if was_taken(call) { &as_an_error() } else { failure };
-    failure.retry_in(used, &next.rules.retry, chance)
+    let as_an_error = (failure.class == Class::RateLimited && was_taken(call)).then(as_an_error);
+    as_an_error.as_ref().unwrap_or(failure).retry_in(used, &next.rules.retry, chance)
 }
 
 /// A new attempt at a call, under a number that was never used before.

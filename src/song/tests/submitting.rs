@@ -152,6 +152,14 @@ fn who_is_to_be_left_alone_for_longer_than_a_song_waits_is_not_asked_again() {
         Status::Failed,
         "once its grace time is over"
     );
+    let limit = |song: &Story| {
+        let failure = Failure::new(Class::RateLimited, "later").retry_after(Some(minutes(61)));
+        Event::SubmitFailed { call: song.key(0, 0), failure }
+    };
+    let song = a_song().submitting(0, 0);
+    assert_eq!(song.clone().then(limit(&song)).status(), Status::Failed);
+    let song = with_another(Mode::Music).submitting(0, 0);
+    assert_eq!(song.clone().then(limit(&song)).song.head.provider, "minimax");
 }
 
 #[test]
