@@ -225,7 +225,12 @@ fn check(kind: FieldKind, value: Value) -> Result<Option<Value>, Vec<Wrong>> {
         FieldKind::Object { bytes_max } if value.is_object() => {
             let bytes = bytes_written(&value);
             if bytes > bytes_max {
-                return Err(wrong(format!("is {bytes} bytes as JSON; at most {bytes_max}")));
+                let digits = if bytes > value.to_string().len() {
+                    ", its numbers with all of their digits"
+                } else {
+                    ""
+                };
+                return Err(wrong(format!("is {bytes} bytes as JSON{digits}; at most {bytes_max}")));
             }
             if depth(&value) > DEPTH_MAX {
                 return Err(wrong(format!("holds more than {DEPTH_MAX} levels of objects and lists")));
@@ -434,7 +439,7 @@ mod tests {
             errors.map(|errors| errors[0].detail.clone()).unwrap_or_default()
         };
         // Postgres writes each of them with 309 digits.
-        assert!(refused(format!(r#"{{"a":[{}]}}"#, ["1e308"; 4].join(","))).contains("bytes"));
+        assert!(refused(format!(r#"{{"a":[{}]}}"#, ["1e308"; 4].join(","))).contains("all of their digits"));
         assert_eq!(refused(format!(r#"{{"a":[{}]}}"#, ["1e308"; 3].join(","))), "");
         let nested = |levels: usize| format!(r#"{{"a":{}{}}}"#, "[".repeat(levels), "]".repeat(levels));
         assert!(refused(nested(32)).contains("32 levels"));
