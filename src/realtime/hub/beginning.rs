@@ -206,8 +206,8 @@ impl Hub {
         }))
     }
 
-    /// A client takes what it is shown for newer than all that it was told. So where more was told meanwhile, the song is
-    /// read again (it has a few dozen events in all, so that ends); and where `me` was left, it is followed by itself.
+    /// A client takes what it is shown for newer than all that it was told. So where more of it may have been told meanwhile,
+    /// the song is read again, until nothing came while it was read; and where `me` was left, it is followed by itself.
     fn show(&mut self, subscribe: Subscribe, song: SongId, read: Snapshot) -> Beginning {
         let shown = self.users.get(&subscribe.owner).is_some_and(|user| {
             let me = user.me_of(&subscribe.connection).filter(|_| !user.has_told_more(song, &read));
