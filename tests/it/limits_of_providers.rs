@@ -56,6 +56,8 @@ async fn a_song_that_was_left_to_us_stays_where_it_is_while_all_are_down() {
     let provider = simulator.provider();
     let setup = impatient(impatient(Setup::new(&provider).await, "suno"), "mureka")
         .set("providers.mureka.base_url", &at(&provider, "mureka"))
+        .set("providers.suno.breaker.open_for", "5s")
+        .set("providers.mureka.breaker.open_for", "5s")
         .set("tasks.poll.initial", "100ms");
     let server = setup.start().await;
     let mira = server.person("mira");
@@ -86,7 +88,9 @@ async fn a_song_that_was_left_to_us_stays_where_it_is_while_all_are_down() {
 #[tokio::test]
 async fn a_song_for_a_provider_that_is_down_says_so_and_is_made_when_it_is_back() {
     let simulator = simulator().await;
-    let server = impatient(Setup::new(&simulator.provider()).await, "suno").start().await;
+    // It looks again only after the outage was told and is over: who is the second one to find it down has failed.
+    let setup = impatient(Setup::new(&simulator.provider()).await, "suno");
+    let server = setup.set("providers.suno.breaker.open_for", "4s").start().await;
     let (mira, noah) = (server.person("mira"), server.person("noah"));
     simulator.steer(json!({"down": ["suno"]})).await;
     let wish = |prompt: &str| json!({"mode": "music", "prompt": prompt, "provider": "suno"});
