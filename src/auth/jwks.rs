@@ -1,6 +1,7 @@
 //! The public keys of whoever signs our users' tokens (RFC 7517), fetched and kept for a while.
 //! Only keys for RS256 and ES256 are kept: a shared secret in such a set is ignored.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,8 @@ struct Source {
     url: String,
     http: reqwest::Client,
     known: RwLock<Arc<Known>>,
+    /// The last fetch brought nothing: what is not known may be there all the same.
+    away: AtomicBool,
 }
 
 #[derive(Default)]
@@ -53,7 +56,7 @@ struct Set {
 
 impl Jwks {
     pub(super) fn new(url: String, http: reqwest::Client) -> Self {
-        let source = Arc::new(Source { url, http, known: RwLock::default() });
+        let source = Arc::new(Source { url, http, known: RwLock::default(), away: AtomicBool::new(true) });
         Self { source, last_fetch: Arc::default() }
     }
 
@@ -75,10 +78,10 @@ impl Jwks {
             (None, _) => {
                 self.fetch(Arc::clone(&self.last_fetch).lock_owned().await).await;
                 let known = self.source.known();
-                let missing = if known.fetched.is_some() {
-                    AuthError::BadSignature
-                } else {
+                let missing = if self.source.away.load(Ordering::Acquire) {
                     AuthError::KeysUnavailable
+                } else {
+                    AuthError::BadSignature
                 };
                 known.find(id, algorithm).ok_or(missing)
             }
@@ -114,7 +117,9 @@ impl Source {
     }
 
     async fn fetch(&self, now: Instant) {
-        match self.download().await {
+        let downloaded = self.download().await;
+        self.away.store(downloaded.is_err(), Ordering::Release);
+        match downloaded {
             Ok(keys) => {
                 let known = Arc::new(Known { keys, fetched: Some(now) });
                 *self.known.write().expect("nothing panics while it holds this lock") = known;

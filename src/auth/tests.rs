@@ -189,6 +189,27 @@ async fn keys_that_cannot_be_fetched_are_not_the_clients_fault() {
     assert_eq!(auth(|_| {}).verify(ES256, NOON).await, Err(AuthError::BadSignature));
 }
 
+/// The signer has changed its keys, and nobody can be asked for the new ones.
+#[actix_web::test]
+async fn a_key_that_is_not_known_while_keys_cannot_be_fetched_is_not_the_clients_fault_either() {
+    let (url, requests) = held_key_server();
+    let auth = Arc::new(auth(|config| config.jwks_url = Some(url)));
+    let verifying = |token: &'static str| {
+        let auth = auth.clone();
+        actix_web::rt::spawn(async move { auth.verify(token, NOON).await })
+    };
+    let known = verifying(ES256);
+    answer(told(&requests).await, &sized(&key_set()));
+    assert!(known.await.expect("it ends").is_ok());
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(31)).await;
+    tokio::time::resume();
+    let unknown = verifying(ES256_UNKNOWN_KEY);
+    answer(told(&requests).await, "HTTP/1.1 500 no\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+    assert_eq!(unknown.await.expect("it ends"), Err(AuthError::KeysUnavailable));
+    assert!(auth.verify(ES256, NOON).await.is_ok(), "what is known goes on being used");
+}
+
 /// Or whoever names any key and hangs up keeps everybody's keys away.
 #[actix_web::test]
 async fn a_caller_who_hangs_up_takes_nobodys_keys_away() {

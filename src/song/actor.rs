@@ -478,6 +478,8 @@ impl SongActor {
             }
             // A row that does not go in would not go in a second later either.
             Err(CommitError::Refused(_)) => {
+                // Nobody else need wait for what is not submitted.
+                submitting.into_iter().for_each(|call| self.place_not_used(call));
                 self.lost(REFUSED_PAUSE, ctx);
                 Err(TellError::Unavailable)
             }

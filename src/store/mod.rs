@@ -121,7 +121,9 @@ fn timestamp(millis: i64) -> jiff::Timestamp {
 /// [`StoreError::Unavailable`] when none can be had.
 pub async fn connect(server: impl Into<Server>, name: &str) -> Result<tokio_postgres::Client, StoreError> {
     let Server { config, tls } = server.into().named(name);
-    let (client, connection) = config.connect(tls).await?;
+    // Whatever it says (a password that changed, a server that lets nobody in yet), no row is to blame.
+    let connected = config.connect(tls).await;
+    let (client, connection) = connected.map_err(|error| StoreError::Unavailable(describe(&error)))?;
     actix::spawn(async move {
         if let Err(error) = connection.await {
             tracing::info!(error = describe(&error), "a database connection ended");

@@ -43,6 +43,22 @@ async fn a_step_that_was_refused_is_made_with_its_callback_when_put_back() {
 }
 
 #[tokio::test]
+async fn a_song_whose_order_was_refused_keeps_nobody_from_their_turn() {
+    let mut provider = Provider::start().await;
+    let server = slowly_polling(&provider).await.set("providers.suno.max_concurrent", "1").start().await;
+    let (mira, noah) = (server.person("mira"), server.person("noah"));
+    let (operator, look) = (operator(&server), server.look().await);
+    refuse(&look, "tasks", "new.run::text like '%intent%'").await;
+    mira.order(music("a waltz")).await;
+    letter(&operator, "step").await;
+    allow(&look, "tasks").await;
+    let song = noah.order(music("another")).await;
+    let order = provider.order().await;
+    order.call_back(&order.complete()).await.expect(200);
+    noah.until(&song, "ready").await;
+}
+
+#[tokio::test]
 async fn a_step_that_time_or_a_poll_led_to_is_decided_anew_when_put_back() {
     let mut provider = Provider::start().await;
     let server = Setup::new(&provider.url).await.set("tasks.poll.initial", "200ms").start().await;

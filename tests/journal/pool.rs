@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use songflight::song::sweeper;
 use songflight::store::stuck::Patience;
-use songflight::store::{ask, ask_within};
+use songflight::store::{StoreError, ask, ask_within, connect};
 use tokio::time::timeout;
 
 use super::world::World;
@@ -21,6 +21,15 @@ async fn a_connection_that_does_not_answer_is_not_lent_again() {
     assert_eq!(pool.status().size, 0);
     let answered = ask(&pool, async |client| Ok(client.query_one("select 1", &[]).await?.get::<_, i32>(0)));
     assert_eq!(timeout(SOON, answered).await.expect("another connection").expect("an answer"), 1);
+}
+
+/// A password that was changed, a database that lets nobody in yet: a row that is to be written is not to blame.
+#[actix_web::test]
+async fn who_is_not_let_in_finds_the_database_away() {
+    let mut nobody = World::new("not_let_in").await.database().clone();
+    nobody.user("nobody-of-this-name");
+    let refused = connect(&nobody, "test").await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
 }
 
 #[actix_web::test]
