@@ -63,6 +63,7 @@ pub fn operations() -> impl Iterator<Item = &'static Operation> {
         songs::OPERATIONS,
         batch::OPERATIONS,
         further::OPERATIONS,
+        further::additions::OPERATIONS,
         history::OPERATIONS,
         me::OPERATIONS,
         guests::OPERATIONS,

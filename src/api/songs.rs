@@ -1,6 +1,6 @@
 //! Songs over HTTP: create, read, list, and what their owners may do with them.
 
-use std::sync::Arc;
+mod words;
 
 use actix_web::http::header::{self, HeaderMap, HeaderValue};
 use actix_web::{HttpRequest, HttpResponse, web};
@@ -8,21 +8,18 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Map, Value, json};
 
+use self::words::{choose, retry};
 use super::creation::Asked;
-use super::problem::{self, FieldError, Problem};
-use super::shape::{FieldKind, Shape, error_at, field};
+use super::problem::{self, Problem};
+use super::shape::{FieldKind, Shape, field};
 use super::who::{Creator, Who};
 use super::wishes::{self, CHOOSE, CREATE, RETRY, SELECT};
 use super::{Api, Keyed, Operation, Raw, body, creation, resource, song_id};
-use crate::id::{self, ShareToken, SongId, TaskId};
+use crate::id::{self, ShareToken, SongId};
 use crate::realtime::frames::Cursor;
-use crate::song::event::{Choice, Event};
-use crate::song::parts::TaskKind;
-use crate::song::phase::{Phase, Song, Status};
-use crate::song::refusal::Refusal;
-use crate::song::step::step;
+use crate::song::event::Event;
+use crate::song::phase::{Song, Status};
 use crate::song::view::View;
-use crate::song::wish::{Alternative, Mode};
 use crate::store;
 use crate::store::feed::epoch_of;
 use crate::store::songs::{self, Library, Listing, Mark, Sort};
@@ -135,134 +132,6 @@ async fn tell(api: &Api, who: Who, id: &str, event: Event) -> Result<HttpRespons
     Ok(HttpResponse::Ok()
         .insert_header((header::ETAG, etag(told.song.seq)))
         .json(View { song: &told.song, rules: &api.world.rules }))
-}
-
-/// Picks a text, or brings an edited one; the music starts (SONG-3, SONG-5).
-async fn choose(
-    api: web::Data<Api>,
-    who: Who,
-    path: web::Path<String>,
-    raw: Raw,
-) -> Result<HttpResponse, Problem> {
-    let body = body(CHOOSE, &raw.0)?;
-    let (choice, told): (Choice, Told) = match (body.integer("variant_index"), body.owned("text")) {
-        (Some(index), None) if body.text("title").is_none() => (
-            Choice::Variant(i16::try_from(index).unwrap_or(i16::MAX)),
-            &[("lyrics", "variant_index"), ("title", "variant_index")],
-        ),
-        (None, Some(text)) => {
-            (Choice::Text { text, title: body.owned("title") }, &[("lyrics", "text"), ("title", "title")])
-        }
-        (Some(_), None) => return Err(Problem::invalid_at("/title", "comes with `text` only")),
-        (None, None) if names(&raw.0, "text") => return Err(Problem::invalid_at("/text", "is empty")),
-        _ => return Err(Problem::invalid_at("", "send either `variant_index` or `text`")),
-    };
-    let event = Event::Chosen { choice, task: TaskId(id::fresh()), unable: Vec::new() };
-    let event = fitting(&api, &own(&api, &who, song_id(&path)?).await?, event, told)?;
-    tell(&api, who, &path, event).await
-}
-
-/// Whether a body that was read names this field with a text, of which nothing may have been left.
-fn names(bytes: &[u8], field: &str) -> bool {
-    serde_json::from_slice::<Value>(bytes).is_ok_and(|body| body[field].is_string())
-}
-
-/// A new attempt of the phase that failed (PROV-10), maybe with other words (PROV-15).
-async fn retry(
-    api: web::Data<Api>,
-    who: Who,
-    path: web::Path<String>,
-    raw: Raw,
-) -> Result<HttpResponse, Problem> {
-    let body = body(RETRY, &raw.0)?;
-    let (prompt, lyrics) = (body.owned("prompt"), body.owned("lyrics"));
-    let mut told = Vec::new();
-    if lyrics.is_some() {
-        told.push(("lyrics", "lyrics"));
-    }
-    if prompt.is_some() {
-        // Where both are one text, the tags have no more room for what is written now.
-        told.extend([("prompt", "prompt"), ("style_tags", "prompt")]);
-    }
-    let sung = lyrics.is_some();
-    let mut event = Event::Retried { task: TaskId(id::fresh()), prompt, lyrics, unable: Vec::new() };
-    if !told.is_empty() {
-        let song = own(&api, &who, song_id(&path)?).await?;
-        if sung && song.wish.options.instrumental {
-            return Err(Problem::invalid_at("/lyrics", "an instrumental has none"));
-        }
-        if !sung && refused_words(&song) && !hears_the_prompt(&api, &song) {
-            return Err(Refusal::NeedsOtherWords.into());
-        }
-        if song.wish.mode == Mode::Music && !told.contains(&("prompt", "prompt")) {
-            // With words to sing, both may have less room than without.
-            told.extend([("prompt", "lyrics"), ("style_tags", "lyrics")]);
-        }
-        event = fitting(&api, &song, event, &told)?;
-    }
-    tell(&api, who, &path, event).await
-}
-
-/// Whether its words are what failed.
-fn refused_words(song: &Song) -> bool {
-    matches!(&song.phase, Phase::Failed(failure) if !failure.retryable())
-}
-
-/// Whether the song's prompt is sent at all: where it is not, with another one the same would be refused again.
-fn hears_the_prompt(api: &Api, song: &Song) -> bool {
-    let described = song.lyrics.is_none() || song.wish.options.style_tags.is_empty();
-    let provider = api.world.providers.get(&song.head.provider);
-    song.head.kind != TaskKind::Generate
-        || described
-        || song.wish.options.instrumental
-        || provider.is_none_or(|provider| provider.capabilities().prompt_beside_words)
-}
-
-/// What a provider may find wrong (a field of a creation), and the field of this body that says it.
-type Told<'a> = &'a [(&'static str, &'static str)];
-
-/// The event, if the song's provider takes the words that it would get by it, as a creation's are looked at; and with
-/// those that could take over and do not. What cannot be told by these fields stands as it was created.
-fn fitting(api: &Api, song: &Song, event: Event, told: Told<'_>) -> Result<Event, Problem> {
-    let changed = step(song, &event, api.clock().now(), &api.world.rules).song;
-    let Some(provider) = api.world.providers.get(&changed.head.provider) else { return Ok(event) };
-    let mut errors: Vec<FieldError> = Vec::new();
-    for lacking in wishes::still_lacking(provider.capabilities(), &changed) {
-        let Some((field, name)) = told.iter().find(|(field, _)| *field == lacking.field) else { continue };
-        let why = if field == name { lacking.why } else { format!("{field}: {}", lacking.why) };
-        let error = error_at(name, why);
-        if !errors.contains(&error) {
-            errors.push(error);
-        }
-    }
-    if errors.is_empty() {
-        Ok(without(unable(api, changed, told), event))
-    } else {
-        Err(Problem::invalid(errors))
-    }
-}
-
-/// Who could take over and cannot with these words (PROV-12).
-fn unable(api: &Api, mut changed: Song, told: Told<'_>) -> Vec<String> {
-    let others = changed.wish.alternatives.clone();
-    let takes = |other: &Alternative| {
-        if other.model.is_some() {
-            Arc::make_mut(&mut changed.wish).options.model.clone_from(&other.model);
-        }
-        let Some(provider) = api.world.providers.get(&other.provider) else { return true };
-        let lacking = wishes::still_lacking(provider.capabilities(), &changed);
-        !lacking.iter().any(|lacking| told.iter().any(|(field, _)| *field == lacking.field))
-    };
-    let names = |other: Alternative| other.provider;
-    let (_, unable): (Vec<_>, Vec<_>) = others.into_iter().partition(takes);
-    unable.into_iter().map(names).collect()
-}
-
-fn without(others: Vec<String>, mut event: Event) -> Event {
-    if let Event::Chosen { unable, .. } | Event::Retried { unable, .. } = &mut event {
-        *unable = others;
-    }
-    event
 }
 
 /// Stops a song and refunds what was not delivered (SONG-11). Repeatable.
