@@ -171,27 +171,12 @@ async fn newer_than_this(client: &tokio_postgres::Client) -> Result<Option<i64>,
     Ok(newest.filter(|newest| known.is_some_and(|known| *newest > known)))
 }
 
-/// Brings the schema up to date, one process at a time. One that a later version has brought further is left as it is.
-///
-/// # Errors
-/// What stood in the way, in words for an operator.
-pub async fn migrate(server: impl Into<Server>) -> Result<usize, String> {
-    let mut client = connect(server, "songflight migrate").await.map_err(|error| error.to_string())?;
-    client.batch_execute("select pg_advisory_lock(5470600)").await.map_err(|error| error.to_string())?;
-    client.batch_execute("set lock_timeout = '2s'").await.map_err(|error| error.to_string())?;
-    let newer = newer_than_this(&client).await?;
-    if let Some(newer) = newer {
-        tracing::warn!(
-            "the database is at migration {newer}, of a later version than this one; it is left as it is"
-        );
-    }
+/// Makes the migrations that are missing; answers how many.
+async fn apply(client: &mut tokio_postgres::Client) -> Result<usize, String> {
     let mut attempt = 1;
-    let applied = loop {
-        if newer.is_some() {
-            break 0;
-        }
-        match embedded::migrations::runner().run_async(&mut client).await {
-            Ok(report) => break report.applied_migrations().len(),
+    loop {
+        match embedded::migrations::runner().run_async(client).await {
+            Ok(report) => return Ok(report.applied_migrations().len()),
             // What nodes of the version before are writing and a migration may wait for each other; one of them is ended.
             // And as long as a migration waits for somebody who reads, everybody who comes later waits for the migration.
             Err(error) if attempt < MIGRATION_ATTEMPTS && is_in_the_way(&error) => {
@@ -202,6 +187,23 @@ pub async fn migrate(server: impl Into<Server>) -> Result<usize, String> {
                 attempt += 1;
             }
             Err(error) => return Err(format!("a migration failed: {error}")),
+        }
+    }
+}
+
+/// Brings the schema up to date, one process at a time. One that a later version has brought further is left as it is.
+///
+/// # Errors
+/// What stood in the way, in words for an operator.
+pub async fn migrate(server: impl Into<Server>) -> Result<usize, String> {
+    let mut client = connect(server, "songflight migrate").await.map_err(|error| error.to_string())?;
+    client.batch_execute("select pg_advisory_lock(5470600)").await.map_err(|error| error.to_string())?;
+    client.batch_execute("set lock_timeout = '2s'").await.map_err(|error| error.to_string())?;
+    let applied = match newer_than_this(&client).await? {
+        None => apply(&mut client).await?,
+        Some(newer) => {
+            tracing::warn!("the database is at migration {newer}, of a later version; it is left as it is");
+            0
         }
     };
     // Days are made a week ahead; if somebody reads for long just now, the hourly round makes up for it.
