@@ -7,6 +7,7 @@ use songflight::store::stuck::Patience;
 use songflight::store::{AUDIT, migrate};
 use tokio::time::timeout;
 
+use super::life::Life;
 use super::world::World;
 
 #[actix_web::test]
@@ -60,4 +61,26 @@ async fn a_database_that_a_later_version_brought_further_is_left_as_it_is() {
     assert_eq!(migrate(world.database()).await, Ok(0));
     let row = world.look.query_one("select epoch from event_log", &[]).await.unwrap();
     assert_eq!(row.get::<_, i64>(0), 2);
+}
+
+/// By its node's clock it was made on the oldest day that is kept, by the database's on the one before.
+#[actix_web::test]
+async fn a_song_that_was_made_as_the_oldest_day_began_may_lack_its_first_event() {
+    let mut world = World::new("oldest_day").await;
+    world.begin();
+    let mut song = Life::new("mira");
+    world.create_all(std::slice::from_ref(&song)).await;
+    world.step(song.next(0)).await.unwrap();
+    world.step(song.next(1)).await.unwrap();
+    world.look.batch_execute("delete from song_events where seq = 1").await.unwrap();
+    let hour = Duration::from_secs(3600);
+    let patience = Patience { slack: hour, deadline: hour, max_wait: hour };
+    let broken_at = async |after: &str| {
+        let sql =
+            format!("update songs set created_at = (select min(at) from song_events) + interval '{after}'");
+        world.look.batch_execute(&sql).await.unwrap();
+        audit(&world.look, &Scope { user: None, patience, examples: 1 }).await.unwrap().len()
+    };
+    assert_eq!(broken_at("300 ms").await, 0);
+    assert_eq!(broken_at("10 minutes").await, 1, "its beginning must be there");
 }

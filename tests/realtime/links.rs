@@ -1,10 +1,37 @@
 //! Share links: what their followers see of a song, and how they are told that it is over.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
-use songflight::id::ShareToken;
+use songflight::id::{ShareToken, SongId};
 use songflight::realtime::Settings;
 
-use crate::world::World;
+use crate::client::Client;
+use crate::world::{Held, World};
+
+/// A song of this user's, with a link to it.
+fn shared_song(world: &World, owner: &str) -> (SongId, ShareToken) {
+    let us = world.create(owner);
+    let link = ShareToken(songflight::id::fresh());
+    world.change(us, json!({"variants": [{"share_token": link}]}));
+    world.log().links.insert(link.to_string(), us);
+    (us, link)
+}
+
+/// Somebody opens a link; what it begins with is held while it is read.
+async fn opening(world: &World, link: ShareToken) -> (Client, Arc<Held>) {
+    let looked_up = world.hold();
+    let mut guest = world.connect().await;
+    guest.hello(None, &[]).await;
+    guest.next("welcome").await;
+    guest.command(json!({"t": "sub", "id": 2, "ch": format!("share:{link}"), "since": "7.1"})).await;
+    looked_up.begun.notified().await;
+    // The next reading is the hub's, which has the watcher by then.
+    let watched = world.hold();
+    looked_up.let_go();
+    watched.begun.notified().await;
+    (guest, watched)
+}
 
 #[actix_web::test]
 async fn other_peoples_songs_are_not_found_and_a_link_shows_one_variant() {
@@ -71,10 +98,7 @@ async fn a_share_link_that_is_taken_back_says_so_and_then_nothing_more() {
 async fn who_looks_a_link_up_in_the_moment_its_song_is_claimed_is_told_to_subscribe_again() {
     for since in [Value::Null, json!("7.1")] {
         let world = World::start(Settings::default());
-        let us = world.create("guest");
-        let link = ShareToken(songflight::id::fresh());
-        world.change(us, json!({"variants": [{"share_token": link}]}));
-        world.log().links.insert(link.to_string(), us);
+        let (us, link) = shared_song(&world, "guest");
         let held = world.hold();
         let mut late = world.connect().await;
         late.hello(None, &[json!({"ch": format!("share:{link}"), "since": since})]).await;
@@ -93,10 +117,7 @@ async fn who_looks_a_link_up_in_the_moment_its_song_is_claimed_is_told_to_subscr
 async fn who_follows_a_link_is_told_whether_its_song_is_gone_or_went_to_another_owner() {
     for (to, t) in [(Some("alice"), "err"), (None, "ev")] {
         let world = World::start(Settings::default());
-        let us = world.create("guest");
-        let link = ShareToken(songflight::id::fresh());
-        world.change(us, json!({"variants": [{"share_token": link}]}));
-        world.log().links.insert(link.to_string(), us);
+        let (us, link) = shared_song(&world, "guest");
         let share = json!({"ch": format!("share:{link}")});
         let mut client = world.connect().await;
         client.hello(None, std::slice::from_ref(&share)).await;
@@ -119,22 +140,10 @@ async fn who_follows_a_link_is_told_whether_its_song_is_gone_or_went_to_another_
 #[actix_web::test]
 async fn a_link_that_is_taken_back_while_its_song_is_read_is_answered() {
     let world = World::start(Settings::default());
-    let us = world.create("alice");
-    let link = ShareToken(songflight::id::fresh());
-    world.change(us, json!({"variants": [{"share_token": link}]}));
-    world.log().links.insert(link.to_string(), us);
+    let (us, link) = shared_song(&world, "alice");
     let mut alice = world.client("alice", &["me"]).await;
     alice.until_live().await;
-    let looked_up = world.hold();
-    let mut guest = world.connect().await;
-    guest.hello(None, &[]).await;
-    guest.next("welcome").await;
-    guest.command(json!({"t": "sub", "id": 2, "ch": format!("share:{link}"), "since": "7.1"})).await;
-    looked_up.begun.notified().await;
-    // The next reading is the hub's, which has the watcher by then.
-    let watched = world.hold();
-    looked_up.let_go();
-    watched.begun.notified().await;
+    let (mut guest, watched) = opening(&world, link).await;
     world.log().links.clear();
     world.change(us, json!({"variants": [{"share_token": "another"}]}));
     alice.next("ev").await;
@@ -147,20 +156,9 @@ async fn a_link_that_is_taken_back_while_its_song_is_read_is_answered() {
 #[actix_web::test]
 async fn who_leaves_a_link_while_it_is_read_hears_of_the_subscription_as_well() {
     let world = World::start(Settings::default());
-    let us = world.create("alice");
-    let link = ShareToken(songflight::id::fresh());
-    world.change(us, json!({"variants": [{"share_token": link}]}));
-    world.log().links.insert(link.to_string(), us);
+    let (_, link) = shared_song(&world, "alice");
     let share = format!("share:{link}");
-    let looked_up = world.hold();
-    let mut guest = world.connect().await;
-    guest.hello(None, &[]).await;
-    guest.next("welcome").await;
-    guest.command(json!({"t": "sub", "id": 2, "ch": share, "since": "7.1"})).await;
-    looked_up.begun.notified().await;
-    let watched = world.hold();
-    looked_up.let_go();
-    watched.begun.notified().await;
+    let (mut guest, watched) = opening(&world, link).await;
     world.log().links.clear();
     guest.command(json!({"t": "unsub", "id": 3, "ch": share})).await;
     assert_eq!(guest.next("unsubd").await["id"], 3);
